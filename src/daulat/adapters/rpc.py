@@ -1,0 +1,142 @@
+"""Calls between the processes of one host: JSON lines over a Unix socket in a folder that only this user can enter.
+
+A request is `{"method", "params"}`, an answer `{"result"}` or `{"error": {"code", "message"}}`; one at a time per
+connection, in order. Whoever may open the socket may call: the folder's mode is the access control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from daulat import errors
+
+Handler = Callable[..., Awaitable[Any]]
+MAX_LINE: Final = 32 * 1024 * 1024
+_BY_CODE: Final[Mapping[str, type[errors.DaulatError]]] = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidRequest,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+        errors.NotFound,
+        errors.Conflict,
+        errors.Unavailable,
+        errors.EngineError,
+        errors.EngineDead,
+        errors.EngineTimeout,
+        errors.IntegrityError,
+        errors.VerificationFailed,
+        errors.SealBroken,
+        errors.ConfigError,
+    )
+}
+
+
+async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
+    """Listen at `path` (replacing a dead socket) and answer with `handlers` until the server is closed."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                writer.write(json.dumps(await _answer(handlers, line)).encode() + b"\n")
+                await writer.drain()
+        writer.close()
+
+    previous = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(connected, path, limit=MAX_LINE)
+    finally:
+        os.umask(previous)
+
+
+async def _answer(handlers: Mapping[str, Handler], line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        handler = handlers.get(request["method"])
+        if handler is None:
+            raise errors.NotFound(f"no method {request['method']!r}")
+        return {"result": await handler(**request["params"])}
+    except errors.DaulatError as error:
+        return {"error": {"code": error.code, "message": error.message}}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"error": {"code": "invalid_request", "message": f"{type(error).__name__}: {error}"}}
+
+
+class Client:
+    """One connection, opened when first needed and again after it broke. Safe for concurrent tasks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Call and wait.
+
+        Raises:
+            Unavailable: nobody listens, or the connection broke before an answer; the call may have taken effect.
+            DaulatError: whatever the other side raised.
+        """
+        async with self._lock:
+            try:
+                if self._streams is None:
+                    self._streams = await asyncio.open_unix_connection(self._path, limit=MAX_LINE)
+                reader, writer = self._streams
+                writer.write(_request(method, params))
+                await writer.drain()
+                line = await reader.readline()
+            except OSError as error:
+                self._drop()
+                raise errors.Unavailable(f"{self._path.name}: {error.strerror or error}") from None
+            except BaseException:
+                self._drop()  # cancelled in the middle of a call: the next answer would not be ours
+                raise
+            if not line:
+                self._drop()
+                raise errors.Unavailable(f"{self._path.name}: closed before it answered {method}")
+        return _result(line)
+
+    def _drop(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def close(self) -> None:
+        self._drop()
+
+
+def call(path: Path, method: str, *, timeout: float = 30.0, **params: Any) -> Any:
+    """The same from synchronous code, one connection a call."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout)
+            connection.connect(os.fspath(path))
+            connection.sendall(_request(method, params))
+            with connection.makefile("rb") as stream:
+                line = stream.readline(MAX_LINE)
+    except OSError as error:
+        raise errors.Unavailable(f"{path.name}: {error.strerror or error}") from None
+    if not line:
+        raise errors.Unavailable(f"{path.name}: closed before it answered {method}")
+    return _result(line)
+
+
+def _request(method: str, params: Mapping[str, Any]) -> bytes:
+    return json.dumps({"method": method, "params": params}).encode() + b"\n"
+
+
+def _result(line: bytes) -> Any:
+    answer = json.loads(line)
+    if "error" in answer:
+        code, message = answer["error"]["code"], answer["error"]["message"]
+        raise _BY_CODE.get(code, errors.DaulatError)(message, code=code)
+    return answer["result"]

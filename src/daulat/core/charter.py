@@ -1,0 +1,154 @@
+"""What an installation promises: `charter.toml`, read once into a frozen value.
+
+The text itself stands in the log (`charter/v1`), so the audit reads the same bytes with the same function.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from daulat.errors import ConfigError
+
+GRADES: Final = ("G1", "G2", "G3", "G4")
+ASSURANCE: Final = ("low", "substantial", "high")
+PROFILES: Final = ("evaluation", "production")
+_COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """Field by field what `charter.toml` says; `context` is what policies see of it."""
+
+    name: str  # the log's name; the origin of a shard is "<name>/<period>"
+    profile: str
+    approvals: int
+    strict: bool  # refuse when the control plane has been silent for 10 s, instead of going on until leases end
+    country: str  # ISO 3166-1 alpha-2: where answers may be computed and data stored
+    site: str  # the operator's statement of where this machine stands
+    operators: tuple[str, ...]  # citizenships that may manage
+    users: tuple[str, ...]  # citizenships that may use
+    assurance: str  # the least level at which a citizenship must be vouched
+    formats: tuple[str, ...]
+    licences: tuple[str, ...]  # SPDX identifiers
+    sandbox: str  # least grades a node needs for a lease
+    canary: str
+    lease_seconds: int
+    margin_seconds: int  # between the longest possible answer and the promise's deadline
+
+    def origin(self, period: str) -> str:
+        return f"{self.name}/{period}"
+
+    def context(self) -> dict[str, object]:
+        """The charter's share of every decision's Cedar context."""
+        return {
+            "country": self.country,
+            "users": sorted(self.users),
+            "operators": sorted(self.operators),
+            "assurance": ASSURANCE.index(self.assurance),
+            "formats": sorted(self.formats),
+            "licences": sorted(self.licences),
+            "sandbox": GRADES.index(self.sandbox) + 1,
+            "canary": GRADES.index(self.canary) + 1,
+        }
+
+
+def parse(text: str, *, location: str = "charter.toml") -> Charter:
+    """Read and check a charter.
+
+    Raises:
+        ConfigError: TOML is malformed, a key is unknown or missing, or a value is not allowed; says which and what is.
+    """
+    try:
+        top = _Table(tomllib.loads(text), location)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", location=location) from None
+    jurisdiction, people, models, nodes, log = (
+        top.table(name) for name in ("jurisdiction", "people", "models", "nodes", "log")
+    )
+    charter = Charter(
+        name=log.matching("name", _NAME, "lower-case letters, digits, '.' and '-', such as 'ai.agency.gov.my'"),
+        profile=top.choice("profile", PROFILES),
+        approvals=top.integer("approvals", 0, 16),
+        strict=top.take("strict", bool),
+        country=jurisdiction.matching("country", _COUNTRY, "an ISO 3166-1 alpha-2 code such as 'MY'"),
+        site=jurisdiction.take("site", str),
+        operators=people.countries("operators"),
+        users=people.countries("users"),
+        assurance=people.choice("assurance", ASSURANCE),
+        formats=models.strings("formats"),
+        licences=models.strings("licences"),
+        sandbox=nodes.choice("sandbox", GRADES),
+        canary=nodes.choice("canary", GRADES),
+        lease_seconds=nodes.integer("lease_seconds", 30, 3600),
+        margin_seconds=log.integer("margin_seconds", 2, 600),
+    )
+    for table in (top, jurisdiction, people, models, nodes, log):
+        table.finish()
+    if charter.profile == "production" and charter.approvals < 1:
+        raise ConfigError("profile 'production' needs approvals of at least 1", location=location)
+    return charter
+
+
+class _Table:
+    """One TOML table, emptied key by key so that whatever remains is unknown."""
+
+    def __init__(self, values: Mapping[str, Any], location: str) -> None:
+        self._values, self._location, self._known = dict(values), location, list[str]()
+
+    def take(self, key: str, kind: type[_T]) -> _T:
+        self._known.append(key)
+        if key not in self._values:
+            raise ConfigError(f"key {key!r} is missing", location=self._location)
+        value = self._values.pop(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._wrong(key, value, f"a {kind.__name__}")
+        return value
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.take(key, dict), f"{self._location}, [{key}]")
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        value = self.take(key, str)
+        if value not in allowed:
+            raise self._wrong(key, value, "one of " + ", ".join(allowed))
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self.take(key, int)
+        if not low <= value <= high:
+            raise self._wrong(key, value, f"an integer from {low} to {high}")
+        return value
+
+    def matching(self, key: str, pattern: re.Pattern[str], meaning: str) -> str:
+        value = self.take(key, str)
+        if not pattern.match(value):
+            raise self._wrong(key, value, meaning)
+        return value
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        value = self.take(key, list)
+        if not value or not all(isinstance(item, str) and item for item in value):
+            raise self._wrong(key, value, "a list of at least one string")
+        return tuple(value)
+
+    def countries(self, key: str) -> tuple[str, ...]:
+        values = self.strings(key)
+        for value in values:
+            if not _COUNTRY.match(value):
+                raise self._wrong(key, value, "ISO 3166-1 alpha-2 codes such as 'MY'")
+        return values
+
+    def finish(self) -> None:
+        if self._values:
+            raise ConfigError(
+                f"unknown keys {sorted(self._values)}; known here are {sorted(self._known)}", location=self._location
+            )
+
+    def _wrong(self, key: str, value: object, expected: str) -> ConfigError:
+        return ConfigError(f"{key} is {value!r}, expected {expected}", location=self._location)

@@ -1,0 +1,300 @@
+"""The log's entry types: which fields, in which order, and which of them point at other entries.
+
+An entry is one UTF-8 JSON object without insignificant white space, at most 65,535 bytes (the length prefix of a
+C2SP entry bundle is 16 bits), whose first key is `type`. Field order is part of the format: it is what makes an
+entry's bytes, and so its RFC 6962 leaf hash, reproducible. `SHAPES` is the one table that writers, receipts and the
+audit share. Times are integers, milliseconds since the Unix epoch. No entry holds personal data: people and tenants
+are keyed pseudonyms, prompts and answers salted commitments (`core.commitments`).
+
+An `inference/v1` entry nests the two records that the gateway journalled, byte for byte:
+
+    {"type":"inference/v1","admission":{...},"completion":{...}}
+
+The admission's bytes are what the signed promise committed to before the first byte of the answer left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daulat.errors import VerificationFailed
+
+MAX_ENTRY_BYTES: Final = 65_535
+MAX_INLINE_TEXT: Final = 32_768  # longer content is named by SHA-256 and served under /log/blob/
+MAX_CLIENT_STRING: Final = 128  # client-supplied strings beyond this are replaced by their hash
+
+INFERENCE: Final = "inference/v1"
+_INFERENCE_HEAD: Final = b'{"type":"inference/v1","admission":'
+_INFERENCE_MIDDLE: Final = b',"completion":'
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The ordered field names of one entry type, and the fields that hold log indices.
+
+    A path such as `decision.policy` descends into objects; `attempts[].lease` into each element of a list.
+    A reference may be null where `optional` names it.
+    """
+
+    fields: tuple[str, ...]
+    references: tuple[tuple[str, str], ...] = ()  # (path, entry type it must point at)
+    optional: frozenset[str] = frozenset()
+
+
+SHAPES: Final[Mapping[str, Shape]] = {
+    # What this installation promises. `text` is charter.toml itself.
+    "charter/v1": Shape(
+        ("type", "time", "origin", "previous", "profile", "jurisdiction", "approvals", "sha256", "text", "restates"),
+        (("previous", "charter/v1"),),
+        frozenset({"previous"}),
+    ),
+    # The Cedar rules and schema in force. `files`: [{"name", "sha256", "text"}]; text null when over 32 KiB.
+    "policy/v1": Shape(
+        ("type", "time", "charter", "previous", "version", "files", "restates"),
+        (("charter", "charter/v1"), ("previous", "policy/v1")),
+        frozenset({"previous"}),
+    ),
+    # A verification key. purpose: "log" | "worker" | "operator". `signatures`: note signature lines, for rotation.
+    "key/v1": Shape(
+        ("type", "time", "charter", "purpose", "name", "vkey", "not_after", "replaces", "signatures"),
+        (("charter", "charter/v1"), ("replaces", "key/v1")),
+        frozenset({"replaces"}),
+    ),
+    # `decision`: {"effect", "policies", "attributes"}. `files`: [{"path", "sha256", "size"}].
+    # `derived_from`: null or {"digest", "recipe"}. `templates`: [{"name", "sha256"}].
+    "model.admitted/v1": Shape(
+        (
+            "type",
+            "time",
+            "charter",
+            "policy",
+            "model",
+            "digest",
+            "format",
+            "licence",
+            "origin",
+            "signed_by",
+            "derived_from",
+            "files",
+            "templates",
+            "decision",
+            "restates",
+        ),
+        (("charter", "charter/v1"), ("policy", "policy/v1")),
+    ),
+    # `evidence`: {"sandbox", "canary", "inventory", "site"}, each {"grade": "G1".."G4", ...}. `decision` as above.
+    "node.lease/v1": Shape(
+        (
+            "type",
+            "time",
+            "charter",
+            "policy",
+            "node",
+            "jurisdiction",
+            "not_before",
+            "expires",
+            "evidence",
+            "canary",
+            "decision",
+            "replaces",
+        ),
+        (
+            ("charter", "charter/v1"),
+            ("policy", "policy/v1"),
+            ("canary", "canary/v1"),
+            ("replaces", "node.lease/v1"),
+        ),
+        frozenset({"canary", "replaces"}),
+    ),
+    "node.revoked/v1": Shape(
+        ("type", "time", "node", "lease", "reason"),
+        (("lease", "node.lease/v1"),),
+    ),
+    # `engine`: {"name", "version", "parameters"}; `device`: {"kind", "product", "count"}; `sandbox`: the applied facts.
+    "replica.started/v1": Shape(
+        ("type", "time", "replica", "node", "lease", "model", "engine", "device", "sandbox", "counters"),
+        (("lease", "node.lease/v1"), ("model", "model.admitted/v1")),
+    ),
+    # `counters`: the engine's own, since its start: {"prompt_tokens", "cached_prompt_tokens", "completion_tokens"}.
+    # `exact`: whether they were read after the last request (false: the engine died, these are the last seen).
+    "replica.stopped/v1": Shape(
+        ("type", "time", "replica", "started", "reason", "counters", "exact"),
+        (("started", "replica.started/v1"),),
+    ),
+    # outcome: "contained" | "escaped" | "silent". `probes`: [{"kind", "target", "outcome", "detail"}].
+    # `started` is null for the probe that precedes the first lease. `counters` as above, null when unread.
+    "canary/v1": Shape(
+        ("type", "time", "node", "replica", "started", "nonce", "outcome", "probes", "counters"),
+        (("started", "replica.started/v1"),),
+        frozenset({"started"}),
+    ),
+    INFERENCE: Shape(
+        ("type", "admission", "completion"),
+        (
+            ("admission.worker", "key/v1"),
+            ("admission.policy", "policy/v1"),
+            ("admission.model", "model.admitted/v1"),
+            ("admission.replica", "replica.started/v1"),
+            ("admission.lease", "node.lease/v1"),
+            ("completion.attempts[].replica", "replica.started/v1"),
+            ("completion.attempts[].lease", "node.lease/v1"),
+        ),
+        frozenset({"admission.model", "admission.replica", "admission.lease"}),
+    ),
+    # `counts`: {reason: n} before authentication; `principals`: {pseudonym: n} denials beyond ten a second.
+    "refusals/v1": Shape(
+        ("type", "time", "worker", "from", "to", "counts", "principals"),
+        (("worker", "key/v1"),),
+    ),
+    # What an operator did: `action` such as "key.create"; `subject` a pseudonym or digest, never a name.
+    "operator.action/v1": Shape(
+        ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
+        (("charter", "charter/v1"),),
+    ),
+}
+
+ADMISSION_FIELDS: Final = (
+    "request_id",  # ours, never the client's
+    "time",
+    "action",  # "chat.completions" | "completions" | "embeddings"
+    "tenant",  # pseudonyms, keyed per tenant and epoch
+    "principal",
+    "key",
+    "attributes",  # {"citizenship", "assurance", "roles"}: the coarse attributes the decision saw
+    "effect",  # "allow" | "deny"
+    "policies",  # @id of the rules that decided
+    "snapshot",
+    "policy",  # log indices from here
+    "model",
+    "replica",
+    "lease",
+    "worker",
+    "sequence",  # unique under `worker`, ascending
+    "requested_model",  # as the client named it, capped or hashed
+    "stream",
+    "request",  # commitment to the request body, base64
+)
+COMPLETION_FIELDS: Final = (
+    "time",
+    "outcome",  # "ok" | "denied" | "failed" | "aborted" | "interrupted"
+    "status",  # HTTP status sent, 0 when none was
+    "error",  # error code or null
+    "attempts",  # [{"replica", "lease", "outcome"}]
+    "usage",  # {"prompt_tokens", "cached_tokens", "completion_tokens"}
+    "overhead",  # prompt tokens the gateway itself spent on this request's behalf (prefix warm-up)
+    "response",  # commitment to the response body, base64, null when no body was sent
+)
+
+
+def encode(type_: str, fields: Mapping[str, Any]) -> bytes:
+    """Serialise a control entry in its fixed field order.
+
+    Raises:
+        ValueError: a field is missing or unknown, or the entry exceeds 65,535 bytes.
+    """
+    shape = SHAPES[type_]
+    given = {"type", *fields}
+    if given != set(shape.fields):
+        missing, unknown = set(shape.fields) - given, given - set(shape.fields)
+        raise ValueError(f"{type_}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}")
+    values = {"type": type_, **fields}
+    data = json.dumps(
+        {name: values[name] for name in shape.fields}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    ).encode()
+    if len(data) > MAX_ENTRY_BYTES:
+        raise ValueError(f"{type_}: {len(data)} bytes, at most {MAX_ENTRY_BYTES} fit an entry")
+    return data
+
+
+def join_inference(admission: bytes, completion: bytes) -> bytes:
+    """The `inference/v1` entry of two journalled records, each a JSON object, byte for byte."""
+    return _INFERENCE_HEAD + admission + _INFERENCE_MIDDLE + completion + b"}"
+
+
+def admission_bytes(entry: bytes) -> bytes:
+    """The exact bytes of the admission record inside an `inference/v1` entry.
+
+    Raises:
+        VerificationFailed: the entry is not laid out as `join_inference` does.
+    """
+    if not entry.startswith(_INFERENCE_HEAD):
+        raise VerificationFailed("not an inference/v1 entry in its fixed layout")
+    text = entry.decode()
+    start = len(_INFERENCE_HEAD)
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, start)
+    except ValueError as error:
+        raise VerificationFailed(f"inference/v1 entry holds no admission record: {error}") from None
+    if not text.startswith(_INFERENCE_MIDDLE.decode(), end):
+        raise VerificationFailed("inference/v1 entry: the completion does not follow the admission")
+    return text[start:end].encode()
+
+
+def decode(entry: bytes) -> dict[str, Any]:
+    """Parse an entry and check its shape: known type, exact fields, exact order.
+
+    Raises:
+        VerificationFailed: with the reason, naming type and field.
+    """
+    try:
+        value = json.loads(entry, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise VerificationFailed(f"entry is not JSON: {error}") from None
+    if not isinstance(value, dict) or next(iter(value), None) != "type":
+        raise VerificationFailed("entry is not a JSON object whose first key is 'type'")
+    shape = SHAPES.get(value["type"]) if isinstance(value["type"], str) else None
+    if shape is None:
+        raise VerificationFailed(f"unknown entry type {value['type']!r}")
+    _expect_fields(value, shape.fields, value["type"])
+    if value["type"] == INFERENCE:
+        _expect_fields(value["admission"], ADMISSION_FIELDS, "inference/v1 admission")
+        _expect_fields(value["completion"], COMPLETION_FIELDS, "inference/v1 completion")
+    return value
+
+
+def references(entry: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Yield (path, index, type it must point at) for each reference of a decoded entry.
+
+    Raises:
+        VerificationFailed: a reference that may not be null is, or is not an index.
+    """
+    shape = SHAPES[entry["type"]]
+    for path, target in shape.references:
+        for value in _at(entry, path):
+            if value is None and path in shape.optional:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise VerificationFailed(f"{entry['type']}: {path} is {value!r}, expected the index of a {target}")
+            yield path, value, target
+
+
+def _at(value: Any, path: str) -> Iterator[Any]:
+    head, _, rest = path.partition(".")
+    name = head.removesuffix("[]")
+    if not isinstance(value, Mapping) or name not in value:
+        raise VerificationFailed(f"field {name!r} is missing")
+    items = value[name] if head.endswith("[]") else [value[name]]
+    if not isinstance(items, list):
+        raise VerificationFailed(f"field {name!r} is not a list")
+    for item in items:
+        if rest:
+            yield from _at(item, rest)
+        else:
+            yield item
+
+
+def _expect_fields(value: Any, fields: tuple[str, ...], what: str) -> None:
+    if not isinstance(value, dict):
+        raise VerificationFailed(f"{what} is not an object")
+    if tuple(value) != fields:
+        raise VerificationFailed(f"{what}: fields are {list(value)}, expected {list(fields)} in this order")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate key")
+    return value

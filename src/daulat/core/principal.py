@@ -1,0 +1,36 @@
+"""Who is asking, as far as the request path needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The coarse attributes a decision may see, and the only ones that an entry shows."""
+
+    citizenship: str  # ISO 3166-1 alpha-2 of the vouched citizenship, "" when none is vouched
+    assurance: str  # "low" | "substantial" | "high", the level the citizenship was vouched at
+    roles: tuple[str, ...]  # sorted
+
+    def as_dict(self) -> dict[str, object]:
+        """The `attributes` object of an inference entry."""
+        return {"citizenship": self.citizenship, "assurance": self.assurance, "roles": list(self.roles)}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated API key with the person and tenant it is bound to. Built once per snapshot, never per request."""
+
+    key_id: str
+    person_id: str
+    tenant_id: str
+    key: str  # pseudonyms, as entries carry them
+    person: str
+    tenant: str
+    attributes: Attributes
+    epoch_key: bytes  # the tenant's current epoch key: 32 bytes
+    expires: int  # the earlier of key's and person's, Unix milliseconds
+    models: frozenset[str]  # empty: every model that policy allows
+    requests_per_minute: int  # 0: unlimited
+    version: int  # changes whenever anything above does
