@@ -1,0 +1,77 @@
+"""The `daulat` command. Every verb is imported only when it is used, so `verify` and `audit` load the base install alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any, Final
+
+import click
+
+from daulat import __version__
+from daulat.errors import DaulatError
+
+VERBS: Final = {
+    "up": ("daulat.cli.up:up", "Start the whole service on this machine."),
+    "status": ("daulat.cli.status:status", "Say what runs, under which lease, and where the log stands."),
+    "doctor": ("daulat.cli.doctor:doctor", "Check this machine and grade it."),
+    "key": ("daulat.cli.admin:key", "Create, list and revoke API keys."),
+    "person": ("daulat.cli.admin:person", "Add and list people."),
+    "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
+    "auditor": ("daulat.cli.admin:auditor", "Create and list auditors' tokens."),
+    "model": ("daulat.cli.model:model", "Import models and look at them."),
+    "policy": ("daulat.cli.policy:policy", "Check, test and explain the rules."),
+    "log": ("daulat.cli.log:log", "Look at the transparency log and check it."),
+    "receipt": ("daulat.cli.receipt:receipt", "Fetch the receipt of one answer."),
+    "verify": ("daulat.cli.verify:verify", "Check a receipt with public keys alone."),
+    "audit": ("daulat.cli.audit:audit", "Check a whole log with public keys and an auditor's token."),
+    "bench": ("daulat.cli.bench:bench", "Measure a running service."),
+}
+EXIT_ERROR: Final = 1  # a DaulatError; click itself uses 2 for wrong usage
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and error.name.startswith("daulat"):
+                raise
+            raise click.ClickException(
+                f"`daulat {cmd_name}` needs the serving install (module {error.name!r} is missing): pip install 'daulat[serve]'"
+            ) from None
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):  # from the table: listing them must not import them
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="daulat")
+def cli() -> None:
+    """Daulat serves AI inside a country, and proves it."""
+
+
+def main() -> None:
+    """Entry point: errors made on purpose become one line on stderr, or one JSON line with --json, and exit code 1."""
+    try:
+        cli(standalone_mode=True)
+    except DaulatError as error:
+        if "--json" in sys.argv:
+            click.echo(json.dumps({"error": {"code": error.code, "message": error.message}}), err=True)
+        else:
+            click.echo(f"daulat: {error.message}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+def emit(value: Any, *, as_json: bool, text: str) -> None:
+    """Print a verb's result: one JSON line for scripts, or text for people."""
+    click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)

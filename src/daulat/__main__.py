@@ -1,0 +1,5 @@
+"""`python -m daulat`."""
+
+from daulat.cli import main
+
+main()
