@@ -1,0 +1,71 @@
+# Two commands matter: `make up` and `make test`. The rest is for people who change Daulat.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Settings of whoever runs make must not leak into tests or the service's own environment.
+export PYTHONNOUSERSITE = 1
+
+.PHONY: up test test-slow test-fault check types format bench lock clean help
+
+up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
+	@tools/bubblewrap >&2
+	@exec $(BIN)/daulat up $(ARGS)
+
+test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
+	@tools/bubblewrap >&2
+	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
+
+test-slow: $(VENV)/dev.stamp ## the real engine, real processes, the openai package end to end
+	@tools/bubblewrap >&2
+	@tools/debian-packages golang-go golang-golang-x-mod-dev >&2
+	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault $(ARGS)
+
+test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
+	@tools/bubblewrap >&2
+	$(BIN)/python -m pytest -m slow --timeout 2400 tests/fault $(ARGS)
+
+check: $(VENV)/dev.stamp ## format, lint, strict types, import contracts, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs
+
+format: $(VENV)/dev.stamp ## rewrite in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp ## measure against nginx, vllm-router and LiteLLM in one run
+	@tools/debian-packages wrk nginx-light gcc libc6-dev >&2
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+lock: | $(BIN)/python ## renew the lock files from pyproject.toml
+	$(PIP) install --quiet 'uv>=0.13,<1'
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --extra serve pyproject.toml requirements/build.in --output-file requirements/serve.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --extra serve --extra dev pyproject.toml requirements/build.in --constraint requirements/serve.lock \
+	    --output-file requirements/dev.lock $(ARGS)
+
+clean: ## remove what make made
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(BIN)/python:
+	@PYTHON="$(PYTHON)" tools/virtual-environment $(VENV) >&2
+
+$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked dependencies into $(VENV) ..." >&2
+	@$(PIP) install --progress-bar on --require-hashes -r requirements/serve.lock >&2
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the locked dependencies and the tests' own into $(VENV) ..." >&2
+	@$(PIP) install --quiet --require-hashes -r requirements/dev.lock >&2
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
+	@touch $@ $(VENV)/serve.stamp
