@@ -1,4 +1,7 @@
-"""The `daulat` command. Every verb is imported only when it is used, so `verify` and `audit` load the base install alone."""
+"""The `daulat` command.
+
+Every verb is imported only when it is used, so `verify` and `audit` load the base install alone.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ EXIT_ERROR: Final = 1  # a DaulatError; click itself uses 2 for wrong usage
 
 
 class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -45,7 +48,8 @@ class _Verbs(click.Group):
             if error.name is not None and error.name.startswith("daulat"):
                 raise
             raise click.ClickException(
-                f"`daulat {cmd_name}` needs the serving install (module {error.name!r} is missing): pip install 'daulat[serve]'"
+                f"`daulat {cmd_name}` needs the serving install (module {error.name!r} is missing): "
+                "pip install 'daulat[serve]'"
             ) from None
         return command
 

@@ -20,7 +20,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated API key with the person and tenant it is bound to. Built once per snapshot, never per request."""
+    """An authenticated API key with its person and tenant. Built once per snapshot, never per request."""
 
     key_id: str
     person_id: str
