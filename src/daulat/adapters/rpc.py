@@ -45,11 +45,14 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
         path.unlink()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             while line := await reader.readline():
                 writer.write(json.dumps(await _answer(handlers, line)).encode() + b"\n")
                 await writer.drain()
-        writer.close()
+        except (ConnectionError, ValueError):
+            pass  # gone, or a line beyond MAX_LINE: nobody is left to be answered
+        finally:
+            writer.close()
 
     previous = os.umask(0o177)
     try:

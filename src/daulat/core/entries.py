@@ -222,11 +222,11 @@ def admission_bytes(entry: bytes) -> bytes:
     """
     if not entry.startswith(_INFERENCE_HEAD):
         raise VerificationFailed("not an inference/v1 entry in its fixed layout")
-    text = entry.decode()
     start = len(_INFERENCE_HEAD)
     try:
+        text = entry.decode()
         _, end = json.JSONDecoder().raw_decode(text, start)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"inference/v1 entry holds no admission record: {error}") from None
     if not text.startswith(_INFERENCE_MIDDLE.decode(), end):
         raise VerificationFailed("inference/v1 entry: the completion does not follow the admission")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daulat.adapters import rpc
+from daulat.errors import Conflict, DaulatError, InvalidRequest, NotFound, Unavailable
+
+
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+async def conflict() -> None:
+    raise Conflict("changed since you looked")
+
+
+async def with_server(path: Path, use: Any) -> Any:
+    async with await rpc.serve(path, {"add": add, "conflict": conflict}):
+        return await use()
+
+
+def test_calls_answer_and_errors_keep_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+
+    async def use() -> None:
+        client = rpc.Client(path)
+        assert await client.call("add", a=1, b=2) == 3
+        with pytest.raises(Conflict, match="changed since"):
+            await client.call("conflict")
+        with pytest.raises(NotFound, match="no method 'nothing'"):
+            await client.call("nothing")
+        with pytest.raises(InvalidRequest):
+            await client.call("add", a=1)
+        assert await asyncio.gather(*(client.call("add", a=n, b=n) for n in range(50))) == [2 * n for n in range(50)]
+        assert await asyncio.to_thread(rpc.call, path, "add", a=2, b=2) == 4
+        await client.close()
+
+    asyncio.run(with_server(path, use))
+    assert issubclass(Conflict, DaulatError)
+
+
+def test_the_socket_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+
+    async def use() -> int:
+        return path.stat().st_mode & 0o777
+
+    assert asyncio.run(with_server(path, use)) == 0o600
+
+
+def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        rpc.call(tmp_path / "none.sock", "add")
+    with pytest.raises(Unavailable):
+        asyncio.run(rpc.Client(tmp_path / "none.sock").call("add"))
+
+
+def test_a_client_reconnects_after_the_server_went(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+
+    async def run() -> None:
+        client = rpc.Client(path)
+        server = await rpc.serve(path, {"add": add})
+        assert await client.call("add", a=1, b=1) == 2
+        server.close()
+        client._streams[1].transport.abort()  # type: ignore[index]  # the peer is gone
+        with pytest.raises(Unavailable):
+            await client.call("add", a=1, b=1)
+        async with await rpc.serve(path, {"add": add}):
+            assert await client.call("add", a=1, b=1) == 2
+            await client.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b"{}", b'{"method":[],"params":{}}', b'{"method":"add","params":[1]}'])
+def test_malformed_requests_are_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "s.sock"
+
+    async def use() -> Any:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(line + b"\n")
+        answer = json.loads(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+        return answer["error"]["code"]
+
+    assert asyncio.run(with_server(path, use)) == "invalid_request"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daulat.core import entries
+from daulat.errors import VerificationFailed
+
+
+def canary(**changes: object) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "time": 1,
+        "node": "node_1",
+        "replica": "rep_1",
+        "started": None,
+        "nonce": "n",
+        "outcome": "contained",
+        "probes": [],
+        "counters": None,
+    }
+    return fields | changes
+
+
+def inference() -> bytes:
+    admission = {name: 3 for name in entries.ADMISSION_FIELDS} | {"lease": None}
+    completion = {name: 4 for name in entries.COMPLETION_FIELDS} | {"attempts": [{"replica": 8, "lease": 9}]}
+    return entries.join_inference(*(json.dumps(part).encode() for part in (admission, completion)))
+
+
+def test_encode_keeps_the_fixed_order_whatever_the_order_given() -> None:
+    fields = canary()
+    shuffled = dict(reversed(list(fields.items())))
+    assert entries.encode("canary/v1", fields) == entries.encode("canary/v1", shuffled)
+    assert list(json.loads(entries.encode("canary/v1", fields))) == list(entries.SHAPES["canary/v1"].fields)
+
+
+@pytest.mark.parametrize("wrong", [{"extra": 1}, {}])
+def test_encode_names_missing_and_unknown_fields(wrong: dict[str, object]) -> None:
+    fields = canary(**wrong)
+    if not wrong:
+        del fields["nonce"]
+    with pytest.raises(ValueError, match="extra" if wrong else "nonce"):
+        entries.encode("canary/v1", fields)
+
+
+def test_encode_refuses_what_does_not_fit_a_bundle() -> None:
+    with pytest.raises(ValueError, match="65535"):
+        entries.encode("canary/v1", canary(nonce="x" * entries.MAX_ENTRY_BYTES))
+
+
+def test_encode_refuses_numbers_that_json_has_not() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        entries.encode("canary/v1", canary(time=float("nan")))
+
+
+def test_decode_returns_what_was_encoded() -> None:
+    assert entries.decode(entries.encode("canary/v1", canary())) == {"type": "canary/v1", **canary()}
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "first key"),
+        (b'{"time":1,"type":"canary/v1"}', "first key"),
+        (b'{"type":"other/v1"}', "unknown entry type"),
+        (b'{"type":["canary/v1"]}', "unknown entry type"),
+        (b'{"type":"canary/v1","time":1}', "expected"),
+        (b'{"type":"canary/v1","type":"canary/v1"}', "duplicate key"),
+        (b'{"type":"inference/v1","admission":1,"completion":{}}', "not an object"),
+        (b"[" * 100_000, "not JSON"),
+        (b"\xff", "not JSON"),
+    ],
+)
+def test_decode_says_what_is_wrong(entry: bytes, reason: str) -> None:
+    with pytest.raises(VerificationFailed, match=reason):
+        entries.decode(entry)
+
+
+def test_references_descend_into_lists_and_skip_optional_nulls() -> None:
+    found = list(entries.references(entries.decode(inference())))
+    assert ("completion.attempts[].lease", 9, "node.lease/v1") in found
+    assert ("admission.worker", 3, "key/v1") in found
+    assert all(path != "admission.lease" for path, _, _ in found)
+
+
+@pytest.mark.parametrize("bad", [None, -1, True, "3", 1.0])
+def test_a_reference_that_is_no_index_is_refused(bad: object) -> None:
+    entry = {"type": "replica.stopped/v1", "time": 1, "replica": "r", "started": bad}
+    with pytest.raises(VerificationFailed, match="started"):
+        list(entries.references(entry))
+
+
+def test_admission_bytes_are_the_very_bytes_that_were_joined() -> None:
+    admission = b'{"a": 1 ,"b":"\xc3\xa9}{"}'
+    assert entries.admission_bytes(entries.join_inference(admission, b"{}")) == admission
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_parsers_fail_otherwise(data: bytes) -> None:
+    for prefix in (b"", b'{"type":"inference/v1","admission":'):
+        for parse in (entries.decode, entries.admission_bytes):
+            try:
+                parse(prefix + data)
+            except VerificationFailed:
+                pass
