@@ -1,0 +1,170 @@
+"""Journal segments as files: `w<worker>-<segment>` beside `w<worker>.lock`, which the living worker holds.
+
+Space is preallocated, so that a sync need not write the file's size. A reserve file per worker is given up when the
+disk is full, so that running requests can finish; admission has stopped well before (`shortage`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from daulat.ledger import records
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+PREALLOCATE_BYTES: Final = 4 * 1024 * 1024
+RESERVE_BYTES: Final = 16 * 1024 * 1024
+WATERMARK_BYTES: Final = 256 * 1024 * 1024
+_SEGMENT: Final = re.compile(r"w(\d+)-(\d{6})\Z", re.ASCII)
+
+
+class WorkerSegments:
+    """The writing side (`ledger.journal.Segments`), used by the committing thread alone, but for `shortage`."""
+
+    def __init__(
+        self, folder: Path, worker: int, origin: str, *, watermark: int = WATERMARK_BYTES, segment: int = SEGMENT_BYTES
+    ) -> None:
+        """Lock the worker's name and create its first segment.
+
+        Raises:
+            OSError: the lock is held, a segment of that worker exists, or there is no room.
+        """
+        self._folder, self._worker, self._origin = folder, worker, origin
+        self._watermark, self._limit = watermark, segment
+        self._lock = os.open(folder / f"w{worker}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._reserve = folder / f"w{worker}.reserve"
+        _preallocate_file(self._reserve, RESERVE_BYTES)
+        self._number = 0
+        self._position = self._allocated = 0
+        self._open()
+
+    def append(self, group: bytes) -> None:
+        end = self._position + len(group)
+        if end > self._allocated:
+            self._allocate(end)
+        written = os.pwrite(self._file, group, self._position)
+        if written != len(group):
+            raise OSError(errno.EIO, f"short write of {written} of {len(group)} bytes")
+        self._position = end
+
+    def sync(self) -> None:
+        os.fdatasync(self._file)
+
+    def roll(self) -> bool:
+        if self._position < self._limit:
+            return False
+        os.ftruncate(self._file, self._position)
+        os.fsync(self._file)
+        os.close(self._file)
+        self._number += 1
+        self._open()
+        return True
+
+    def shortage(self) -> str:
+        facts = os.statvfs(self._folder)
+        free = facts.f_bavail * facts.f_frsize
+        if free >= self._watermark:
+            return ""
+        return f"{free >> 20} MiB are free for the journal, {self._watermark >> 20} are needed"
+
+    def close(self) -> None:
+        os.ftruncate(self._file, self._position)
+        os.fsync(self._file)
+        os.close(self._file)
+        with contextlib.suppress(FileNotFoundError):
+            self._reserve.unlink()
+        os.close(self._lock)  # last: from here on the sequencer takes this worker for gone
+
+    def _open(self) -> None:
+        path = self._folder / f"w{self._worker}-{self._number:06d}"
+        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._position = self._allocated = 0
+        header = records.encode_header(self._worker, self._number, self._origin)
+        self._allocate(len(header))
+        os.pwrite(self._file, header, 0)
+        self._position = len(header)
+        os.fsync(self._file)
+        sync_folder(self._folder)
+
+    def _allocate(self, end: int) -> None:
+        wanted = -(-end // PREALLOCATE_BYTES) * PREALLOCATE_BYTES
+        try:
+            os.posix_fallocate(self._file, 0, wanted)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            wanted = end + 64 * 1024
+            os.posix_fallocate(self._file, 0, wanted)
+        os.fsync(self._file)  # the size, so that fdatasync need not
+        self._allocated = wanted
+
+
+class JournalFolder:
+    """The reading side, used by the sequencer: which workers there are, who lives, and their bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def workers(self) -> list[int]:
+        found = {int(match[1]) for path in self._folder.iterdir() if (match := _SEGMENT.match(path.name))}
+        return sorted(found)
+
+    def segments(self, worker: int) -> list[int]:
+        found = (match for path in self._folder.iterdir() if (match := _SEGMENT.match(path.name)))
+        return sorted(int(match[2]) for match in found if int(match[1]) == worker)
+
+    def read(self, worker: int, segment: int, offset: int) -> bytes:
+        """The segment's bytes from `offset` on."""
+        with (self._folder / f"w{worker}-{segment:06d}").open("rb") as stream:
+            stream.seek(offset)
+            return stream.read()
+
+    def alive(self, worker: int) -> bool:
+        """Whether the worker holds its lock: the kernel lets go of it when the process ends, however it ends."""
+        try:
+            descriptor = os.open(self._folder / f"w{worker}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def remove(self, worker: int, segment: int) -> None:
+        """Delete an integrated segment. Its covering checkpoint must be durable."""
+        (self._folder / f"w{worker}-{segment:06d}").unlink()
+
+    def forget(self, worker: int) -> None:
+        """Delete what remains of a dead worker without segments."""
+        for suffix in ("lock", "reserve"):
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / f"w{worker}.{suffix}").unlink()
+        sync_folder(self._folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make created, renamed and deleted names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _preallocate_file(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

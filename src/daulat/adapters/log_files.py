@@ -1,0 +1,141 @@
+"""The log as plain files, laid out as c2sp.org/tlog-tiles says: `<period>/checkpoint`, `<period>/tile/...`, `blob/`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from daulat.adapters.journal_files import sync_folder
+from daulat.errors import NotFound, SealBroken
+from daulat.tlog.tiles import WIDTH, parse_path
+
+CURRENT: Final = "current"  # the file that names the period in force
+
+
+class LogFolder:
+    """One shard of a log. Reading needs no lock: files appear whole and never change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, path: str) -> bytes:
+        """The bytes at a tile path, taken from the full tile where a partial one has been removed.
+
+        Raises:
+            NotFound: there is no such file.
+            VerificationFailed: it is not a tile path.
+        """
+        tile = parse_path(path)
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError:
+            if tile.width == WIDTH:
+                raise NotFound(f"the log has no {path}") from None
+        return self._part_of_full(path, tile.width)
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files and make them and their names durable. A file may be written again with the same bytes."""
+        folders: set[Path] = set()
+        for path, data in files.items():
+            target = self.folder / path
+            if not target.parent.is_dir():
+                folders |= _make_folders(target.parent)
+            self._put(target, data)
+            folders.add(target.parent)
+        for folder in sorted(folders):
+            sync_folder(folder)
+        for path in files:
+            if ".p/" not in path:
+                shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
+
+    def publish(self, checkpoint: bytes) -> None:
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._put(self.folder / "checkpoint", checkpoint)
+        sync_folder(self.folder)
+
+    def published(self) -> bytes:
+        try:
+            return (self.folder / "checkpoint").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _part_of_full(self, path: str, width: int) -> bytes:
+        full = path.partition(".p/")[0]
+        try:
+            data = (self.folder / full).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"the log has no {path}") from None
+        if not full.startswith("tile/entries/"):
+            return data[: 32 * width]
+        position = 0
+        for _ in range(width):
+            position += 2 + int.from_bytes(data[position : position + 2], "big")
+        return data[:position]
+
+    @staticmethod
+    def _put(target: Path, data: bytes) -> None:
+        """Write beside, sync, rename. Raises SealBroken when the disk does not take it."""
+        beside = target.with_name(f".{target.name}.new")
+        try:
+            descriptor = os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                if os.write(descriptor, data) != len(data):
+                    raise SealBroken(f"short write to {target.name}: the disk is full")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            beside.replace(target)
+        except OSError as error:
+            raise SealBroken(f"{target.name} of the log could not be written: {error.strerror}") from None
+
+
+class Blobs:
+    """Content too long for an entry, by SHA-256."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, data: bytes) -> str:
+        """Store and make durable; returns the hex SHA-256."""
+        digest = hashlib.sha256(data).hexdigest()
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        LogFolder(self._folder).write({digest: data})
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Raises NotFound."""
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):  # noqa: PLR2004  SHA-256 in hex
+            raise NotFound("not a SHA-256 in hex")
+        try:
+            return (self._folder / digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"no blob {digest}") from None
+
+
+def current_period(log: Path) -> str:
+    """The period in force, empty before the first start."""
+    try:
+        return (log / CURRENT).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def set_current_period(log: Path, period: str) -> None:
+    beside = log / f".{CURRENT}.new"
+    beside.write_text(f"{period}\n")
+    beside.replace(log / CURRENT)
+    sync_folder(log)
+
+
+def _make_folders(folder: Path) -> set[Path]:
+    """Create missing folders; returns those whose listing has changed."""
+    changed: set[Path] = set()
+    for parent in [*reversed(folder.parents), folder]:
+        if not parent.is_dir():
+            parent.mkdir(mode=0o755)
+            changed.add(parent.parent)
+    return changed

@@ -1,0 +1,61 @@
+"""What each process of ours does at its edge: die with its parent, say it is ready, log JSON lines, end on signals."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any, Final
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line. Only what is named here is written: a record's arguments cannot bring secrets along."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "pid": os.getpid(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def begin(process: str, *, parent: int | None = None) -> None:
+    """Set up logging to stderr; with `parent`, make sure that we end when that process does."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(process))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if parent is not None:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            sys.exit(1)
+
+
+def ready() -> None:
+    """Tell the parent, which waits for this line on our standard output."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. Ctrl-C reaches the whole group: children leave SIGINT to the parent."""
+    event = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, event.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    return event

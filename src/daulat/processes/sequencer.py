@@ -1,0 +1,182 @@
+"""The sequencer's process: the only one that reads the log's key."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from daulat.adapters import log_files, rpc
+from daulat.adapters.journal_files import JournalFolder, sync_folder
+from daulat.adapters.log_files import LogFolder
+from daulat.adapters.request_index import RequestIndex
+from daulat.adapters.seal import SqliteSeal
+from daulat.core.clock import SystemClock
+from daulat.errors import ConfigError, IntegrityError
+from daulat.ledger.sequencer import Sequencer
+from daulat.processes import edge
+from daulat.settings import Home
+from daulat.tlog.note import Signer
+
+TICK_SECONDS: Final = 0.4
+_log = logging.getLogger(__name__)
+
+
+def load_or_create_key(home: Home, name: str) -> Signer:
+    """The log's key under the name of a shard. Created on the first start, mode 0600; never logged.
+
+    Raises:
+        ConfigError: the file is not a private key, or others may read it.
+    """
+    path = home.keys / "log.key"
+    if not path.exists():
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(Signer.generate(name).export() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(home.keys)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError("others may read it; run: chmod 600", location=str(path))
+    try:
+        return Signer.load(path.read_text()).renamed(name)
+    except ValueError as error:
+        raise ConfigError(str(error), location=str(path)) from None
+
+
+def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
+    """Recover or begin the log `<name>/<period>` of this home."""
+    origin = f"{name}/{period}"
+    signer = load_or_create_key(home, origin)
+    seal = SqliteSeal(home.sequencer_db, origin)
+    _close_older(home, name, seal, origin)
+    sequencer = Sequencer(
+        origin=origin,
+        signer=signer,
+        seal=seal,
+        log=LogFolder(home.log / period),
+        index=RequestIndex(home.index_db, origin),
+        journals=JournalFolder(home.journal),
+        clock=SystemClock(),
+    )
+    log_files.set_current_period(home.log, period)
+    beside = home.vkey.with_suffix(".new")
+    beside.write_text(f"{signer.vkey}\n")
+    beside.replace(home.vkey)
+    return sequencer
+
+
+def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
+    """Before a new shard begins, the one in force takes in all that is left for it; then it is final."""
+    older = [known for known in seal.origins() if known != origin]
+    if origin in seal.origins() or not older:
+        if origin in seal.origins() and origin != seal.origins()[-1]:
+            raise ConfigError(f"{origin} is closed; the log in force is {seal.origins()[-1]}", location="log_period")
+        return
+    previous = older[-1]
+    period = previous.removeprefix(f"{name}/")
+    last = Sequencer(
+        origin=previous,
+        signer=load_or_create_key(home, previous),
+        seal=SqliteSeal(home.sequencer_db, previous),
+        log=LogFolder(home.log / period),
+        index=RequestIndex(home.index_db, previous),
+        journals=JournalFolder(home.journal),
+        clock=SystemClock(),
+    )
+    last.tick()
+    if JournalFolder(home.journal).workers():
+        raise ConfigError("a worker of the old shard is still alive; stop it first", location=str(home.journal))
+
+
+class Service:
+    """The sequencer behind its socket. All its work runs on one thread; the loop only waits."""
+
+    def __init__(self, sequencer: Sequencer, origin: str, vkey: str) -> None:
+        self._sequencer, self._origin, self._vkey = sequencer, origin, vkey
+        self._thread = ThreadPoolExecutor(1, "sequencer")
+        self._ticked = time.monotonic()
+
+    async def append(self, entries: list[str]) -> dict[str, Any]:
+        """Add control entries; answers when a published checkpoint covers them."""
+        indices = await self._run(self._sequencer.append, [entry.encode() for entry in entries])
+        return {"indices": indices}
+
+    async def flush(self) -> dict[str, Any]:
+        """Take in the journals now."""
+        return {"taken": await self.tick()}
+
+    async def status(self) -> dict[str, Any]:
+        seconds = time.monotonic() - self._ticked
+        return {
+            "origin": self._origin,
+            "size": self._sequencer.size,
+            "vkey": self._vkey,
+            "checkpoint": self._sequencer.checkpoint.decode(),
+            "seconds_since_tick": round(seconds, 3),
+        }
+
+    async def tick(self) -> int:
+        taken: int = await self._run(self._sequencer.tick)
+        self._ticked = time.monotonic()
+        return taken
+
+    async def _run(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+async def run(home: Home, name: str, period: str) -> int:
+    """Serve until a signal, or until the log can no longer be trusted; returns the exit code."""
+    stop = edge.stop_event(asyncio.get_running_loop())
+    sequencer = open_sequencer(home, name, period)
+    service = Service(sequencer, f"{name}/{period}", home.vkey.read_text().strip())
+    failed: list[BaseException] = []
+
+    async def append(entries: list[str]) -> dict[str, Any]:
+        try:
+            return await service.append(entries)
+        except IntegrityError as error:
+            if error.code == "seal_broken":
+                failed.append(error)
+                stop.set()
+            raise
+
+    handlers: dict[str, rpc.Handler] = {"append": append, "flush": service.flush, "status": service.status}
+    async with await rpc.serve(home.sequencer_socket, handlers):
+        edge.ready()
+        while not stop.is_set():
+            await service.tick()
+            try:
+                await asyncio.wait_for(stop.wait(), TICK_SECONDS)
+            except TimeoutError:
+                continue
+        if not failed:
+            await service.tick()
+    if failed:
+        _log.error("the log stops here: %s", failed[0])
+        return 1
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="daulat-sequencer")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--period", required=True)
+    parser.add_argument("--parent", type=int)
+    arguments = parser.parse_args()
+    edge.begin("sequencer", parent=arguments.parent)
+    try:
+        raise SystemExit(asyncio.run(run(Home(arguments.home), arguments.name, arguments.period)))
+    except IntegrityError as error:
+        _log.exception("the log cannot be trusted: %s", error.message)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
