@@ -1,0 +1,30 @@
+"""Secrets that are shown once and kept as SHA-256: API keys and auditors' tokens."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from typing import Final
+
+KEY_PREFIX: Final = "sk-"
+TOKEN_PREFIX: Final = "at-"  # noqa: S105  a prefix, not a token
+
+
+def new_key() -> str:
+    """An API key: `sk-` and 256 random bits in base64url."""
+    return KEY_PREFIX + _random()
+
+
+def new_token() -> str:
+    """An auditor's token: `at-` and 256 random bits."""
+    return TOKEN_PREFIX + _random()
+
+
+def digest(secret: str) -> str:
+    """Hex SHA-256. With 256 random bits there is nothing that a slow hash would protect."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _random() -> str:
+    return base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
