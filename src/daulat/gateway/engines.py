@@ -1,0 +1,287 @@
+"""HTTP/1.1 towards engines: pooled keep-alive connections over Unix sockets and TCP, requests always re-framed.
+
+`Pool.call` is the fast path for engines that take OpenAI's wire as it is. An engine with a dialect (`engines.dialect`)
+is asked through `Translated`, which may wait for a slot, change the body, and rewrite the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import httptools
+
+from daulat.core.snapshot import ReplicaRow
+from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
+from daulat.engines.dialect import Dialect, EngineRequest
+from daulat.gateway.translated import Translated
+from daulat.pipeline.ports import EngineCall, EngineSink
+
+_MAX_IDLE: Final = 256  # connections kept a replica
+_HEAD: Final = (
+    b"%b %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
+)
+
+
+class Pool:
+    """Connections to all engines of one worker (`pipeline.ports.Engines`)."""
+
+    def __init__(
+        self, dialects: Mapping[str, Callable[[ReplicaRow, Any], Dialect]], connect_seconds: float = 5.0
+    ) -> None:
+        """`dialects`: makers of dialects by the replica's `dialect`; replicas of others are spoken to directly."""
+        self._idle: dict[str, deque[_Connection]] = {}
+        self._makers = dialects
+        self._dialects: dict[str, Dialect] = {}
+        self._connect_seconds = connect_seconds
+
+    def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall:
+        """Ask an engine. Nothing is raised here: failures reach the sink, from the loop."""
+        maker = self._makers.get(replica.dialect)
+        if maker is None:
+            return self.post(replica.address, request.path, request.body, sink)
+        dialect = self._dialects.get(replica.id)
+        if dialect is None:
+            dialect = self._dialects[replica.id] = maker(replica, self.fetcher(replica.address))
+        return Translated(self, replica.address, dialect, request, sink)
+
+    def retain(self, replicas: set[str], addresses: set[str]) -> None:
+        """Forget replicas that are no longer in the snapshot."""
+        self._dialects = {id_: dialect for id_, dialect in self._dialects.items() if id_ in replicas}
+        for address in [address for address in self._idle if address not in addresses]:
+            for connection in self._idle.pop(address):
+                connection.close()
+
+    def post(self, address: str, path: str, body: bytes, sink: EngineSink, *, method: str = "POST") -> EngineCall:
+        """One request to one address."""
+        call = _Call(self, address, _HEAD % (method.encode(), path.encode(), len(body)) + body, sink)
+        idle = self._idle.get(address)
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                connection.send(call, reused=True)
+                return call
+        call.task = asyncio.get_running_loop().create_task(self._connect(call))
+        return call
+
+    def fetcher(self, address: str) -> Callable[[str, str, bytes], Any]:
+        """`fetch(method, path, body) -> (status, body)` to one address, for what dialects ask on the side."""
+
+        async def fetch(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+            sink = _Collect()
+            call = self.post(address, path, body, sink, method=method)
+            try:
+                return await sink.result
+            except asyncio.CancelledError:
+                call.abort()
+                raise
+
+        return fetch
+
+    def release(self, address: str, connection: _Connection) -> None:
+        idle = self._idle.setdefault(address, deque())
+        if len(idle) < _MAX_IDLE:
+            idle.append(connection)
+        else:
+            connection.close()
+
+    def reconnect(self, call: _Call) -> None:
+        """A kept connection had been closed by the engine before it read the request: once more, on a new one."""
+        call.task = asyncio.get_running_loop().create_task(self._connect(call))
+
+    async def _connect(self, call: _Call) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                if call.address.startswith("unix:"):
+                    _, connection = await loop.create_unix_connection(
+                        lambda: _Connection(self, call.address), call.address[5:]
+                    )
+                else:
+                    _, host, port = call.address.split(":")
+                    _, connection = await loop.create_connection(
+                        lambda: _Connection(self, call.address), host, int(port)
+                    )
+        except (OSError, TimeoutError) as error:
+            call.failed(EngineDead(f"The engine cannot be reached ({type(error).__name__})."))
+            return
+        call.task = None
+        if call.sink is None:
+            self.release(call.address, connection)
+        else:
+            connection.send(call, reused=False)
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.close()
+        self._idle.clear()
+
+
+class _Call:
+    """One request under way (`pipeline.ports.EngineCall`)."""
+
+    __slots__ = ("address", "connection", "data", "overhead", "pool", "sink", "task")
+
+    def __init__(self, pool: Pool, address: str, data: bytes, sink: EngineSink) -> None:
+        self.pool, self.address, self.data = pool, address, data
+        self.sink: EngineSink | None = sink
+        self.connection: _Connection | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.overhead = 0
+
+    def abort(self) -> None:
+        self.sink = None
+        if self.task is not None:
+            self.task.cancel()
+        if self.connection is not None:
+            self.connection.close()
+
+    def pause(self) -> None:
+        if self.connection is not None:
+            self.connection.pause()
+
+    def resume(self) -> None:
+        if self.connection is not None:
+            self.connection.resume()
+
+    def failed(self, error: DaulatError) -> None:
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.engine_failed(error)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection to an engine; at most one call at a time."""
+
+    __slots__ = (
+        "_address",
+        "_call",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_reused",
+        "_seen",
+        "_transport",
+        "_type",
+        "since",
+        "usable",
+    )
+
+    def __init__(self, pool: Pool, address: str) -> None:
+        self._pool, self._address = pool, address
+        self._call: _Call | None = None
+        self._transport: Any = None
+        self._type = b""
+        self._seen = self._reused = self._paused = False
+        self.usable = True
+        self.since = time.monotonic()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        peer = transport.get_extra_info("socket")
+        if peer is not None and peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, call: _Call, *, reused: bool) -> None:
+        self._call = call
+        call.connection = self
+        self._parser = httptools.HttpResponseParser(self)
+        self._type, self._seen, self._reused = b"", False, reused
+        self._transport.write(call.data)
+
+    def data_received(self, data: bytes) -> None:
+        self._seen = True
+        if self._call is None:
+            self.close()  # an engine that speaks unasked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            call, self._call = self._call, None
+            self.close()
+            if call is not None:
+                call.failed(EngineRequestFailed(f"The engine's answer is malformed HTTP ({error}).", status=502))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self._type = value
+
+    def on_headers_complete(self) -> None:
+        call = self._call
+        if call is not None and call.sink is not None:
+            status = self._parser.get_status_code()
+            if status >= 200:  # noqa: PLR2004  interim answers say nothing
+                call.sink.engine_head(status, self._type)
+
+    def on_body(self, data: bytes) -> None:
+        call = self._call
+        if call is not None and call.sink is not None:
+            call.sink.engine_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # noqa: PLR2004
+            return
+        call, self._call = self._call, None
+        if self._parser.should_keep_alive() and self.usable:
+            self.resume()
+            self._pool.release(self._address, self)
+        else:
+            self.close()
+        if call is not None:
+            call.connection = None
+            sink, call.sink = call.sink, None
+            if sink is not None:
+                sink.engine_done()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.usable = False
+        call, self._call = self._call, None
+        if call is None or call.sink is None:
+            return
+        call.connection = None
+        if self._reused and not self._seen:
+            self._pool.reconnect(call)
+        else:
+            call.failed(EngineDead("The engine closed the connection before its answer was complete."))
+
+    def close(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+
+class _Collect:
+    """A sink that gathers a whole answer for whoever awaits `result`."""
+
+    def __init__(self) -> None:
+        self.result: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._status, self._parts = 0, list[bytes]()
+
+    def engine_head(self, status: int, _content_type: bytes) -> None:
+        self._status = status
+
+    def engine_data(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def engine_done(self) -> None:
+        if not self.result.done():
+            self.result.set_result((self._status, b"".join(self._parts)))
+
+    def engine_failed(self, error: DaulatError) -> None:
+        if not self.result.done():
+            self.result.set_exception(error if isinstance(error, EngineError) else EngineDead(str(error)))

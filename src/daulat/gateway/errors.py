@@ -1,0 +1,77 @@
+"""The one table from our errors to the wire: HTTP status, and OpenAI's error envelope."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from daulat import errors
+
+STATUS: Final[Mapping[type[errors.DaulatError], tuple[int, str]]] = {
+    errors.InvalidRequest: (400, "invalid_request_error"),
+    errors.Unauthenticated: (401, "authentication_error"),
+    errors.PermissionDenied: (403, "permission_error"),
+    errors.NotFound: (404, "not_found_error"),
+    errors.Conflict: (409, "conflict_error"),
+    errors.Overloaded: (429, "rate_limit_error"),
+    errors.EngineRequestFailed: (502, "engine_error"),
+    errors.EngineDead: (502, "engine_error"),
+    errors.EngineTimeout: (504, "timeout_error"),
+    errors.EngineError: (502, "engine_error"),
+    errors.Unavailable: (503, "service_unavailable_error"),
+}
+_UNEXPECTED: Final = (500, "server_error")
+# Refusals of the wire itself carry their status as their code's meaning; they never leave this room.
+_BY_CODE: Final[Mapping[str, int]] = {
+    "method_not_allowed": 405,
+    "too_many_connections": 503,
+    "request_timeout": 408,
+    "length_required": 411,
+    "body_too_large": 413,
+    "target_too_long": 414,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "unprocessable": 422,
+    "headers_too_large": 431,
+    "version_not_supported": 505,
+    "not_implemented": 501,
+}
+REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def status_of(error: errors.DaulatError) -> int:
+    """The HTTP status of an error."""
+    if error.code in _BY_CODE:
+        return _BY_CODE[error.code]
+    return _row(error)[0]
+
+
+def envelope(error: errors.DaulatError) -> bytes:
+    """`{"error": {"message", "type", "param", "code"}}`. A defect of ours says nothing about itself."""
+    status, type_ = _row(error)
+    known = (status, type_) != _UNEXPECTED
+    message = error.message if known else "Something went wrong here. The operator's log has the details."
+    param = error.param if isinstance(error, errors.InvalidRequest) else None
+    code = error.code if known else "internal_error"
+    body = {"error": {"message": message, "type": type_, "param": param, "code": code}}
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def headers_for(error: errors.DaulatError) -> list[tuple[bytes, bytes]]:
+    """What goes with the status: `Retry-After`, `WWW-Authenticate`."""
+    if isinstance(error, errors.Overloaded):
+        return [(b"retry-after", str(max(1, round(error.retry_after))).encode())]
+    if isinstance(error, errors.Unavailable):
+        return [(b"retry-after", b"5")]
+    if isinstance(error, errors.Unauthenticated):
+        return [(b"www-authenticate", b'Bearer realm="daulat"')]
+    return []
+
+
+def _row(error: errors.DaulatError) -> tuple[int, str]:
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return _UNEXPECTED

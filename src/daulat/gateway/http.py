@@ -1,0 +1,469 @@
+"""HTTP/1.1 towards clients: one `asyncio.Protocol` a connection, `httptools` (llhttp) for parsing.
+
+What llhttp lets pass and RFC 9112 does not is refused here.
+
+A connection answers one request at a time, in order; what a pipelining client sends meanwhile waits, bounded. Bodies are
+bounded, every wait has an end (`sweep`), and a client that does not take its answer stops the engine's bytes, not our
+memory. RFC 9112 is named where a rule comes from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import httptools
+
+from daulat.core.snapshot import Limits
+from daulat.errors import DaulatError, InvalidRequest
+from daulat.gateway import errors as wire_errors
+from daulat.gateway.errors import REASONS
+from daulat.pipeline.ports import Headers
+
+_SINGLE: Final = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"expect",
+        b"transfer-encoding",
+    }
+)
+_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range"}
+_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MAX_TARGET: Final = 2048
+_HIGH_WATER: Final = 256 * 1024
+
+
+class Exchange:
+    """One request, and the way to answer it (`pipeline.ports.Reply`)."""
+
+    __slots__ = ("_chunked", "_connection", "_head_only", "_keep", "body", "headers", "listener", "method", "target")
+
+    def __init__(self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+        self._connection: Connection | None = connection
+        self.method, self.target, self.headers = method, target, headers
+        self.body = b""
+        self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
+        self._head_only = method == b"HEAD"
+        self._keep = True
+        self._chunked = True
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer; JSON unless `headers` name another type."""
+        connection = self._connection
+        if connection is None:
+            return
+        typed = any(name == b"content-type" for name, _ in headers)
+        keep = connection.keeps and self._keep
+        head = [
+            connection.status_line(status),
+            b"" if typed else b"content-type: application/json\r\n",
+            *(b"%b: %b\r\n" % pair for pair in headers),
+            b"content-length: %d\r\n" % len(body),
+            b"\r\n" if keep else b"connection: close\r\n\r\n",
+        ]
+        if not self._head_only:
+            head.append(body)
+        connection.write(b"".join(head))
+        self._end(keep=keep)
+
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
+        """Begin a streamed answer: chunked, or of a known length, or for HTTP/1.0 until the connection closes."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._chunked = length is None and connection.version == "1.1"
+        self._keep = connection.keeps and (self._chunked or length is not None)
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        if length is not None:
+            framing = b"content-length: %d\r\n" % length
+        connection.write(
+            b"".join(
+                (
+                    connection.status_line(status),
+                    *(b"%b: %b\r\n" % pair for pair in headers),
+                    framing,
+                    b"\r\n" if self._keep else b"connection: close\r\n\r\n",
+                )
+            )
+        )
+
+    def write(self, data: bytes) -> None:
+        if self._connection is not None and data and not self._head_only:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self, data: bytes) -> None:
+        """The last bytes and the end, in one write."""
+        if self._connection is None:
+            return
+        if self._head_only:
+            self._connection.write(b"")
+        elif self._chunked:
+            self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
+        else:
+            self._connection.write(data)
+        self._end(keep=self._keep)
+
+    def fail(self, error: DaulatError) -> None:
+        """A whole answer from an error, for those that never became a logged request."""
+        headers = wire_errors.headers_for(error)
+        self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
+
+    def abandon(self) -> None:
+        """Nothing sensible can be said any more: close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def gone(self) -> None:
+        """The client has left."""
+        self._connection = None
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.client_gone()
+
+    def _end(self, *, keep: bool) -> None:
+        connection, self._connection, self.listener = self._connection, None, None
+        if connection is not None:
+            connection.answered(keep=keep)
+
+
+class Listener(Protocol):
+    """Who produces an answer."""
+
+    def client_gone(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Server:
+    """What the connections of one worker share."""
+
+    def __init__(
+        self, handle: Callable[[Exchange], None], limits: Callable[[], Limits], refused: Callable[[str], None]
+    ):
+        """`handle` gets every whole request; `refused` counts what never became one, by error code."""
+        self.handle, self.limits, self.refused = handle, limits, refused
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.date = b""
+        self.tick()
+
+    def connection(self) -> Connection:
+        """The protocol factory for `loop.create_server`."""
+        return Connection(self)
+
+    def tick(self) -> None:
+        """About once a second: the `Date` header's text."""
+        self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
+
+    def sweep(self, now: float) -> None:
+        """End waits that are over; `now` is monotonic seconds."""
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    def drain(self) -> None:
+        """Close idle connections, and the others when they have answered."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunked",
+        "_deadline",
+        "_exchange",
+        "_expects",
+        "_headers",
+        "_left",
+        "_parser",
+        "_paused",
+        "_reading",
+        "_server",
+        "_size",
+        "_stalled",
+        "_state",
+        "_target",
+        "_transport",
+        "keeps",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transport: Any = None
+        self._exchange: Exchange | None = None
+        self._buffer = b""
+        self._state = "head"  # -> "body" -> "busy" -> "head"; "closed"
+        self._reading = True
+        self._stalled = 0.0  # since when the client has taken nothing
+        self._deadline = 0.0
+        self.keeps, self.version = True, "1.1"
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._target = b""
+        self._body: list[bytes] = []
+        self._size = self._left = 0
+        self._chunked = self._expects = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(_HIGH_WATER)
+        server = self._server
+        server.connections.add(self)
+        self._deadline = time.monotonic() + server.limits().header_seconds
+        if len(server.connections) > server.limits().connections:
+            self._refuse(_wire("too_many_connections", "Too many connections are open; try again later."))
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._state = "closed"
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone()
+
+    def eof_received(self) -> bool:
+        return False  # a client that stops sending has left: closing tells the engine
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._state == "busy":
+            if len(self._buffer) > self._server.limits().header_bytes:
+                self._pause_reading()
+            return
+        self._advance()
+
+    def _advance(self) -> None:
+        try:
+            while self._buffer and self._state in {"head", "body"}:
+                if self._state == "head" and not self._take_head():
+                    return
+                if self._state == "body" and not self._take_body():
+                    return
+        except httptools.HttpParserError as error:
+            inner = error.__context__  # what our own callbacks raise comes wrapped
+            self._refuse(inner if isinstance(inner, DaulatError) else InvalidRequest(f"Malformed HTTP: {error}."))
+        except DaulatError as error:
+            self._refuse(error)
+
+    def _take_head(self) -> bool:
+        """Parse one head when it is whole; whether the request went on to its body or further."""
+        limits = self._server.limits()
+        if self._buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line before a request
+            self._buffer = self._buffer[2:]
+        end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
+        if end < 0:
+            if len(self._buffer) > limits.header_bytes:
+                raise _wire("headers_too_large", f"The header is larger than {limits.header_bytes} bytes.")
+            if b"\n\n" in self._buffer or b"\0" in self._buffer:
+                raise InvalidRequest("Malformed HTTP: a line of the header ends in LF alone, or holds NUL.")
+            return False
+        head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+        _check_lines(head)
+        with contextlib.suppress(httptools.HttpParserUpgrade):  # RFC 9110 section 7.8: an upgrade may be ignored
+            self._parser.feed_data(head)
+        self._check_head(limits)
+        self._check_framing(limits)
+        self._deadline = time.monotonic() + limits.body_seconds
+        if self._chunked or self._left:
+            self._state = "body"
+            if self._expects:
+                self._transport.write(_CONTINUE)
+        else:
+            self._complete()
+        return True
+
+    def _take_body(self) -> bool:
+        if self._chunked:
+            data, self._buffer = self._buffer, b""
+            self._parser.feed_data(data)
+            return self._state != "body"
+        part = self._buffer[: self._left]
+        self._buffer = self._buffer[len(part) :]
+        self._left -= len(part)
+        self._body.append(part)
+        if self._left:
+            return False
+        self._complete()
+        return True
+
+    # httptools' callbacks.
+
+    def on_url(self, url: bytes) -> None:
+        if self._state == "head":
+            self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _KEPT and self._state == "head":
+            if name in self._headers and name in _SINGLE:
+                raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
+            self._headers[name] = value
+
+    def on_body(self, data: bytes) -> None:
+        if self._state == "body":
+            self._size += len(data)
+            limit = self._server.limits().body_bytes
+            if self._size > limit:
+                raise _too_large(limit)
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._chunked and self._state == "body":
+            self._complete()
+
+    def on_message_begin(self) -> None:
+        if self._state == "busy":
+            # A chunked request and the next one came in one segment: where one ends is not ours to guess.
+            self.keeps = False
+
+    def _check_head(self, limits: Limits) -> None:
+        """RFC 9112 sections 2.3 and 3.2."""
+        self.version = self._parser.get_http_version()
+        self.keeps = self._parser.should_keep_alive() and not self._server.draining
+        if self.version not in {"1.1", "1.0"}:
+            raise _wire("version_not_supported", f"HTTP/{self.version} is not spoken here.")
+        if len(self._target) > _MAX_TARGET:
+            raise _wire("target_too_long", f"The request target is longer than {_MAX_TARGET} bytes.")
+        if self._parser.get_method() not in _METHODS:
+            raise _wire("not_implemented", "That method is not implemented here.")
+        if self.version == "1.1" and b"host" not in self._headers:
+            raise InvalidRequest("HTTP/1.1 needs a Host header.")
+        expect = self._headers.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise _wire("expectation_failed", "The only expectation known here is 100-continue.")
+            self._expects = self.version == "1.1" and not self._buffer
+        if self._parser.should_upgrade() and b"transfer-encoding" in self._headers:
+            raise InvalidRequest("An upgrade with a chunked body is refused.")
+
+    def _check_framing(self, limits: Limits) -> None:
+        """RFC 9112 sections 6.1 to 6.3: where two readers could disagree on a body's length, nothing is read."""
+        coding, length = self._headers.get(b"transfer-encoding"), self._headers.get(b"content-length")
+        if coding is not None:
+            if length is not None or self.version == "1.0" or coding.lower() != b"chunked":
+                raise InvalidRequest(
+                    "Transfer-Encoding must be exactly 'chunked', in HTTP/1.1, without Content-Length."
+                )
+            self._chunked = True
+        elif length is not None:
+            if not length.isdigit() or len(length) > 15:  # noqa: PLR2004  no body is a petabyte
+                raise InvalidRequest("Content-Length is not a number.")
+            self._left = int(length)
+            if self._left > limits.body_bytes:
+                raise _too_large(limits.body_bytes)
+
+    # Answering.
+
+    def _complete(self) -> None:
+        self._state = "busy"
+        exchange = Exchange(self, self._parser.get_method(), self._target, self._headers)
+        exchange.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._exchange = exchange
+        self._server.handle(exchange)
+
+    def answered(self, *, keep: bool) -> None:
+        """The exchange is over: read on, or close."""
+        self._exchange = None
+        if self._state == "closed":
+            return
+        if not keep or self._server.draining:
+            self.close()
+            return
+        self._state = "head"
+        self._begin()
+        limits = self._server.limits()
+        self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        if self._buffer:
+            # Not recursively: a client may pipeline a thousand requests that are answered at once.
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def status_line(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Error"), self._server.date)
+
+    def write(self, data: bytes) -> None:
+        if self._state != "closed":
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._state != "closed":
+            self._state = "closed"
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        self.keeps = False
+        if self._exchange is None and self._state == "head" and not self._buffer:
+            self.close()
+
+    def pause_writing(self) -> None:
+        self._stalled = time.monotonic()
+        if self._exchange is not None and self._exchange.listener is not None:
+            self._exchange.listener.pause()
+
+    def resume_writing(self) -> None:
+        self._stalled = 0.0
+        if self._exchange is not None and self._exchange.listener is not None:
+            self._exchange.listener.resume()
+
+    def sweep(self, now: float) -> None:
+        if self._stalled and now - self._stalled > self._server.limits().write_seconds:
+            self._transport.abort()
+        elif self._state in {"head", "body"} and now > self._deadline:
+            if self._state == "head" and not self._buffer:
+                self.close()
+            else:
+                self._refuse(_wire("request_timeout", "The request did not arrive in time."))
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _refuse(self, error: DaulatError) -> None:
+        """Say what is wrong and close: what follows on this connection cannot be trusted to be a request."""
+        self._server.refused(error.code)
+        if self._state == "busy":
+            self._transport.abort()
+            return
+        self.keeps = False
+        self._state = "busy"
+        self._buffer = b""
+        self._exchange = Exchange(self, b"", b"", {})
+        self._exchange.fail(error)
+
+
+def _check_lines(head: bytes) -> None:
+    """RFC 9112 section 2.2 and 5: every line ends in CRLF, none is folded, no name has space before its colon."""
+    lines = head.count(b"\r\n")
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        raise InvalidRequest("Malformed HTTP: a line of the header does not end in CRLF, or holds NUL.")
+    if b"\r\n " in head or b"\r\n\t" in head:
+        raise InvalidRequest("Malformed HTTP: folded header lines are obsolete and refused.")
+
+
+def _wire(code: str, message: str) -> DaulatError:
+    return InvalidRequest(message, code=code)
+
+
+def _too_large(limit: int) -> DaulatError:
+    return _wire("body_too_large", f"The body is larger than {limit} bytes.")

@@ -1,0 +1,107 @@
+"""Calls to engines that need translation: a slot to be chosen, a body changed, an answer rewritten."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from daulat.engines.dialect import Dialect, EngineRequest, Prepared
+from daulat.errors import DaulatError, EngineDead
+from daulat.pipeline.ports import EngineCall, EngineSink
+
+
+class Poster(Protocol):
+    """Port: whoever posts a body to an address (`gateway.engines.Pool`)."""
+
+    def post(self, address: str, path: str, body: bytes, sink: EngineSink) -> EngineCall: ...
+
+
+class Translated:
+    """One call through a dialect: an `EngineCall` to its owner, an `EngineSink` to the engine's own call."""
+
+    __slots__ = (
+        "_address",
+        "_call",
+        "_dialect",
+        "_events",
+        "_poster",
+        "_prepared",
+        "_request",
+        "_sink",
+        "_task",
+        "overhead",
+    )
+
+    def __init__(
+        self, poster: Poster, address: str, dialect: Dialect, request: EngineRequest, sink: EngineSink
+    ) -> None:
+        self._poster, self._address, self._dialect, self._request = poster, address, dialect, request
+        self._sink: EngineSink | None = sink
+        self._prepared: Prepared | None = None
+        self._call: EngineCall | None = None
+        self._events = False
+        self.overhead = 0
+        self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        try:
+            prepared = await self._dialect.prepare(self._request)
+        except DaulatError as error:
+            self._task = None
+            self.engine_failed(error)
+            return
+        self._task = None
+        self._prepared, self.overhead = prepared, prepared.overhead
+        if self._sink is None:
+            self._release()
+            return
+        self._call = self._poster.post(self._address, self._request.path, prepared.body, self)
+
+    def abort(self) -> None:
+        self._sink = None
+        if self._task is not None:
+            self._task.cancel()
+        if self._call is not None:
+            self._call.abort()
+        self._release()
+
+    def pause(self) -> None:
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        if self._call is not None:
+            self._call.resume()
+
+    def engine_head(self, status: int, content_type: bytes) -> None:
+        self._events = content_type.startswith(b"text/event-stream")
+        if self._sink is not None:
+            self._sink.engine_head(status, content_type)
+
+    def engine_data(self, data: bytes) -> None:
+        rewriter = self._prepared.rewriter if self._prepared is not None else None
+        if rewriter is not None:
+            data = rewriter.feed(data) if self._events else rewriter.hold(data)
+        if data and self._sink is not None:
+            self._sink.engine_data(data)
+
+    def engine_done(self) -> None:
+        rewriter = self._prepared.rewriter if self._prepared is not None else None
+        sink, self._sink = self._sink, None
+        self._release()
+        if sink is None:
+            return
+        if rewriter is not None and (rest := rewriter.finish()):
+            sink.engine_data(rest)
+        sink.engine_done()
+
+    def engine_failed(self, error: DaulatError) -> None:
+        sink, self._sink = self._sink, None
+        self._release()
+        if sink is not None:
+            sink.engine_failed(error if isinstance(error, DaulatError) else EngineDead(str(error)))
+
+    def _release(self) -> None:
+        prepared, self._prepared, self._call = self._prepared, None, None
+        if prepared is not None:
+            prepared.release()

@@ -1,0 +1,505 @@
+"""The life of a request, from an authenticated body to its receipt's entry.
+
+    2 authenticate   was done: a `Principal` asks
+    3 authorize      `_authorize`: model, liveness, Cedar
+    4 reserve        `_authorize`: the key's slice
+    5 route          `_authorize`: a replica under a live lease
+    6 admit          `_admit`: the record joins the group commit, beside the engine's prefill
+    7 generate       `engine_*`: bytes pass once the admission is durable; until then another replica may take over
+    8 complete       `_complete`: usage and commitments; the final frame waits for this
+    9 receipt        the sequencer's, within about a second
+
+What must hold, whatever fails: no byte of an answer leaves before `on_durable` of its admission, the final frame not
+before that of its completion, and every admitted request is completed exactly once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from typing import Final
+
+from daulat.core import commitments
+from daulat.core.decision import Decision
+from daulat.core.entries import MAX_CLIENT_STRING
+from daulat.core.ids import request_id
+from daulat.core.principal import Principal
+from daulat.core.snapshot import ModelRow
+from daulat.engines.dialect import EngineRequest
+from daulat.errors import (
+    DaulatError,
+    EngineDead,
+    EngineRequestFailed,
+    EngineTimeout,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from daulat.pipeline import body as bodies
+from daulat.pipeline import usage as usages
+from daulat.pipeline.events import EventStream
+from daulat.pipeline.ports import EngineCall, Headers, Reply
+from daulat.pipeline.service import Service
+from daulat.pipeline.usage import Usage
+from daulat.pipeline.world import Grant, Route, World, describe
+from daulat.routing.choose import choose
+
+PATHS: Final = {
+    "chat.completions": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+}
+_MAX_ANSWER: Final = 64 * 1024 * 1024
+_EVENT_STREAM: Final = b"text/event-stream"
+_RULES: Final = {  # the names under which an entry shows that the gateway itself refused
+    InvalidRequest: "gateway.invalid_request",
+    NotFound: "gateway.model",
+    Overloaded: "gateway.overloaded",
+    Unavailable: "gateway.lease",
+}
+
+
+class Inference:
+    """One authenticated request. Also the `EngineSink` of its engine calls."""
+
+    __slots__ = (
+        "_action",
+        "_answer",
+        "_attempts",
+        "_begun",
+        "_body",
+        "_call",
+        "_done",
+        "_durable",
+        "_error",
+        "_events",
+        "_first",
+        "_grant",
+        "_hash",
+        "_head",
+        "_held",
+        "_model",
+        "_overhead",
+        "_peek",
+        "_principal",
+        "_promise",
+        "_record",
+        "_reply",
+        "_request",
+        "_route",
+        "_sequence",
+        "_service",
+        "_show_usage",
+        "_size",
+        "_started",
+        "_status",
+        "_stream",
+        "request_id",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
+        self._service, self._reply, self._principal, self._action = service, reply, principal, action
+        self.request_id = request_id()
+        self._begun = time.monotonic()
+        self._first = 0.0  # when the first byte went out
+        self._sequence = 0
+        self._attempts: list[tuple[Route, str]] = []
+        self._model: ModelRow | None = None
+        self._route: Route | None = None
+        self._grant: Grant | None = None
+        self._call: EngineCall | None = None
+        self._peek: bodies.Peek | None = None
+        self._events: EventStream | None = None
+        self._hash: hashlib._Hash | None = None
+        self._request: EngineRequest | None = None
+        self._promise = ""
+        self._durable = self._started = self._done = False
+        self._stream = self._show_usage = False
+        self._head = 0  # the engine's status, once known
+        self._status = 0  # ours
+        self._error: str | None = None
+        self._overhead = 0
+        self._held: list[bytes] = []  # engine bytes that came before the admission was durable
+        self._answer: list[bytes] = []
+
+    def run(self, body: bytes) -> None:
+        """Steps 3 to 6, and the engine's call. Everything that follows is called back."""
+        self._body = body
+        try:
+            self._authorize(body)
+        except DaulatError as error:
+            self._refuse(error)
+            return
+        self._service.active.add(self)
+        self._admit()
+        self._dispatch()
+
+    # Steps 3, 4 and 5.
+
+    def _authorize(self, body: bytes) -> None:
+        service, principal = self._service, self._principal
+        world = service.world
+        peek = self._peek = bodies.peek(body, self._action, service.limits.json_depth)
+        self._stream = bool(peek.stream) and self._action != "embeddings"
+        model = world.models.get(peek.model)
+        if model is None:
+            raise NotFound(f"The model '{peek.model[:128]}' does not exist here.", code="model_not_found")
+        if principal.models and model.name not in principal.models:
+            raise NotFound(f"This key may not use the model '{model.name}'.", code="model_not_found")
+        self._model = model
+        if self._action == "embeddings" and not model.embeds:
+            raise InvalidRequest(f"The model '{model.name}' does not embed.", param="model")
+        if service.ledger.shortage:
+            raise Unavailable(f"No durable storage: {service.ledger.shortage}.", code="storage_full")
+        if len(service.active) >= service.limits.streams:
+            raise Overloaded("Too many requests are being answered at once.", retry_after=1.0)
+        self._show_usage = self._stream and bodies.asks_for_usage(peek)
+        self._route = self._choose(model)
+        self._grant = world.grant(principal, self._action, model, self._route)
+        decision = self._grant.decision
+        if not decision.allowed:
+            rules = ", ".join(decision.policies)
+            raise PermissionDenied(f"Refused by {rules}: {decision.reason}.", policies=decision.policies)
+        service.slices.reserve(principal.key_id, principal.requests_per_minute, service.clock.now_ms())
+
+    def _choose(self, model: ModelRow) -> Route:
+        routes = self._service.world.routes(model.name)
+        tried = [route.replica.id for route, _ in self._attempts]
+        replica = choose([route.replica for route in routes], self._service.load, tried)
+        if replica is None:
+            raise EngineDead(f"No other replica of '{model.name}' could take over.")
+        return next(route for route in routes if route.replica is replica)
+
+    # Step 6.
+
+    def _admit(self) -> None:
+        self._sequence = self._service.ledger.next_sequence()
+        record = self._admission(self._grant.who, self._grant.under) if self._grant else b""
+        self._service.ledger.admit(self._sequence, self.request_id, record, self._admitted)
+
+    def _admission(self, who: str, under: str) -> bytes:
+        salt = commitments.salt(self._principal.epoch_key, self.request_id, "request")
+        commitment = commitments.commit(salt, "request", self._body)
+        model = _capped(self._peek.model) if self._peek is not None else '""'
+        return (
+            f'{{"request_id":"{self.request_id}","time":{self._service.clock.now_ms()},{who},{under},'
+            f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
+            f'"request":"{commitment}"}}'
+        ).encode()
+
+    def _admitted(self, promise: str) -> None:
+        self._promise = promise
+        self._release()
+
+    def _refuse(self, error: DaulatError) -> None:
+        """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
+        service, rendered = self._service, self._service.render(error)
+        self._done = True
+        if not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
+            service.ledger.refuse_principal(self._principal.person)
+            self._reply.send(rendered.status, [*rendered.headers, self._id_header()], rendered.body)
+            return
+        self._sequence = service.ledger.next_sequence()
+        if isinstance(error, PermissionDenied) and self._grant is not None:
+            who, under = self._grant.who, self._grant.under
+        else:
+            rule = "gateway.rate" if self._grant is not None else _rule(error)
+            who = describe(self._principal, self._action, Decision("deny", (rule,)))
+            under = service.world.under(self._model.index if self._model else None, None, None)
+        self._status, self._error = rendered.status, error.code
+        outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
+        completion = self._completion(outcome, Usage(), self._commit(rendered.body))
+
+        def answer(promise: str) -> None:
+            self._promise = promise
+            self._reply.send(rendered.status, [*rendered.headers, *self._headers()], rendered.body)
+
+        service.ledger.admit_complete(self._sequence, self.request_id, self._admission(who, under), completion, answer)
+        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
+
+    # Step 7.
+
+    def _dispatch(self) -> None:
+        route, peek = self._route, self._peek
+        if route is None or peek is None:
+            raise AssertionError("dispatched before it was routed")
+        body = self._body
+        if self._stream:
+            self._events = EventStream(show_usage=self._show_usage)
+            if not self._show_usage:
+                body = bodies.with_usage(body, peek)
+        self._head, self._answer, self._size = 0, [], 0
+        load = self._service.load
+        load[route.replica.id] = load.get(route.replica.id, 0) + 1
+        request = EngineRequest(
+            self._action,
+            PATHS[self._action],
+            body,
+            self._stream,
+            peek.messages,
+            peek.prompt,
+            peek.tools,
+            peek.tool_choice,
+        )
+        self._call = self._service.engines.call(route.replica, request, self)
+
+    def engine_head(self, status: int, content_type: bytes) -> None:
+        self._head = status
+        if status != 200 or not content_type.startswith(_EVENT_STREAM):  # noqa: PLR2004
+            self._events = None  # a whole answer, whatever was asked: errors, above all
+
+    def engine_data(self, data: bytes) -> None:
+        if self._events is None:
+            self._answer.append(data)
+            self._size += len(data)
+            if self._size > _MAX_ANSWER:
+                self._engine_gave_up(EngineRequestFailed("The engine's answer is too large.", status=502))
+        elif self._durable:
+            self._pass(data)
+        else:
+            self._held.append(data)
+
+    def engine_done(self) -> None:
+        self._leave_engine("ok" if self._head < 400 else "failed")  # noqa: PLR2004
+        if self._done:
+            return
+        if self._events is None:
+            self._whole(b"".join(self._answer))
+        elif self._durable:
+            self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
+        # Otherwise `_release` will find what is held, and the call gone.
+
+    def engine_failed(self, error: DaulatError) -> None:
+        self._leave_engine("timeout" if isinstance(error, EngineTimeout) else "dead")
+        if self._done:
+            return
+        if self._started:
+            self._stream_broke(error)
+        else:
+            self._retry(error)
+
+    def _release(self) -> None:
+        """The admission, or a further attempt, is durable: let pass what has come meanwhile."""
+        self._durable = True
+        held, self._held = self._held, []
+        for data in held:
+            if not self._done:
+                self._pass(data)
+        if self._events is not None and self._call is None and not self._done:
+            self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
+
+    def _pass(self, data: bytes) -> None:
+        events = self._events
+        if events is None or self._done:
+            return
+        try:
+            passed = events.feed(data)
+        except ValueError as error:
+            self._engine_gave_up(EngineRequestFailed(f"{error}.", status=502))
+            return
+        if passed or events.final is not None:
+            self._start()
+        if passed:
+            self._hashed(passed)
+            self._reply.write(passed)
+        if events.final is not None:
+            self._end_stream("ok", events.final)
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started, self._status, self._first = True, 200, time.monotonic()
+        self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache"), *self._headers()])
+
+    def _engine_gave_up(self, error: DaulatError) -> None:
+        if self._call is not None:
+            self._call.abort()
+        self.engine_failed(error)
+
+    def _retry(self, error: DaulatError) -> None:
+        """Nothing has gone out yet: another replica may answer, once this attempt is durable."""
+        try:
+            if self._model is None:
+                raise error
+            self._route = self._choose(self._model)
+            grant = self._service.world.grant(self._principal, self._action, self._model, self._route)
+            if not grant.decision.allowed:
+                raise error
+        except DaulatError:
+            self._fail(error)
+            return
+        self._durable = False
+        self._held = []
+        record = f'{{"replica":{self._route.replica.index},"lease":{self._route.lease.index}}}'.encode()
+        self._service.ledger.attempt(self._sequence, record, self._release)
+        self._dispatch()
+
+    # Step 8.
+
+    def _whole(self, answer: bytes) -> None:
+        """The engine's whole answer, or its error."""
+        if self._head >= 500:  # noqa: PLR2004
+            self._retry(EngineRequestFailed(f"The engine failed with status {self._head}.", status=self._head))
+            return
+        ok = self._head < 400  # noqa: PLR2004
+        self._status, self._error = self._head, None if ok else "engine_refused"
+        usage = usages.of_answer(answer) if ok else None
+        self._complete("ok" if ok else "failed", usage or Usage(), self._commit(answer))
+        self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
+
+    def _fail(self, error: DaulatError) -> None:
+        rendered = self._service.render(error)
+        self._status, self._error = rendered.status, error.code
+        self._complete("failed", Usage(), self._commit(rendered.body))
+        self._service.ledger.complete(
+            self._sequence, self._record, lambda: self._deliver(rendered.body, rendered.headers)
+        )
+
+    def _deliver(self, body: bytes, headers: Headers) -> None:
+        self._reply.send(self._status, [*headers, *self._headers()], body)
+
+    def _end_stream(self, outcome: str, final: bytes) -> None:
+        """The final frame is part of the commitment, and held until the completion is durable."""
+        self._leave_engine("ok" if outcome == "ok" else "failed")
+        self._hashed(final)
+        usage = self._events.usage if self._events is not None else None
+        self._complete(outcome, usage or self._counted(), self._digest())
+        self._service.ledger.complete(self._sequence, self._record, lambda: self._reply.finish(final))
+
+    def _stream_broke(self, error: DaulatError) -> None:
+        """After the first byte there is no status left to send: an error event, never a silent end."""
+        if not self._started:
+            self._retry(error)
+            return
+        self._error = error.code
+        self._end_stream("failed", b"data: " + self._service.render(error).body + b"\n\n")
+
+    def client_gone(self) -> None:
+        """The client has left: the engine stops, and the entry says so."""
+        if self._done:
+            return
+        self._stop_engine("aborted")
+        self._error = "client_left"
+        self._complete("aborted", self._counted(), self._digest() if self._started else None)
+        self._service.ledger.complete(self._sequence, self._record, _nothing)
+
+    def check(self, world: World) -> None:
+        """A new snapshot has come: end, with words, if it no longer covers this answer."""
+        if self._done or self._route is None:
+            return
+        reason = world.alive(self._principal.key_id, self._route.replica.id)
+        if reason:
+            kind = Unauthenticated if "key" in reason else Unavailable
+            self._end_early(kind(f"This answer was cut: {reason}.", code="revoked"))
+
+    def sweep(self, now: float) -> None:
+        limits = self._service.limits
+        if self._done:
+            return
+        if now - self._begun > limits.request_seconds:
+            self._end_early(EngineTimeout(f"An answer may take {limits.request_seconds:.0f} s."))
+        elif not self._head and now - self._begun > limits.engine_seconds:
+            self._end_early(EngineTimeout(f"The engine did not begin to answer within {limits.engine_seconds:.0f} s."))
+
+    def pause(self) -> None:
+        """The client takes no more for now."""
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        if self._call is not None:
+            self._call.resume()
+
+    def _end_early(self, error: DaulatError) -> None:
+        self._stop_engine("timeout" if isinstance(error, EngineTimeout) else "cut")
+        if self._started:
+            self._stream_broke(error)
+        else:
+            self._fail(error)
+
+    def _stop_engine(self, outcome: str) -> None:
+        call = self._call
+        self._leave_engine(outcome)
+        if call is not None:
+            call.abort()
+
+    def _leave_engine(self, outcome: str) -> None:
+        if self._call is None or self._route is None:
+            return
+        self._overhead += self._call.overhead
+        self._call = None
+        self._service.load[self._route.replica.id] -= 1
+        self._attempts.append((self._route, outcome))
+
+    def _complete(self, outcome: str, usage: Usage, response: str | None) -> None:
+        self._done = True
+        self._service.active.discard(self)
+        self._record = self._completion(outcome, usage, response)
+        self._service.meter.finished(
+            self._action, self._status, outcome, usage, self._begun, self._first or time.monotonic()
+        )
+
+    def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
+        attempts = ",".join(
+            f'{{"replica":{route.replica.index},"lease":{route.lease.index},"outcome":"{result}"}}'
+            for route, result in self._attempts
+        )
+        return (
+            f'{{"time":{self._service.clock.now_ms()},"outcome":"{outcome}","status":{self._status},'
+            f'"error":{_quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
+            f'"overhead":{self._overhead},"response":{_quoted(response)}}}'
+        ).encode()
+
+    def _counted(self) -> Usage:
+        """For answers that ended early: the engine has not said, so the events that went through are counted."""
+        return Usage(completion_tokens=self._events.events if self._events is not None else 0)
+
+    # Commitments, and the headers of every answer.
+
+    def _commit(self, body: bytes) -> str:
+        salt = commitments.salt(self._principal.epoch_key, self.request_id, "response")
+        return commitments.commit(salt, "response", body)
+
+    def _hashed(self, data: bytes) -> None:
+        if self._hash is None:
+            salt = commitments.salt(self._principal.epoch_key, self.request_id, "response")
+            self._hash = commitments.opening(salt, "response")
+        self._hash.update(data)
+
+    def _digest(self) -> str | None:
+        return None if self._hash is None else base64.b64encode(self._hash.digest()).decode()
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            self._id_header(),
+            (b"daulat-receipt", f"/v1/receipts/{self.request_id}".encode()),
+            (b"daulat-promise", self._promise.encode()),
+        ]
+
+    def _id_header(self) -> tuple[bytes, bytes]:
+        return (b"x-request-id", self.request_id.encode())
+
+
+def _rule(error: DaulatError) -> str:
+    return next((rule for kind, rule in _RULES.items() if isinstance(error, kind)), "gateway.error")
+
+
+def _capped(text: str) -> str:
+    """A client's string as JSON, or its hash when it is long."""
+    raw = text.encode(errors="surrogatepass")
+    if len(raw) > MAX_CLIENT_STRING:
+        return f'"sha256:{hashlib.sha256(raw).hexdigest()}"'
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else f'"{text}"'
+
+
+def _nothing() -> None:
+    pass

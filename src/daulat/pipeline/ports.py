@@ -1,0 +1,80 @@
+"""What the life of a request needs of the world: a client to answer, engines to ask, and words for the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from daulat.core.snapshot import ReplicaRow
+from daulat.engines.dialect import EngineRequest
+from daulat.errors import DaulatError
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An error as the wire says it."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+Render = Callable[[DaulatError], Rendered]
+
+
+class Reply(Protocol):
+    """The client's side of one request. Nothing here blocks; after the client has left, everything is ignored."""
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole JSON answer."""
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin a streamed answer."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self, data: bytes) -> None:
+        """The last bytes, and the end."""
+        ...
+
+
+class EngineCall(Protocol):
+    """One request to an engine, under way."""
+
+    @property
+    def overhead(self) -> int:
+        """Prompt tokens spent beside it on its behalf (warming a shared prefix)."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection: the engine stops generating. Nothing is heard of the call any more."""
+        ...
+
+    def pause(self) -> None:
+        """Take no more bytes for now: the client is slow."""
+        ...
+
+    def resume(self) -> None: ...
+
+
+class EngineSink(Protocol):
+    """Who listens to a call. `engine_done` or `engine_failed` comes last, once."""
+
+    def engine_head(self, status: int, content_type: bytes) -> None: ...
+
+    def engine_data(self, data: bytes) -> None: ...
+
+    def engine_done(self) -> None: ...
+
+    def engine_failed(self, error: DaulatError) -> None: ...
+
+
+class Engines(Protocol):
+    """Port: asking engines. `gateway.engines` is the real one."""
+
+    def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall: ...

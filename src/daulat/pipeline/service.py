@@ -1,0 +1,81 @@
+"""What all requests of one worker share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from daulat.core.clock import Clock
+from daulat.core.snapshot import Limits
+from daulat.ledger.journal import Durable, Promised
+from daulat.metering.denials import DenialBudget
+from daulat.metering.slices import Slices
+from daulat.pipeline.ports import Engines, Render
+from daulat.pipeline.usage import Usage
+from daulat.pipeline.world import World
+
+if TYPE_CHECKING:
+    from daulat.pipeline.inference import Inference
+
+
+class Ledger(Protocol):
+    """Port: `ledger.journal.Journal`."""
+
+    @property
+    def shortage(self) -> str: ...
+
+    def next_sequence(self) -> int: ...
+
+    def admit(self, sequence: int, request_id: str, record: bytes, on_durable: Promised) -> None: ...
+
+    def attempt(self, sequence: int, record: bytes, on_durable: Durable) -> None: ...
+
+    def complete(self, sequence: int, record: bytes, on_durable: Durable) -> None: ...
+
+    def admit_complete(
+        self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
+    ) -> None: ...
+
+    def refuse_principal(self, pseudonym: str) -> None: ...
+
+
+class Meter(Protocol):
+    """Port: `gateway.metrics`."""
+
+    def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None: ...
+
+
+class Service:
+    """One worker's shared state, touched on its loop alone."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        ledger: Ledger,
+        engines: Engines,
+        slices: Slices,
+        meter: Meter,
+        render: Render,
+        clock: Clock,
+    ) -> None:
+        self.world = world
+        self.ledger, self.engines, self.slices, self.meter = ledger, engines, slices, meter
+        self.render, self.clock = render, clock
+        self.denials = DenialBudget()
+        self.load: dict[str, int] = {}  # requests in flight by replica id
+        self.active: set[Inference] = set()
+
+    @property
+    def limits(self) -> Limits:
+        return self.world.snapshot.limits
+
+    def renew(self, world: World) -> None:
+        """Take a new snapshot, and cut every running answer that it no longer covers."""
+        self.world = world
+        for inference in list(self.active):
+            inference.check(world)
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long; `now` is monotonic seconds. Called a few times a second."""
+        for inference in list(self.active):
+            inference.sweep(now)

@@ -1,0 +1,70 @@
+"""Finding `usage` in an answer without reading the rest of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the log counts them; `prompt_tokens` includes `cached_tokens`."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def json(self) -> str:
+        return (
+            f'{{"prompt_tokens":{self.prompt_tokens},"cached_tokens":{self.cached_tokens},'
+            f'"completion_tokens":{self.completion_tokens}}}'
+        )
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = 0
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+class _Chunk(msgspec.Struct):
+    usage: _Usage | None = None
+    choices: list[msgspec.Raw] | None = None
+
+
+_answer: Final = msgspec.json.Decoder(_Answer).decode
+_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+
+
+def of_answer(body: bytes) -> Usage | None:
+    """The usage of a whole JSON answer; None where the body has none or is not JSON."""
+    try:
+        found = _answer(body).usage
+    except msgspec.DecodeError:
+        return None
+    return None if found is None else _plain(found)
+
+
+def of_event(data: bytes) -> tuple[Usage | None, bool]:
+    """The usage of one stream event's JSON, and whether the event carries nothing else."""
+    try:
+        found = _chunk(data)
+    except msgspec.DecodeError:
+        return None, False
+    if found.usage is None:
+        return None, False
+    return _plain(found.usage), not found.choices
+
+
+def _plain(found: _Usage) -> Usage:
+    details = found.prompt_tokens_details
+    cached = details.cached_tokens if details is not None else 0
+    return Usage(found.prompt_tokens or 0, cached or 0, found.completion_tokens or 0)

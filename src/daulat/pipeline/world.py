@@ -1,0 +1,162 @@
+"""One snapshot, indexed for the request path. Replaced whole when the next snapshot comes; never changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from daulat.core import charter
+from daulat.core.clock import Clock
+from daulat.core.decision import Decision, inference_question
+from daulat.core.principal import Principal
+from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
+from daulat.errors import Unavailable
+from daulat.identity.directory import Directory
+from daulat.policy.cache import CachedDecider
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A replica, and the lease under which it may answer."""
+
+    replica: ReplicaRow
+    lease: LeaseRow
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A decision, and the part of the admission record that is the same for every request it covers."""
+
+    decision: Decision
+    who: str  # from "action" to "policies"
+    under: str  # from "snapshot" to "worker", for this route
+
+
+class World:
+    """What may happen now. Built in one go from a snapshot; `heartbeat` is the only thing that moves."""
+
+    def __init__(self, snapshot: Snapshot, decider: CachedDecider, clock: Clock, worker: int) -> None:
+        self.snapshot = snapshot
+        self.directory = Directory(snapshot)
+        self.models: Mapping[str, ModelRow] = {row.name: row for row in snapshot.models}
+        self.heartbeat = clock.boottime()  # when the control plane was last seen alive
+        self._clock, self._decider, self._worker = clock, decider, worker
+        self._charter = charter.parse(snapshot.charter.text)
+        self._leases = {row.node: row for row in sorted(snapshot.leases, key=lambda row: row.index)}
+        self._decoded: dict[int, dict[str, Any]] = {
+            **{row.index: json.loads(row.entry) for row in snapshot.models},
+            **{row.index: json.loads(row.entry) for row in snapshot.leases},
+        }
+        self._grants: dict[Hashable, Grant] = {}
+        self._routes = {
+            name: tuple(
+                Route(replica, self._leases[replica.node])
+                for replica in snapshot.replicas
+                if replica.model == name and replica.node in self._leases
+            )
+            for name in self.models
+        }
+
+    @property
+    def margin_ms(self) -> int:
+        return self._charter.margin_seconds * 1000
+
+    def routes(self, model: str) -> tuple[Route, ...]:
+        """Where this model may be answered now.
+
+        Raises:
+            Unavailable: nowhere; says why.
+        """
+        self._must_be_fresh()
+        now, boot = self._clock.now_ms(), self._clock.boottime()
+        routes = self._routes.get(model, ())
+        live = tuple(route for route in routes if now < route.lease.expires and boot < route.lease.expires_boottime)
+        if live:
+            return live
+        reasons = [f"the lease of node {route.lease.node} has expired" for route in routes] or list(
+            self.snapshot.refusals
+        )
+        raise Unavailable(
+            f"No replica may answer for '{model}' now: {'; '.join(reasons) or 'none is running under a live lease'}.",
+            code="no_live_lease" if routes else "no_replica",
+        )
+
+    def alive(self, key_id: str, replica_id: str) -> str:
+        """Why a running answer must be cut, or an empty string."""
+        if self.directory.principal(key_id) is None:
+            return "the API key was revoked"
+        if all(replica.id != replica_id for replica in self.snapshot.replicas):
+            return "the replica was stopped"
+        if all(replica.node not in self._leases for replica in self.snapshot.replicas if replica.id == replica_id):
+            return "the node's lease was revoked"
+        return ""
+
+    def grant(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
+        """The decision on this person, action, model and lease, remembered while nothing of that changes."""
+        key = (principal.version, action, model.index, route.lease.index, route.replica.index)
+        found = self._grants.get(key)
+        if found is None:
+            found = self._grants[key] = self._decide(principal, action, model, route)
+        return found
+
+    def _decide(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
+        policy = self.snapshot.policy
+        decision = self._decider.decide(
+            (self.snapshot.charter.index, policy.index, principal.version, action, model.index, route.lease.index),
+            lambda: inference_question(
+                self._charter,
+                action,
+                tenant=principal.tenant,
+                person=principal.person,
+                attributes=principal.attributes.as_dict(),
+                model=self._decoded[model.index],
+                lease=self._decoded[route.lease.index],
+            ),
+        )
+        who = describe(principal, action, decision)
+        under = self.under(model.index, route.replica.index, route.lease.index)
+        return Grant(decision, who, under)
+
+    def under(self, model: int | None, replica: int | None, lease: int | None) -> str:
+        """The log indices of an admission record, as JSON members."""
+        model_, replica_, lease_ = (json.dumps(index) for index in (model, replica, lease))
+        return (
+            f'"snapshot":{self.snapshot.number},"policy":{self.snapshot.policy.index},"model":{model_},'
+            f'"replica":{replica_},"lease":{lease_},"worker":{self._worker}'
+        )
+
+    def not_ready(self) -> list[str]:
+        """Why this worker cannot answer at all, in words; empty when it can for at least one model."""
+        if not self.models:
+            return ["no model is admitted", *self.snapshot.refusals]
+        reasons = []
+        for name in self.models:
+            try:
+                self.routes(name)
+            except Unavailable as error:
+                reasons.append(error.message)
+            else:
+                return []
+        return reasons
+
+    def _must_be_fresh(self) -> None:
+        if self._charter.strict and self._clock.boottime() - self.heartbeat > STRICT_SECONDS:
+            raise Unavailable(
+                f"The control plane has been silent for more than {STRICT_SECONDS:.0f} s, and the charter is strict.",
+                code="control_plane_silent",
+            )
+
+
+def describe(principal: Principal, action: str, decision: Decision) -> str:
+    """The part of an admission record that says who asked what, and what was decided, as JSON members."""
+    fields = {
+        "action": action,
+        "tenant": principal.tenant,
+        "principal": principal.person,
+        "key": principal.key,
+        "attributes": principal.attributes.as_dict(),
+        **decision.as_dict(),
+    }
+    return json.dumps(fields, separators=(",", ":"))[1:-1]
