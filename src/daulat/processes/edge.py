@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -35,9 +35,9 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def begin(process: str, *, parent: int | None = None) -> None:
-    """Set up logging to stderr; with `parent`, make sure that we end when that process does."""
-    handler = logging.StreamHandler(sys.stderr)
+def begin(process: str, *, parent: int | None = None, stream: TextIO | None = None) -> None:
+    """Set up logging to stderr, or `stream`; with `parent`, make sure that we end when that process does."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonLines(process))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)

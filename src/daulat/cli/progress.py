@@ -1,0 +1,51 @@
+"""What a person sees while something takes long; on stderr, so that stdout stays for results."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+_WIDTH: Final = 30
+
+
+class Progress:
+    """Lines and bars. On a terminal a bar redraws itself; elsewhere it says each tenth. Quiet: nothing."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._what = ""
+        self._shown = -1
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self._quiet:
+            self._end()
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def bar(self, what: str, done: float, total: float) -> None:
+        """How far `what` is; called as often as one likes."""
+        if self._quiet or total <= 0:
+            return
+        if what != self._what:
+            self._end()
+            self._what, self._shown = what, -1
+        share = min(1.0, done / total)
+        step = int(share * (100 if self._terminal else 10))
+        if step == self._shown:
+            return
+        self._shown = step
+        if self._terminal:
+            filled = int(share * _WIDTH)
+            sys.stderr.write(f"\r  {what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {share:4.0%}")
+        else:
+            sys.stderr.write(f"  {what} {share:.0%}\n")
+        sys.stderr.flush()
+        if share >= 1.0:
+            self._end()
+
+    def _end(self) -> None:
+        if self._what and self._terminal:
+            sys.stderr.write("\n")
+        self._what, self._shown = "", -1

@@ -1,0 +1,177 @@
+"""`daulat up`: the whole service on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import click
+
+from daulat import registry
+from daulat.adapters.models import ModelStore, fetch_starter
+from daulat.catalog.starter import STARTER
+from daulat.cli.options import home_option, json_option
+from daulat.cli.progress import Progress
+from daulat.errors import ConfigError
+from daulat.processes import edge
+from daulat.processes.control import Control, Plan, lock, write_starter_charter
+from daulat.registry.model import ModelFacts
+from daulat.settings import Home, Settings, load
+
+QUESTION = "What is the capital of Malaysia?"
+
+
+@click.command()
+@home_option
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=int, help="Port to listen on (default 8470).")
+@click.option("--model", help="A GGUF file, or the name of an imported model (default: the starter model).")
+@click.option("--workers", type=int, help="Gateway processes (default: by the machine's cores).")
+@click.option("--threads", type=int, help="The engine's compute threads (default: all cores but one).")
+@click.option("--slots", type=int, help="Answers the engine computes at once (default 4).")
+@json_option
+def up(home: Home, as_json: bool, **flags: object) -> None:
+    """Start the whole service on this machine, and stay in the foreground until Ctrl-C.
+
+    The first start makes a charter, keys, a first tenant and person, fetches the starter model, and prints an API key
+    once. With --json, one line is printed when everything is ready; the secrets in it are null on later starts.
+
+    \b
+    Example:
+        daulat up
+        daulat up --home /srv/daulat --port 9000 --json
+        daulat up --model DeepSeek-R1-Distill-Qwen-1.5B-Q8_0.gguf
+    """
+    progress = Progress(quiet=as_json)
+    home.prepare()
+    settings = load(home, flags)
+    held = lock(home)
+    try:
+        _port_must_be_free(settings)
+        _bubblewrap_must_be_there()
+        began = time.monotonic()
+        if write_starter_charter(home):
+            progress.say(f"First start: wrote {home.charter}; read it, every line says what it promises.")
+        facts, path = _model(home, settings, progress)
+        plan = Plan(home, settings, facts, path)
+        raise SystemExit(asyncio.run(_run(plan, progress, began, as_json=as_json)))
+    finally:
+        os.close(held)
+
+
+async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -> int:
+    _log_to(plan.home)
+    loop = asyncio.get_running_loop()
+    control = Control(plan, progress.say)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, control.ended.set)
+    try:
+        progress.say("Starting the log, the rules and the gateway ...")
+        await control.start()
+        await control.wait_engine(lambda share: progress.bar("loading the model", share, 1.0))
+        _announce(control, plan, time.monotonic() - began, as_json=as_json)
+        await control.ended.wait()
+        progress.say("\nStopping ...")
+    finally:
+        if control.failure:
+            progress.say(f"Stopping: {control.failure}")
+        await control.stop()
+    progress.say("Stopped. Nothing is left running.")
+    return 1 if control.failure else 0
+
+
+def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path]:
+    store = ModelStore(home.models)
+    if not settings.model:
+        facts = fetch_starter(store, STARTER, progress.bar)
+    elif Path(settings.model).is_file():
+        source = Path(settings.model)
+        digest = registry.digest_of(source)
+        facts = (
+            registry.facts(store.path(digest), digest=digest)
+            if store.path(digest).exists()
+            else store.add(source, None, progress.bar)
+        )
+    else:
+        facts = store.find(settings.model)
+    return facts, store.verified(facts.digest, progress.bar)
+
+
+def _announce(control: Control, plan: Plan, seconds: float, *, as_json: bool) -> None:
+    secrets = control.secrets or {}
+    if as_json:
+        line = {
+            "url": plan.url,
+            "api_key": secrets.get("api_key"),
+            "auditor_token": secrets.get("auditor_token"),
+            "log_url": f"{plan.url}/log",
+            "log_vkey": control.vkey,
+            "home": str(plan.home.path),
+        }
+        click.echo(json.dumps(line))
+        return
+    key = secrets.get("api_key", "$DAULAT_API_KEY")
+    body = json.dumps({"model": plan.facts.name, "messages": [{"role": "user", "content": QUESTION}]})
+    shown = (
+        f"API key           {key}   (shown once)\nAuditor's token   {secrets['auditor_token']}   (shown once)\n"
+        if secrets
+        else ""
+    )
+    click.echo(f"""
+Ready after {seconds:.1f} s.
+
+URL               {plan.url}
+{shown}Model             {plan.facts.name}  (small models are often wrong)
+Log               {plan.url}/log
+Log's public key  {control.vkey}
+                  also in {plan.home.vkey}: give it to every auditor
+Home              {plan.home.path}
+
+Ask it:
+
+  curl {plan.url}/v1/chat/completions -H "Authorization: Bearer {key}" \\
+    -H "Content-Type: application/json" -d '{body}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{plan.url}/v1", api_key="{key}")
+  answer = client.chat.completions.create(
+      model="{plan.facts.name}", messages=[{{"role": "user", "content": "{QUESTION}"}}])
+  print(answer.choices[0].message.content)
+
+Every answer's x-request-id has a receipt:  daulat receipt get req_...  then  daulat verify receipt.json
+This is a starter charter (profile "evaluation", no approvals): receipts say so.
+Ctrl-C stops everything.""")
+
+
+def _port_must_be_free(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another: daulat up --port N"
+            ) from None
+
+
+def _bubblewrap_must_be_there() -> None:
+    if shutil.which("bwrap") is None:
+        raise ConfigError(
+            "bubblewrap is not installed, and the starter charter serves only from sandboxed engines. "
+            "Install it: sudo apt-get install -y bubblewrap"
+        )
+
+
+def _log_to(home: Home) -> None:
+    """Our own log lines go where the children's go; the terminal is for the operator."""
+    descriptor = os.open(home.path / "daulat.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):
+        edge.begin("control", stream=os.fdopen(descriptor, "a", buffering=1))

@@ -1,0 +1,74 @@
+"""The self-contained receipt of one answer: its entry, all that made it lawful, and the proofs of both."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+from daulat.core import entries
+from daulat.errors import NotFound
+from daulat.ledger.reading import read_entries
+from daulat.tlog.checkpoint import Checkpoint
+from daulat.tlog.proof import Proof
+from daulat.tlog.tiles import Hashes, TileSource, inclusion_proof
+
+FORMAT: Final = "daulat/receipt/v1"
+_MAX_ENTRIES: Final = 4096
+
+
+def gather(source: TileSource, size: int, index: int) -> dict[int, bytes]:
+    """Entry `index` and, transitively, every entry it references, by index.
+
+    Raises:
+        NotFound: the log is not as large.
+        VerificationFailed: an entry is malformed.
+    """
+    if index >= size:
+        raise NotFound("The entry is not under a checkpoint yet.", code="receipt_pending")
+    found: dict[int, bytes] = {}
+    wanted = [index]
+    while wanted and len(found) < _MAX_ENTRIES:
+        position = wanted.pop()
+        if position in found:
+            continue
+        (entry,) = read_entries(source, position, position + 1, size)
+        found[position] = entry
+        wanted += [target for _, target, _ in entries.references(entries.decode(entry))]
+    return found
+
+
+def build(
+    source: TileSource,
+    checkpoint: Checkpoint,
+    signed: bytes,
+    vkey: str,
+    index: int,
+    gathered: Mapping[int, bytes],
+    salts: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """The receipt as a JSON object; `signed` is the checkpoint's note, `gathered` comes from `gather`."""
+    hashes = Hashes(checkpoint.size, source)
+    rest = sorted(position for position in gathered if position != index)
+    listed = []
+    for position in (index, *rest):
+        proof = inclusion_proof(position, hashes)
+        listed.append(
+            {
+                "index": position,
+                "entry": gathered[position].decode(),
+                "proof": [base64.b64encode(node).decode() for node in proof],
+            }
+        )
+    admission = entries.decode(gathered[index])["admission"]
+    path = tuple(base64.b64decode(node) for node in listed[0]["proof"])
+    return {
+        "format": FORMAT,
+        "request_id": admission["request_id"],
+        "origin": checkpoint.origin,
+        "checkpoint": signed.decode(),
+        "log_vkey": vkey,
+        "entries": listed,
+        "salts": {kind: base64.b64encode(salt).decode() for kind, salt in salts.items()},
+        "tlog_proof": Proof(index, path, signed).encode().decode(),
+    }

@@ -1,0 +1,206 @@
+"""What an operator does: each act changes the control plane's rows and leaves an `operator.action/v1` entry.
+
+Names stay in the control database. The log sees pseudonyms.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from daulat.core.charter import ASSURANCE
+from daulat.core.clock import Clock
+from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
+from daulat.core.ids import new_id
+from daulat.errors import Conflict, InvalidRequest
+from daulat.identity import secrets
+
+OPERATORS: Final = "operators"  # the tenant whose people manage
+USER_ROLES: Final = ("user", "tenant-admin")
+_DAY_MS: Final = 86_400_000
+
+
+class Rows(Protocol):
+    """Port: the control database."""
+
+    def add(self, table: str, row: dict[str, Any]) -> None: ...
+
+    def rows(self, table: str) -> list[dict[str, Any]]: ...
+
+    def find(self, table: str, wanted: str) -> dict[str, Any]: ...
+
+    def revoke(self, table: str, id_: str, now_ms: int) -> None: ...
+
+
+Log = Callable[[str, Mapping[str, Any]], Awaitable[int]]
+"""Port: write an entry of a type (`pipeline.book.Book.write`)."""
+
+
+class Desk:
+    """Administrative use cases. Each returns what may be shown; a secret appears in the result of its creation alone."""
+
+    def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int) -> None:
+        self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index
+
+    async def begin(self) -> dict[str, str] | None:
+        """The first operator, tenant, person, key and auditor, once; their secrets."""
+        if self._rows.rows("tenants"):
+            return None
+        await self.add_tenant(OPERATORS)
+        await self.add_person("first-operator", OPERATORS, "MY", "substantial", ["operator"], days=3650)
+        await self.add_tenant("first-agency")
+        await self.add_person("first-person", "first-agency", "MY", "substantial", ["user"], days=365)
+        key = await self.create_key("first-person", "first-key", [], 0, days=365)
+        auditor = await self.create_auditor("first-auditor", days=365)
+        return {"api_key": key["api_key"], "auditor_token": auditor["auditor_token"]}
+
+    async def add_tenant(self, name: str) -> dict[str, Any]:
+        row = {
+            "id": new_id("tenant"),
+            "name": _named(name, "tenant"),
+            "epoch_key": base64.b64encode(os.urandom(EPOCH_KEY_BYTES)).decode(),
+        }
+        self._rows.add("tenants", row)
+        await self._act("tenant.add", self._pseudonym(row, "tenant", row["id"]), {})
+        return {"id": row["id"], "name": name}
+
+    async def add_person(
+        self, name: str, tenant: str, citizenship: str, assurance: str, roles: Sequence[str], *, days: int
+    ) -> dict[str, Any]:
+        """Vouch for a person's attributes.
+
+        Raises:
+            InvalidRequest: an attribute is malformed; NotFound: there is no such tenant; Conflict: the name is taken.
+        """
+        house = self._rows.find("tenants", tenant)
+        allowed = ("operator",) if house["name"] == OPERATORS else USER_ROLES
+        if not set(roles) <= set(allowed):
+            raise InvalidRequest(f"roles are {sorted(roles)}; people of {house['name']!r} may be {', '.join(allowed)}")
+        if citizenship and not (len(citizenship) == 2 and citizenship.isascii() and citizenship.isupper()):  # noqa: PLR2004
+            raise InvalidRequest("citizenship is an ISO 3166-1 alpha-2 code such as MY, or empty when none is vouched")
+        if assurance not in ASSURANCE:
+            raise InvalidRequest(f"assurance is one of {', '.join(ASSURANCE)}")
+        row = {
+            "id": new_id("person"),
+            "tenant": house["id"],
+            "name": _named(name, "person"),
+            "citizenship": citizenship,
+            "assurance": assurance,
+            "roles": sorted(set(roles)),
+            "expires": self._in(days),
+            "version": 1,
+        }
+        self._rows.add("people", row)
+        vouched = {key: row[key] for key in ("citizenship", "assurance", "roles", "expires")}
+        await self._act("person.add", self._pseudonym(house, "principal", row["id"]), vouched)
+        return {"id": row["id"], "name": name, "tenant": house["name"], **vouched}
+
+    async def create_key(
+        self, person: str, label: str, models: Sequence[str], requests_per_minute: int, *, days: int
+    ) -> dict[str, Any]:
+        """An API key for a person, shown in this result and never again.
+
+        Raises:
+            NotFound: there is no such person; Conflict: an operator's eligibility is not for using the service.
+        """
+        holder = self._rows.find("people", person)
+        house = self._rows.find("tenants", holder["tenant"])
+        if house["name"] == OPERATORS:
+            raise Conflict("operators manage and do not use: add a person to another tenant")
+        if requests_per_minute < 0:
+            raise InvalidRequest("requests per minute cannot be negative; 0 means unlimited")
+        secret = secrets.new_key()
+        row = {
+            "id": new_id("key"),
+            "digest": secrets.digest(secret),
+            "person": holder["id"],
+            "label": _named(label or "key", "key"),
+            "models": list(models),
+            "requests_per_minute": requests_per_minute,
+            "created": self._clock.now_ms(),
+            "expires": min(self._in(days), holder["expires"]),
+            "revoked": None,
+        }
+        self._rows.add("keys", row)
+        detail = {
+            "person": self._pseudonym(house, "principal", holder["id"]),
+            **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
+        }
+        await self._act("key.create", self._pseudonym(house, "key", row["id"]), detail)
+        return {"id": row["id"], "label": row["label"], "expires": row["expires"], "api_key": secret}
+
+    async def revoke_key(self, wanted: str) -> dict[str, Any]:
+        """Raises NotFound; Conflict when it is revoked already."""
+        row = self._rows.find("keys", wanted)
+        if row["revoked"] is not None:
+            raise Conflict(f"key {row['id']} was revoked already")
+        self._rows.revoke("keys", row["id"], self._clock.now_ms())
+        house = self._rows.find("tenants", self._rows.find("people", row["person"])["tenant"])
+        await self._act("key.revoke", self._pseudonym(house, "key", row["id"]), {})
+        return {"id": row["id"], "label": row["label"], "revoked": True}
+
+    async def create_auditor(self, name: str, *, days: int) -> dict[str, Any]:
+        """A token that reads the whole log, shown in this result and never again."""
+        secret = secrets.new_token()
+        row: dict[str, Any] = {
+            "id": new_id("auditor"),
+            "digest": secrets.digest(secret),
+            "name": _named(name, "auditor"),
+            "expires": self._in(days),
+            "revoked": None,
+        }
+        self._rows.add("auditors", row)
+        await self._act("auditor.create", str(row["digest"]), {"expires": row["expires"]})
+        return {"id": row["id"], "name": name, "expires": row["expires"], "auditor_token": secret}
+
+    async def revoke_auditor(self, wanted: str) -> dict[str, Any]:
+        row = self._rows.find("auditors", wanted)
+        if row["revoked"] is not None:
+            raise Conflict(f"auditor {row['id']} was revoked already")
+        self._rows.revoke("auditors", row["id"], self._clock.now_ms())
+        await self._act("auditor.revoke", row["digest"], {})
+        return {"id": row["id"], "name": row["name"], "revoked": True}
+
+    def list(self, table: str) -> list[dict[str, Any]]:
+        """Rows without their secrets."""
+        return [
+            {key: value for key, value in row.items() if key not in {"digest", "epoch_key"}}
+            for row in self._rows.rows(table)
+        ]
+
+    def operator(self) -> tuple[str, str]:
+        """Pseudonym and citizenship of the operator whose machine account this is: the first one."""
+        house = next((row for row in self._rows.rows("tenants") if row["name"] == OPERATORS), None)
+        if house is None:
+            return "", ""
+        person = next(row for row in self._rows.rows("people") if row["tenant"] == house["id"])
+        return self._pseudonym(house, "principal", person["id"]), person["citizenship"]
+
+    async def _act(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        people = self._rows.rows("people")
+        fields = {
+            "charter": self._charter,
+            "operator": self.operator()[0] if people else "",
+            "action": action,
+            "subject": subject,
+            "detail": dict(detail),
+            "approvals": [],
+        }
+        await self._log("operator.action/v1", fields)
+
+    @staticmethod
+    def _pseudonym(tenant: Mapping[str, Any], kind: str, id_: str) -> str:
+        return pseudonym(base64.b64decode(tenant["epoch_key"]), kind, id_)
+
+    def _in(self, days: int) -> int:
+        if not 0 < days <= 36_500:  # noqa: PLR2004  a century
+            raise InvalidRequest("days is a number from 1 to 36500")
+        return self._clock.now_ms() + days * _DAY_MS
+
+
+def _named(name: str, what: str) -> str:
+    if not name or len(name) > 100 or not name.isprintable():  # noqa: PLR2004
+        raise InvalidRequest(f"a {what}'s name has 1 to 100 printable characters")
+    return name

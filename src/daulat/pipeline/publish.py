@@ -1,0 +1,60 @@
+"""From the control plane's rows to the snapshot that workers act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from daulat.core.commitments import pseudonym
+from daulat.core.decision import sorted_roles
+from daulat.core.principal import Attributes
+from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, TenantRow
+
+Row = Mapping[str, Any]
+
+
+def tenant_rows(tenants: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple[TenantRow, ...]:
+    return tuple(
+        TenantRow(row["id"], row["epoch_key"], pseudonym(epoch_keys[row["id"]], "tenant", row["id"])) for row in tenants
+    )
+
+
+def person_rows(people: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple[PersonRow, ...]:
+    return tuple(
+        PersonRow(
+            id=row["id"],
+            tenant=row["tenant"],
+            pseudonym=pseudonym(epoch_keys[row["tenant"]], "principal", row["id"]),
+            attributes=Attributes(row["citizenship"], row["assurance"], sorted_roles(row["roles"])),
+            expires=row["expires"],
+            version=row["version"],
+        )
+        for row in people
+    )
+
+
+def key_rows(
+    keys: Iterable[Row], people: Mapping[str, Row], epoch_keys: Mapping[str, bytes], now_ms: int
+) -> tuple[KeyRow, ...]:
+    """Keys that may still be used; what was revoked or has expired is absent."""
+    return tuple(
+        KeyRow(
+            id=row["id"],
+            digest=row["digest"],
+            person=row["person"],
+            pseudonym=pseudonym(epoch_keys[people[row["person"]]["tenant"]], "key", row["id"]),
+            expires=row["expires"],
+            models=tuple(row["models"]),
+            requests_per_minute=row["requests_per_minute"],
+        )
+        for row in keys
+        if row["revoked"] is None and row["expires"] > now_ms
+    )
+
+
+def auditor_rows(auditors: Iterable[Row], now_ms: int) -> tuple[AuditorRow, ...]:
+    return tuple(
+        AuditorRow(row["id"], row["digest"], row["expires"])
+        for row in auditors
+        if row["revoked"] is None and row["expires"] > now_ms
+    )

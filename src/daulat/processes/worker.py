@@ -1,0 +1,225 @@
+"""A gateway worker: one event loop, its own journal, share-nothing."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from daulat.adapters import rpc
+from daulat.adapters.journal_files import WorkerSegments
+from daulat.core.clock import SystemClock
+from daulat.core.snapshot import POLL_SECONDS, Snapshot
+from daulat.gateway.app import App, render
+from daulat.gateway.engines import Pool
+from daulat.gateway.forward import Forwarder
+from daulat.gateway.http import Server
+from daulat.gateway.metrics import Metrics
+from daulat.ledger.journal import Journal
+from daulat.metering.slices import Slices
+from daulat.pipeline.service import Service
+from daulat.pipeline.world import World
+from daulat.policy.cache import CachedDecider
+from daulat.policy.cedar import CedarDecider
+from daulat.processes import edge
+from daulat.settings import Home
+from daulat.tlog.note import Signer
+
+DRAIN_SECONDS: Final = 5.0
+_log = logging.getLogger(__name__)
+_decode: Final = msgspec.json.Decoder(Snapshot).decode
+
+
+class SnapshotFile:
+    """The control plane's snapshot, looked at by its stat: a new file is a new snapshot, a new time a heartbeat."""
+
+    def __init__(self, path: Path, worker: int) -> None:
+        self._path, self._worker = path, worker
+        self._clock = SystemClock()
+        self._identity: tuple[int, int] = (0, 0)
+        self._touched = 0
+        self._policy = ""
+        self._decider: CachedDecider | None = None
+
+    def read(self) -> World:
+        """Decode what is there now."""
+        with self._path.open("rb") as stream:
+            facts = os.fstat(stream.fileno())
+            snapshot = _decode(stream.read())
+        self._identity, self._touched = (facts.st_ino, facts.st_size), facts.st_mtime_ns
+        if self._decider is None or self._policy != snapshot.policy.version:
+            self._decider = CachedDecider(CedarDecider(snapshot.policy.rules, snapshot.policy.schema))
+            self._policy = snapshot.policy.version
+        return World(snapshot, self._decider, self._clock, self._worker)
+
+    def poll(self, world: World) -> World | None:
+        """A new world if there is one; else note the heartbeat."""
+        try:
+            facts = self._path.stat()
+        except FileNotFoundError:
+            return None
+        if (facts.st_ino, facts.st_size) != self._identity:
+            return self.read()
+        if facts.st_mtime_ns != self._touched:
+            self._touched = facts.st_mtime_ns
+            world.heartbeat = self._clock.boottime()
+        return None
+
+
+class Worker:
+    """Owns everything of one worker process."""
+
+    def __init__(self, home: Home, slot: int, workers: int, origin: str, index: int, signer: Signer) -> None:
+        loop = asyncio.get_running_loop()
+        clock = SystemClock()
+        self.failed = False
+        self.stop = edge.stop_event(loop)
+        self._home, self._slot = home, slot
+        self._file = SnapshotFile(home.snapshot, index)
+        world = self._file.read()
+        self.metrics = Metrics()
+        self.journal = Journal(
+            WorkerSegments(home.journal, index, origin),
+            worker=index,
+            origin=origin,
+            sign=signer.sign_bytes,
+            promise_ms=round(world.snapshot.limits.request_seconds * 1000) + world.margin_ms,
+            clock=clock,
+            call=loop.call_soon_threadsafe,
+            on_fatal=self._fatal,
+        )
+        self.pool = Pool({})
+        self.service = Service(
+            world=world,
+            ledger=self.journal,
+            engines=self.pool,
+            slices=Slices(workers),
+            meter=self.metrics,
+            render=render,
+            clock=clock,
+        )
+        app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refused)
+
+    def _fatal(self, error: BaseException) -> None:
+        """Durability is lost: nothing can be acknowledged any more, so nothing must be taken on."""
+        _log.error("the journal failed: %s: %s", type(error).__name__, error)
+        self.failed = True
+        self.stop.set()
+
+    def poll(self) -> None:
+        world = self._file.poll(self.service.world)
+        if world is not None:
+            self.service.renew(world)
+            rows = world.snapshot.replicas
+            self.pool.retain({row.id for row in rows}, {row.address for row in rows})
+            _log.info("snapshot %d", world.snapshot.number)
+
+    def sweep(self) -> None:
+        now = time.monotonic()
+        self.service.sweep(now)
+        self.server.sweep(now)
+
+    def tick(self) -> None:
+        self.server.tick()
+        self.journal.tick()
+        gauges = self.metrics.gauges
+        gauges["daulat_requests_in_flight"] = len(self.service.active)
+        gauges["daulat_connections"] = len(self.server.connections)
+        gauges["daulat_journal_commits_total"] = self.journal.commits
+        gauges["daulat_snapshot_number"] = self.service.world.snapshot.number
+        with contextlib.suppress(OSError):
+            self.metrics.write(self._home.run / f"metrics-{self._slot}")
+
+    async def drain(self) -> None:
+        """Let running answers end, for a while; then cut them honestly, and commit everything."""
+        self.server.drain()
+        end = time.monotonic() + (0 if self.failed else DRAIN_SECONDS)
+        while self.service.active and time.monotonic() < end:  # noqa: ASYNC110  once in a process' life
+            await asyncio.sleep(0.05)
+        for inference in list(self.service.active):
+            inference.client_gone()
+        if not self.failed:
+            self.journal.close()
+            await asyncio.sleep(0)  # what the last commit acknowledges
+        self.pool.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket that other workers may share (`SO_REUSEPORT`)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def every(seconds: float, function: Callable[[], None]) -> None:
+    """Call again and again on the running loop. What it raises ends the process: it would hide a defect otherwise."""
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        function()
+        loop.call_later(seconds, again)
+
+    loop.call_later(seconds, again)
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    home = Home(arguments.home)
+    signer = Signer.generate(f"worker-{base64.b16encode(os.urandom(6)).decode().lower()}")
+    control = rpc.Client(home.control_socket)
+    registered: dict[str, Any] = await control.call("worker.register", slot=arguments.slot, vkey=signer.vkey)
+    await control.close()
+    worker = Worker(home, arguments.slot, arguments.workers, registered["origin"], registered["index"], signer)
+    loop = asyncio.get_running_loop()
+
+    def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        _log.error("unexpected: %s", context.get("message"), exc_info=context.get("exception"))
+
+    loop.set_exception_handler(broken)
+    server = await loop.create_server(worker.server.connection, sock=listen(arguments.host, arguments.port))
+    every(POLL_SECONDS, worker.poll)
+    every(0.25, worker.sweep)
+    every(1.0, worker.tick)
+    # What lives now lives on: the collector need not look at it again. Requests leave few cycles behind.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    edge.ready()
+    await worker.stop.wait()
+    server.close()
+    await worker.drain()
+    return 1 if worker.failed else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="daulat-worker")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--parent", type=int)
+    arguments = parser.parse_args()
+    edge.begin(f"worker-{arguments.slot}", parent=arguments.parent)
+    raise SystemExit(uvloop.run(run(arguments)))
+
+
+if __name__ == "__main__":
+    main()
