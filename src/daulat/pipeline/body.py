@@ -10,6 +10,8 @@ import msgspec
 from daulat.errors import InvalidRequest
 
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_ABSENT: Final = msgspec.Raw(b"")
+_NULL: Final = frozenset({b"", b"null"})
 _USAGE_ASKED: Final = b'"stream_options":{"include_usage":true},'
 
 
@@ -22,12 +24,12 @@ class Peek(msgspec.Struct):
 
     model: str
     stream: bool | None = None
-    stream_options: msgspec.Raw | None = None
-    messages: msgspec.Raw | None = None
-    prompt: msgspec.Raw | None = None
-    input: msgspec.Raw | None = None
-    tools: msgspec.Raw | None = None
-    tool_choice: msgspec.Raw | None = None
+    stream_options: msgspec.Raw = _ABSENT
+    messages: msgspec.Raw = _ABSENT
+    prompt: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    tool_choice: msgspec.Raw = _ABSENT
 
 
 _decode: Final = msgspec.json.Decoder(Peek).decode
@@ -51,9 +53,15 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
     needed = _NEEDS[action]
-    if getattr(found, needed) is None:
+    if bytes(getattr(found, needed)) in _NULL:
         raise InvalidRequest(f"The body has no '{needed}', which this endpoint needs.", param=needed)
     return found
+
+
+def raw(value: msgspec.Raw) -> bytes | None:
+    """A field's JSON as it came, None where it is absent or null."""
+    text = bytes(value)
+    return None if text in _NULL else text
 
 
 def asks_for_usage(found: Peek) -> bool:
@@ -62,7 +70,7 @@ def asks_for_usage(found: Peek) -> bool:
     Raises:
         InvalidRequest: `stream_options` is not an object.
     """
-    if found.stream_options is None:
+    if not bytes(found.stream_options):
         return False
     try:
         options = _decode_options(found.stream_options)
@@ -73,7 +81,7 @@ def asks_for_usage(found: Peek) -> bool:
 
 def with_usage(body: bytes, found: Peek) -> bytes:
     """The body with `stream_options.include_usage` true, everything else as it came."""
-    if found.stream_options is None:
+    if not bytes(found.stream_options):
         start = body.index(b"{") + 1
         return b"".join((body[:start], _USAGE_ASKED, body[start:]))
     options: dict[str, Any] = msgspec.json.decode(found.stream_options) or {}

@@ -241,10 +241,10 @@ class Inference:
             PATHS[self._action],
             body,
             self._stream,
-            peek.messages,
-            peek.prompt,
-            peek.tools,
-            peek.tool_choice,
+            bodies.raw(peek.messages),
+            bodies.raw(peek.prompt),
+            bodies.raw(peek.tools),
+            bodies.raw(peek.tool_choice),
         )
         self._call = self._service.engines.call(route.replica, request, self)
 

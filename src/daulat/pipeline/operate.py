@@ -39,7 +39,7 @@ Log = Callable[[str, Mapping[str, Any]], Awaitable[int]]
 
 
 class Desk:
-    """Administrative use cases. Each returns what may be shown; a secret appears in the result of its creation alone."""
+    """Administrative use cases. Each returns what may be shown; a secret only where it is created."""
 
     def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int) -> None:
         self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index

@@ -36,6 +36,7 @@ from daulat.tlog import note, tiles
 
 _FOREVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _NEVER: Final = {"cache-control": "no-store"}
+_PENDING: Final = "No receipt for this request id yet. One follows about a second after the answer."
 _BINARY: Final = "application/octet-stream"
 
 
@@ -198,9 +199,9 @@ async def run(home: Home) -> None:
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  the edge has its own
-    serving = asyncio.create_task(server.serve())
-    while not server.started and not serving.done():
+    # Not `serve`: that one takes the signals, which the edge has.
+    serving = asyncio.create_task(server._serve())  # noqa: SLF001
+    while not server.started and not serving.done():  # noqa: ASYNC110  a few times, at the start
         await asyncio.sleep(0.01)
     os.umask(previous)
     home.pages_socket.chmod(0o600)

@@ -1,0 +1,90 @@
+"""A whole installation without a real engine: real control plane, sequencer, workers and pages; the engine is given.
+
+Nothing of the request path is replaced. What the supervisor would report is reported by `enrol`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daulat.processes.control import Control, Plan, lock, write_starter_charter
+from daulat.registry.model import ModelFacts
+from daulat.settings import Home, Settings
+
+FACTS = ModelFacts(
+    name="stub",
+    digest="0" * 64,
+    size=1,
+    format="gguf",
+    architecture="stub",
+    title="stub",
+    quantisation="none",
+    parameters=0,
+    tensors=0,
+    context_length=4096,
+    embeds=True,
+    licence="apache-2.0",
+    origin="tests",
+    derived_from=None,
+    templates=(),
+)
+
+
+class Installation(Control):
+    """`daulat up`, with an engine at `address` instead of a supervised one."""
+
+    def _start_supervisor(self) -> None:
+        """No engine of our own."""
+
+    async def enrol(self, address: str, *, slots: int = 64, dialect: str = "openai") -> None:
+        """Report an engine as the supervisor would: contained, then ready."""
+        replica = os.urandom(8).hex()
+        counters = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0}
+        probe: dict[str, Any] = {"nonce": "00" * 16, "probes": [], "counters": counters, "final": False}
+        await self._report(replica, "contained", probe)
+        ready = {
+            "address": address,
+            "dialect": dialect,
+            "slots": slots,
+            "context_length": 4096,
+            "embeds": True,
+            "engine": {"name": "stub", "version": "0", "parameters": {}},
+            "device": {"kind": "cpu", "product": "stub", "count": 1},
+            "sandbox": {"grade": "G2"},
+            "counters": counters,
+        }
+        await self._report(replica, "ready", ready)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started installation."""
+
+    control: Installation
+    url: str
+    api_key: str
+    auditor_token: str
+    home: Home
+
+
+async def start(folder: Path, address: str, *, port: int, workers: int = 1) -> Running:
+    """Start one in `folder` and wait until its workers answer."""
+    home = Home(folder)
+    home.prepare()
+    held = lock(home)
+    write_starter_charter(home)
+    plan = Plan(home, Settings(port=port, workers=workers), FACTS, folder / "no-model")
+    control = Installation(plan, lambda _: None)
+    await control.start()
+    await control.enrol(address)
+    await asyncio.sleep(0.3)  # the workers' next look at the snapshot
+    secrets = control.secrets or {}
+    os.set_inheritable(held, False)
+    return Running(control, plan.url, secrets.get("api_key", ""), secrets.get("auditor_token", ""), home)
+
+
+__all__ = ["FACTS", "Installation", "Running", "start"]
