@@ -12,6 +12,7 @@ either can be opened alone. Destroying the epoch key makes commitments unopenabl
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 from typing import Final, Literal
@@ -22,6 +23,24 @@ _PREFIX: Final = {
     "request": b"daulat/commitment/v1\nrequest\n",
     "response": b"daulat/commitment/v1\nresponse\n",
 }
+
+
+class Salter:
+    """Salts under one epoch key, quickly: HMAC (RFC 2104) with both padded keys hashed once."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, epoch_key: bytes) -> None:
+        padded = epoch_key.ljust(64, b"\0")  # SHA-256's block; a key of 32 bytes needs no hashing first
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + b"daulat/salt/v1\n")
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def salt(self, request_id: bytes, kind: bytes) -> bytes:
+        """The same 32 bytes as `salt`."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(b"%b\n%b" % (request_id, kind))
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def salt(epoch_key: bytes, request_id: str, kind: Kind) -> bytes:
@@ -36,7 +55,8 @@ def opening(salt_: bytes, kind: Kind) -> hashlib._Hash:
 
 def commit(salt_: bytes, kind: Kind, body: bytes) -> str:
     """The commitment to a whole body, base64 as it stands in an entry."""
-    return base64.b64encode(hashlib.sha256(_PREFIX[kind] + salt_ + body).digest()).decode()
+    digest = hashlib.sha256(b"".join((_PREFIX[kind], salt_, body))).digest()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def opens(commitment: str, salt_: bytes, kind: Kind, body: bytes) -> bool:

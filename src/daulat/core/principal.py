@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daulat.core.commitments import Salter
+
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -30,6 +32,7 @@ class Principal:
     tenant: str
     attributes: Attributes
     epoch_key: bytes  # the tenant's current epoch key: 32 bytes
+    salter: Salter  # over that key
     expires: int  # the earlier of key's and person's, Unix milliseconds
     models: frozenset[str]  # empty: every model that policy allows
     requests_per_minute: int  # 0: unlimited

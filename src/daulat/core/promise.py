@@ -15,7 +15,9 @@ request has no entry by its deadline, or an entry with other admission bytes, pr
 from __future__ import annotations
 
 import base64
+import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -55,6 +57,36 @@ class Promise:
             f"path=({path}), root=:{base64.b64encode(self.root).decode()}:, deadline={self.deadline}, "
             f"sig=:{base64.b64encode(self.signature).decode()}:"
         )
+
+
+def headers(
+    *,
+    origin: str,
+    worker: int,
+    batch: int,
+    members: Sequence[tuple[str, bytes]],
+    paths: Sequence[Sequence[str]],
+    root: bytes,
+    deadline: int,
+    signature: bytes,
+) -> list[str]:
+    """`Promise.header` for all members of one group commit: what they share is put into text once.
+
+    Args:
+        members: (request id, leaf hash of the admission record), in leaf order.
+        paths: each member's path, its nodes in base64 already.
+    """
+    shared = f'", origin="{origin}", worker={worker}, batch={batch}, size={len(members)}, index='
+    end = f"), root=:{_base64(root)}:, deadline={deadline}, sig=:{_base64(signature)}:"
+    return [
+        f'id="{request_id}{shared}{index}, admission=:{_base64(admission)}:, '
+        f"path=({' '.join([f':{node}:' for node in path])}{end}"
+        for index, ((request_id, admission), path) in enumerate(zip(members, paths, strict=True))
+    ]
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def leaf_data(request_id: str, admission: bytes) -> bytes:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """What an engine is asked. `messages`, `prompt`, `tools`, `tool_choice` are raw JSON, None where absent."""
+class Fields(Protocol):
+    """The fields of a request's body that a dialect may need, as raw JSON: empty or `null` where absent."""
+
+    messages: msgspec.Raw
+    prompt: msgspec.Raw
+    tools: msgspec.Raw
+    tool_choice: msgspec.Raw
+
+
+class EngineRequest(msgspec.Struct, frozen=True):
+    """What an engine is asked. A Struct, because one is made for every request."""
 
     action: str
     path: str
     body: bytes
     stream: bool
-    messages: bytes | None = None
-    prompt: bytes | None = None
-    tools: bytes | None = None
-    tool_choice: bytes | None = None
+    fields: Any  # Fields
+
+    def raw(self, name: str) -> bytes | None:
+        """A field's JSON as it came, None where it is absent or null."""
+        text = bytes(getattr(self.fields, name))
+        return None if text in {b"", b"null"} else text
 
 
 class Rewriter(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, Final
 import httptools
 
 from daulat.core.snapshot import ReplicaRow
-from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
 from daulat.engines.dialect import Dialect, EngineRequest
+from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
 from daulat.gateway.translated import Translated
 from daulat.pipeline.ports import EngineCall, EngineSink
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 
-from daulat.core.commitments import EPOCH_KEY_BYTES
+from daulat.core.commitments import EPOCH_KEY_BYTES, Salter
 from daulat.core.principal import Principal
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Snapshot, TenantRow
 from daulat.errors import Unauthenticated
@@ -18,16 +18,17 @@ class Directory:
     def __init__(self, snapshot: Snapshot) -> None:
         tenants = {row.id: row for row in snapshot.tenants}
         people = {row.id: row for row in snapshot.people}
-        self._keys: dict[str, tuple[bytes, Principal]] = {}
+        self._keys: dict[bytes, tuple[bytes, Principal]] = {}
         self._by_id: dict[str, Principal] = {}
         for row in snapshot.keys:
             person = people.get(row.person)
             tenant = tenants.get(person.tenant) if person is not None else None
             if person is not None and tenant is not None:
                 principal = _principal(row, person, tenant)
-                self._keys[row.digest] = (row.digest.encode(), principal)
+                digest = bytes.fromhex(row.digest)
+                self._keys[digest] = (digest, principal)
                 self._by_id[row.id] = principal
-        self._auditors = {row.digest: (row.digest.encode(), row) for row in snapshot.auditors}
+        self._auditors = {bytes.fromhex(row.digest): row for row in snapshot.auditors}
 
     def authenticate(self, secret: bytes) -> Principal:
         """Who holds this API key. The caller checks `expires` against its clock.
@@ -37,9 +38,9 @@ class Directory:
         """
         # The look-up is by SHA-256 of the secret: its timing says nothing about a secret that is not known already.
         # The comparison is in constant time all the same.
-        digest = hashlib.sha256(secret).hexdigest()
+        digest = hashlib.sha256(secret).digest()
         found = self._keys.get(digest)
-        if found is None or not hmac.compare_digest(found[0], digest.encode()):
+        if found is None or not hmac.compare_digest(found[0], digest):
             raise Unauthenticated("Incorrect API key provided: it is unknown, or has been revoked.")
         return found[1]
 
@@ -49,11 +50,11 @@ class Directory:
         Raises:
             Unauthenticated: none does.
         """
-        digest = hashlib.sha256(secret).hexdigest()
+        digest = hashlib.sha256(secret).digest()
         found = self._auditors.get(digest)
-        if found is None or not hmac.compare_digest(found[0], digest.encode()):
+        if found is None or not hmac.compare_digest(bytes.fromhex(found.digest), digest):
             raise Unauthenticated("This needs an auditor's token: it is unknown, or has been revoked.")
-        return found[1]
+        return found
 
     def principal(self, key_id: str) -> Principal | None:
         """The principal of a key that is still valid in this snapshot, by the key's id."""
@@ -74,6 +75,7 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         tenant=tenant.pseudonym,
         attributes=person.attributes,
         epoch_key=epoch_key,
+        salter=Salter(epoch_key),
         expires=min(key.expires, person.expires),
         models=frozenset(key.models),
         requests_per_minute=key.requests_per_minute,

@@ -58,12 +58,6 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
     return found
 
 
-def raw(value: msgspec.Raw) -> bytes | None:
-    """A field's JSON as it came, None where it is absent or null."""
-    text = bytes(value)
-    return None if text in _NULL else text
-
-
 def asks_for_usage(found: Peek) -> bool:
     """Whether the client itself asked for a stream's usage.
 

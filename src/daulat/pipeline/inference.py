@@ -24,7 +24,6 @@ from typing import Final
 from daulat.core import commitments
 from daulat.core.decision import Decision
 from daulat.core.entries import MAX_CLIENT_STRING
-from daulat.core.ids import request_id
 from daulat.core.principal import Principal
 from daulat.core.snapshot import ModelRow
 from daulat.engines.dialect import EngineRequest
@@ -87,7 +86,6 @@ class Inference:
         "_overhead",
         "_peek",
         "_principal",
-        "_promise",
         "_record",
         "_reply",
         "_request",
@@ -104,7 +102,7 @@ class Inference:
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
         self._service, self._reply, self._principal, self._action = service, reply, principal, action
-        self.request_id = request_id()
+        self.request_id = service.ids.next()
         self._begun = time.monotonic()
         self._first = 0.0  # when the first byte went out
         self._sequence = 0
@@ -117,7 +115,6 @@ class Inference:
         self._events: EventStream | None = None
         self._hash: hashlib._Hash | None = None
         self._request: EngineRequest | None = None
-        self._promise = ""
         self._durable = self._started = self._done = False
         self._stream = self._show_usage = False
         self._head = 0  # the engine's status, once known
@@ -169,6 +166,8 @@ class Inference:
 
     def _choose(self, model: ModelRow) -> Route:
         routes = self._service.world.routes(model.name)
+        if len(routes) == 1 and not self._attempts:
+            return routes[0]
         tried = [route.replica.id for route, _ in self._attempts]
         replica = choose([route.replica for route in routes], self._service.load, tried)
         if replica is None:
@@ -183,9 +182,12 @@ class Inference:
         self._service.ledger.admit(self._sequence, self.request_id, record, self._admitted)
 
     def _admission(self, who: str, under: str) -> bytes:
-        salt = commitments.salt(self._principal.epoch_key, self.request_id, "request")
+        salt = self._principal.salter.salt(self.request_id.encode(), b"request")
         commitment = commitments.commit(salt, "request", self._body)
-        model = _capped(self._peek.model) if self._peek is not None else '""'
+        if self._model is not None:
+            model = self._service.world.quoted[self._model.name]
+        else:
+            model = _capped(self._peek.model) if self._peek is not None else '""'
         return (
             f'{{"request_id":"{self.request_id}","time":{self._service.clock.now_ms()},{who},{under},'
             f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
@@ -193,7 +195,7 @@ class Inference:
         ).encode()
 
     def _admitted(self, promise: str) -> None:
-        self._promise = promise
+        self._reply.mark(self.request_id, promise)
         self._release()
 
     def _refuse(self, error: DaulatError) -> None:
@@ -202,7 +204,8 @@ class Inference:
         self._done = True
         if not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
             service.ledger.refuse_principal(self._principal.person)
-            self._reply.send(rendered.status, [*rendered.headers, self._id_header()], rendered.body)
+            self._reply.mark(self.request_id, "")
+            self._reply.send(rendered.status, rendered.headers, rendered.body)
             return
         self._sequence = service.ledger.next_sequence()
         if isinstance(error, PermissionDenied) and self._grant is not None:
@@ -216,8 +219,8 @@ class Inference:
         completion = self._completion(outcome, Usage(), self._commit(rendered.body))
 
         def answer(promise: str) -> None:
-            self._promise = promise
-            self._reply.send(rendered.status, [*rendered.headers, *self._headers()], rendered.body)
+            self._reply.mark(self.request_id, promise)
+            self._reply.send(rendered.status, rendered.headers, rendered.body)
 
         service.ledger.admit_complete(self._sequence, self.request_id, self._admission(who, under), completion, answer)
         service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
@@ -236,16 +239,7 @@ class Inference:
         self._head, self._answer, self._size = 0, [], 0
         load = self._service.load
         load[route.replica.id] = load.get(route.replica.id, 0) + 1
-        request = EngineRequest(
-            self._action,
-            PATHS[self._action],
-            body,
-            self._stream,
-            bodies.raw(peek.messages),
-            bodies.raw(peek.prompt),
-            bodies.raw(peek.tools),
-            bodies.raw(peek.tool_choice),
-        )
+        request = EngineRequest(self._action, PATHS[self._action], body, self._stream, peek)
         self._call = self._service.engines.call(route.replica, request, self)
 
     def engine_head(self, status: int, content_type: bytes) -> None:
@@ -314,7 +308,7 @@ class Inference:
         if self._started:
             return
         self._started, self._status, self._first = True, 200, time.monotonic()
-        self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache"), *self._headers()])
+        self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
 
     def _engine_gave_up(self, error: DaulatError) -> None:
         if self._call is not None:
@@ -361,7 +355,7 @@ class Inference:
         )
 
     def _deliver(self, body: bytes, headers: Headers) -> None:
-        self._reply.send(self._status, [*headers, *self._headers()], body)
+        self._reply.send(self._status, headers, body)
 
     def _end_stream(self, outcome: str, final: bytes) -> None:
         """The final frame is part of the commitment, and held until the completion is durable."""
@@ -445,10 +439,7 @@ class Inference:
         )
 
     def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
-        attempts = ",".join(
-            f'{{"replica":{route.replica.index},"lease":{route.lease.index},"outcome":"{result}"}}'
-            for route, result in self._attempts
-        )
+        attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
         return (
             f'{{"time":{self._service.clock.now_ms()},"outcome":"{outcome}","status":{self._status},'
             f'"error":{_quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
@@ -459,30 +450,20 @@ class Inference:
         """For answers that ended early: the engine has not said, so the events that went through are counted."""
         return Usage(completion_tokens=self._events.events if self._events is not None else 0)
 
-    # Commitments, and the headers of every answer.
+    # Commitments.
 
     def _commit(self, body: bytes) -> str:
-        salt = commitments.salt(self._principal.epoch_key, self.request_id, "response")
+        salt = self._principal.salter.salt(self.request_id.encode(), b"response")
         return commitments.commit(salt, "response", body)
 
     def _hashed(self, data: bytes) -> None:
         if self._hash is None:
-            salt = commitments.salt(self._principal.epoch_key, self.request_id, "response")
+            salt = self._principal.salter.salt(self.request_id.encode(), b"response")
             self._hash = commitments.opening(salt, "response")
         self._hash.update(data)
 
     def _digest(self) -> str | None:
         return None if self._hash is None else base64.b64encode(self._hash.digest()).decode()
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        return [
-            self._id_header(),
-            (b"daulat-receipt", f"/v1/receipts/{self.request_id}".encode()),
-            (b"daulat-promise", self._promise.encode()),
-        ]
-
-    def _id_header(self) -> tuple[bytes, bytes]:
-        return (b"x-request-id", self.request_id.encode())
 
 
 def _rule(error: DaulatError) -> str:

@@ -28,6 +28,10 @@ Render = Callable[[DaulatError], Rendered]
 class Reply(Protocol):
     """The client's side of one request. Nothing here blocks; after the client has left, everything is ignored."""
 
+    def mark(self, request_id: str, promise: str) -> None:
+        """What the answer's headers will say of the request: its id and receipt, and the promise unless empty."""
+        ...
+
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole JSON answer."""
         ...

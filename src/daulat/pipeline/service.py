@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from daulat.core.clock import Clock
+from daulat.core.ids import RequestIds
 from daulat.core.snapshot import Limits
 from daulat.ledger.journal import Durable, Promised
 from daulat.metering.denials import DenialBudget
@@ -61,6 +62,7 @@ class Service:
         self.world = world
         self.ledger, self.engines, self.slices, self.meter = ledger, engines, slices, meter
         self.render, self.clock = render, clock
+        self.ids = RequestIds()
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id
         self.active: set[Inference] = set()

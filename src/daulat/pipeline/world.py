@@ -23,6 +23,7 @@ class Route:
 
     replica: ReplicaRow
     lease: LeaseRow
+    attempt: str  # the beginning of its object in an entry's `attempts`, up to the outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class World:
         self.snapshot = snapshot
         self.directory = Directory(snapshot)
         self.models: Mapping[str, ModelRow] = {row.name: row for row in snapshot.models}
+        self.quoted = {name: json.dumps(name, ensure_ascii=False) for name in self.models}
         self.heartbeat = clock.boottime()  # when the control plane was last seen alive
         self._clock, self._decider, self._worker = clock, decider, worker
         self._charter = charter.parse(snapshot.charter.text)
@@ -52,7 +54,7 @@ class World:
         self._grants: dict[Hashable, Grant] = {}
         self._routes = {
             name: tuple(
-                Route(replica, self._leases[replica.node])
+                _route(replica, self._leases[replica.node])
                 for replica in snapshot.replicas
                 if replica.model == name and replica.node in self._leases
             )
@@ -69,9 +71,15 @@ class World:
         Raises:
             Unavailable: nowhere; says why.
         """
-        self._must_be_fresh()
         now, boot = self._clock.now_ms(), self._clock.boottime()
+        self._must_be_fresh(boot)
         routes = self._routes.get(model, ())
+        for route in routes:
+            if now >= route.lease.expires or boot >= route.lease.expires_boottime:
+                break
+        else:
+            if routes:
+                return routes
         live = tuple(route for route in routes if now < route.lease.expires and boot < route.lease.expires_boottime)
         if live:
             return live
@@ -141,12 +149,16 @@ class World:
                 return []
         return reasons
 
-    def _must_be_fresh(self) -> None:
-        if self._charter.strict and self._clock.boottime() - self.heartbeat > STRICT_SECONDS:
+    def _must_be_fresh(self, boot: float) -> None:
+        if self._charter.strict and boot - self.heartbeat > STRICT_SECONDS:
             raise Unavailable(
                 f"The control plane has been silent for more than {STRICT_SECONDS:.0f} s, and the charter is strict.",
                 code="control_plane_silent",
             )
+
+
+def _route(replica: ReplicaRow, lease: LeaseRow) -> Route:
+    return Route(replica, lease, f'{{"replica":{replica.index},"lease":{lease.index},"outcome":')
 
 
 def describe(principal: Principal, action: str, decision: Decision) -> str:

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from daulat.settings import Home
 from daulat.tlog.note import Signer
 
 DRAIN_SECONDS: Final = 5.0
+SWITCH_SECONDS: Final = 0.0002
 _log = logging.getLogger(__name__)
 _decode: Final = msgspec.json.Decoder(Snapshot).decode
 
@@ -201,6 +203,9 @@ async def run(arguments: argparse.Namespace) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    # The committing thread asks for the interpreter a few times a commit; with the default of 5 ms each of these could
+    # hold up every answer of a group.
+    sys.setswitchinterval(SWITCH_SECONDS)
     edge.ready()
     await worker.stop.wait()
     server.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from daulat.errors import VerificationFailed
 
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 _sha256 = hashlib.sha256
+_Node = TypeVar("_Node")
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -82,17 +83,28 @@ def batch(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
     A level's odd last node is promoted unchanged, which is the same tree as RFC 6962's recursion; such a leaf's path
     has no element at that level.
     """
-    paths: list[list[bytes]] = [[] for _ in leaves]
-    level = list(leaves)
-    height = 0
-    while len(level) > 1:
-        for index, path in enumerate(paths):
+    tree = levels(leaves)
+    return (tree[-1][0] if leaves else EMPTY_ROOT), [tuple(path) for path in paths(tree)]
+
+
+def levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    """All levels of a tree, leaves first; the last one holds the root."""
+    tree = [list(leaves)]
+    while len(tree[-1]) > 1:
+        tree.append(_parents(tree[-1]))
+    return tree
+
+
+def paths(tree: Sequence[Sequence[_Node]]) -> list[list[_Node]]:
+    """Every leaf's inclusion path through the levels of a tree, whatever form its nodes have been put into."""
+    found: list[list[_Node]] = [[] for _ in tree[0]]
+    for height, level in enumerate(tree[:-1]):
+        width = len(level)
+        for index, path in enumerate(found):
             sibling = (index >> height) ^ 1
-            if sibling < len(level):
+            if sibling < width:
                 path.append(level[sibling])
-        level = _parents(level)
-        height += 1
-    return (level[0] if level else EMPTY_ROOT), [tuple(path) for path in paths]
+    return found
 
 
 def inclusion_path(index: int, leaves: Sequence[bytes]) -> tuple[bytes, ...]:

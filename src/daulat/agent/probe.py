@@ -1,0 +1,162 @@
+"""The canary itself: a program for `python -I -S -c`, run in the engine's own namespaces by the supervisor.
+
+It imports the standard library alone, installs the engine's filter on itself before anything else, tries what an engine
+that wants out would try, and prints one JSON line with the nonce it was given. It decides nothing: an `outcome` of
+"reached" is bad, of "refused" good, and `agent.canary` judges. It talks only to the listeners named on its stdin, which
+the supervisor opened on this host for it; never to a real address.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import errno
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_MODE_FILTER = 2
+_IO_URING_SETUP = 425
+_TIMEOUT = 1.0
+_AF_NETLINK = 16
+_AF_PACKET = 17
+_AF_VSOCK = 40
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def confine(libc: ctypes.CDLL, program: bytes) -> None:
+    """Nobody may read this process's memory, nothing executed gains privileges, and the engine's filter holds."""
+    calls = [
+        (_PR_SET_DUMPABLE, 0, 0, 0, 0),
+        (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(len(program) // 8, program)), 0, 0),
+    ]
+    for call in calls:
+        if libc.prctl(*call) != 0:
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+def attempt(kind: str, target: str, action: Callable[[], object]) -> dict[str, str]:
+    """Do it; success is what must not happen."""
+    try:
+        said = action()
+    except OSError as error:
+        detail = errno.errorcode.get(error.errno or 0, str(error))
+        return {"kind": kind, "target": target, "outcome": "refused", "detail": detail}
+    return {"kind": kind, "target": target, "outcome": "reached", "detail": str(said or "")[:80]}
+
+
+def send(family: int, kind: int, address: Any, nonce: bytes) -> None:
+    with socket.socket(family, kind) as connection:
+        connection.settimeout(_TIMEOUT)
+        connection.connect(address)
+        connection.sendall(nonce)
+
+
+def reach(target: dict[str, Any], nonce: bytes) -> dict[str, str]:
+    """Try one of the supervisor's listeners."""
+    address: Any = target["address"]
+    if target["kind"] == "abstract":
+        address = b"\0" + address.encode()
+    family, kind = {
+        "tcp": (socket.AF_INET, socket.SOCK_STREAM),
+        "udp": (socket.AF_INET, socket.SOCK_DGRAM),
+        "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
+        "abstract": (socket.AF_UNIX, socket.SOCK_STREAM),
+        "vsock": (_AF_VSOCK, socket.SOCK_STREAM),
+    }[target["kind"]]
+    address = tuple(address) if isinstance(address, list) else address
+    return attempt("connect", target["label"], lambda: send(family, kind, address, nonce))
+
+
+def opened(family: int, kind: int) -> None:
+    socket.socket(family, kind).close()
+
+
+def sockets() -> Iterator[dict[str, str]]:
+    """Opening a socket of any other family is already a hole."""
+    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+    for name, family, kind in (
+        ("AF_INET", socket.AF_INET, stream),
+        ("AF_INET udp", socket.AF_INET, datagram),
+        ("AF_INET6", socket.AF_INET6, stream),
+        ("AF_NETLINK", _AF_NETLINK, socket.SOCK_RAW),
+        ("AF_PACKET", _AF_PACKET, socket.SOCK_RAW),
+        ("AF_VSOCK", _AF_VSOCK, stream),
+    ):
+        yield attempt("socket", name, partial(opened, family, kind))
+
+
+def io_uring(libc: ctypes.CDLL) -> object:
+    """A ring could open and connect sockets without a `socket` call."""
+    descriptor = libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "io_uring_setup")
+    os.close(descriptor)
+    return None
+
+
+def foreign(path: str, column: int, heading: int) -> dict[str, str]:
+    """Lines of a /proc/net table that name any interface but the private loopback."""
+    try:
+        with open(path, encoding="ascii") as table:  # noqa: PTH123  pathlib would be another import
+            rows = [line.split() for line in table.read().splitlines()[heading:]]
+    except OSError as error:
+        return {
+            "kind": "table",
+            "target": path,
+            "outcome": "refused",
+            "detail": errno.errorcode.get(error.errno or 0, ""),
+        }
+    names = sorted({row[column].rstrip(":") for row in rows if row} - {"lo"})
+    outcome = "reached" if names else "refused"
+    return {"kind": "table", "target": path, "outcome": outcome, "detail": " ".join(names)[:80] or "loopback only"}
+
+
+def files() -> Iterator[dict[str, str]]:
+    """Nothing of the host's accounts is visible, and nothing but the one folder takes a byte."""
+    for path in ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/var", "/home", "/run"):
+        yield attempt("read", path, partial(os.stat, path))
+    for path in ("/", "/usr/lib", "/model", "/daulat", "/dev", "/tmp"):  # noqa: S108  that is the question
+        yield attempt("write", path, partial(write, f"{path}/canary"))
+
+
+def write(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    os.unlink(path)  # noqa: PTH108
+
+
+def privileges() -> Iterator[dict[str, str]]:
+    """What the kernel says this process still may."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+        held = dict(line.split(":\t", 1) for line in status.read().splitlines() if ":\t" in line)
+    for name, good in (("CapEff", "0" * 16), ("CapPrm", "0" * 16), ("Seccomp", "2"), ("NoNewPrivs", "1")):
+        outcome = "refused" if held.get(name) == good else "reached"
+        yield {"kind": "privilege", "target": name, "outcome": outcome, "detail": held.get(name, "unknown")}
+
+
+def main() -> None:
+    order = json.loads(sys.stdin.readline())
+    libc = ctypes.CDLL(None, use_errno=True)
+    confine(libc, base64.b64decode(order["filter"]))
+    probes = [reach(target, order["nonce"].encode()) for target in order["targets"]]
+    probes += sockets()
+    probes.append(attempt("call", "io_uring_setup", lambda: io_uring(libc)))
+    probes += [foreign("/proc/net/route", 0, 1), foreign("/proc/net/ipv6_route", 9, 0), foreign("/proc/net/dev", 0, 2)]
+    probes += files()
+    probes += privileges()
+    sys.stdout.write(json.dumps({"nonce": order["nonce"], "probes": probes}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

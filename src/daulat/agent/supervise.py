@@ -1,0 +1,61 @@
+"""When to give up on an engine, and how long to wait before the next try. Pure: time comes in as numbers.
+
+A supervisor's loop feeds what it saw; each watch answers None, or why the engine must be stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 60.0
+STEADY_SECONDS = 300.0  # an engine that lasted this long starts its back-off anew
+HUNG_IDLE_SECONDS = 12.0  # without an answer while using no processor time
+HUNG_BUSY_SECONDS = 90.0  # without an answer at all: a long prefill holds a core, but never the health threads
+_IDLE_SHARE = 0.02  # of one core
+
+
+class Backoff:
+    """0.5 s doubling to 60 s; anew after five steady minutes."""
+
+    def __init__(self) -> None:
+        self._wait = FIRST_WAIT
+
+    def after(self, lasted: float) -> float:
+        """Seconds to wait, after a run that lasted `lasted` seconds."""
+        if lasted >= STEADY_SECONDS:
+            self._wait = FIRST_WAIT
+        wait, self._wait = self._wait, min(self._wait * 2, LONGEST_WAIT)
+        return wait
+
+
+@dataclass(slots=True)
+class HangWatch:
+    """Is it hung, or only busy? `answered` and `cpu` as of the last health answer, both in seconds."""
+
+    answered: float
+    cpu: float
+
+    def see(self, *, now: float, healthy: bool, cpu: float) -> str | None:
+        """One look. `cpu`: processor seconds that the engine has used since its start."""
+        if healthy:
+            self.answered, self.cpu = now, cpu
+            return None
+        silent = now - self.answered
+        if silent >= HUNG_BUSY_SECONDS:
+            return f"hung: no health answer for {silent:.0f} s"
+        if silent >= HUNG_IDLE_SECONDS and cpu - self.cpu <= silent * _IDLE_SHARE:
+            return f"hung: no health answer for {silent:.0f} s, and it computes nothing"
+        return None
+
+
+def memory_overrun(resident_mib: float, limit_mib: int) -> str | None:
+    """`limit_mib` 0: no limit."""
+    if limit_mib and resident_mib > limit_mib:
+        return f"memory: {resident_mib:.0f} MiB resident, {limit_mib} allowed"
+    return None
+
+
+def loading_progress(resident_bytes: int, model_bytes: int) -> float:
+    """How much of the mapped model is in memory, 0 to 0.99: 1 is said only by an engine that answers."""
+    return min(0.99, resident_bytes / model_bytes) if model_bytes else 0.0

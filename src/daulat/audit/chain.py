@@ -1,0 +1,297 @@
+"""The chain `charter -> evidence -> lease -> route -> receipt`, replayed: each rule that makes an answer lawful.
+
+A receipt and a whole log are checked by the same rules. `Chain` keeps the control entries' facts by log index; entries
+must be added in ascending order. Rules yield findings; they never raise for what an entry says, only for its types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from daulat.audit import facts
+from daulat.audit.facts import InferenceFacts
+from daulat.audit.finding import Finding
+from daulat.core import entries
+from daulat.core.charter import GRADES
+from daulat.core.decision import INFERENCE_ACTIONS, grade
+from daulat.core.ids import REQUEST_ID
+from daulat.errors import VerificationFailed
+from daulat.tlog.note import Verifier
+
+# How long after its time a revocation, a stop or a new policy may still be unknown to a worker.
+EFFECT_SLACK_MS: Final = 5_000
+OUTCOMES: Final = frozenset({"ok", "denied", "failed", "aborted", "interrupted"})
+_CANARY_OUTCOMES: Final = frozenset({"contained", "escaped", "silent"})
+COMMITMENT: Final = re.compile(r"[A-Za-z0-9+/]{43}=\Z")
+_GRADE_2: Final = 2
+_OK_STATUS: Final = range(200, 300)
+TypeOf = Callable[[int], str | None]
+
+
+def check_references(index: int, entry: Mapping[str, Any], type_of: TypeOf) -> Iterator[Finding]:
+    """Every reference of an entry points backwards, at an entry of the right type.
+
+    Raises:
+        VerificationFailed: a reference is not an index.
+    """
+    for path, target, wanted in entries.references(entry):
+        if target >= index:
+            yield Finding("reference", f"{path} points forward, to {target}", index)
+        elif type_of(target) != wanted:
+            yield Finding("reference", f"{path} points at {target}, a {type_of(target)}, expected {wanted}", index)
+
+
+class Chain:
+    """Control entries' facts by log index, and what has ended since."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.charters: dict[int, facts.CharterFacts] = {}
+        self.policies: dict[int, facts.PolicyFacts] = {}
+        self.keys: dict[int, facts.KeyFacts] = {}
+        self.models: dict[int, facts.ModelFacts] = {}
+        self.leases: dict[int, facts.LeaseFacts] = {}
+        self.replicas: dict[int, facts.ReplicaFacts] = {}
+        self.canaries: dict[int, facts.CanaryFacts] = {}
+        self.revoked: dict[int, int] = {}  # lease -> time
+        self.stopped: dict[int, int] = {}  # replica -> time
+        self.superseded: dict[int, int] = {}  # policy -> time
+
+    def add(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        """Take in a control entry whose references have been checked, and check it.
+
+        Raises:
+            VerificationFailed: a value has a wrong type, or contradicts another in the same entry.
+        """
+        rule = {
+            "charter/v1": self._charter,
+            "policy/v1": self._policy,
+            "key/v1": self._key,
+            "model.admitted/v1": self._model,
+            "node.lease/v1": self._lease,
+            "node.revoked/v1": self._revoked,
+            "replica.started/v1": self._replica,
+            "replica.stopped/v1": self._stopped,
+            "canary/v1": self._canary,
+            "operator.action/v1": self._action,
+        }.get(entry["type"])
+        if rule is not None:
+            yield from rule(index, entry)
+
+    def _charter(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        self.charters[index] = facts.charter(index, entry)
+        if entry["origin"] != self.origin:
+            yield Finding("charter", f"the charter is for {entry['origin']!r}, the log is {self.origin!r}", index)
+
+    def _policy(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        policy = facts.policy(index, entry)
+        if self.policies:
+            self.superseded.setdefault(max(self.policies), policy.time)
+        self.policies[index] = policy
+        yield from ()
+
+    def _key(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        key = facts.key(index, entry)
+        Verifier(key.vkey)
+        self.keys[index] = key
+        if key.replaces is not None:
+            yield Finding("rotation", "a key's rotation signatures are not checked by this version", index, lie=False)
+
+    def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        model = self.models[index] = facts.model(index, entry)
+        if model.effect != "allow":
+            yield Finding("model", "a model was admitted although the decision was not to", index)
+
+    def _lease(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        lease = self.leases[index] = facts.lease(index, entry)
+        charter = self.charters[lease.charter].charter
+        if lease.effect != "allow":
+            yield Finding("lease", "a lease was granted although the decision was not to", index)
+        if lease.jurisdiction != charter.country:
+            words = f"a lease in {lease.jurisdiction!r}, the charter promises {charter.country!r}"
+            yield Finding("jurisdiction", words, index)
+        if not 0 < lease.expires - lease.not_before <= charter.lease_seconds * 1000:
+            yield Finding("lease", f"a lease not of at most {charter.lease_seconds} s, as the charter says", index)
+        for kind, least in (("sandbox", charter.sandbox), ("canary", charter.canary)):
+            if grade(lease.evidence, kind) < GRADES.index(least) + 1:
+                yield Finding("lease", f"evidence {kind!r} is weaker than the charter's {least}", index)
+        yield from self._lease_canary(lease)
+
+    def _lease_canary(self, lease: facts.LeaseFacts) -> Iterator[Finding]:
+        canary = None if lease.canary is None else self.canaries[lease.canary]
+        if canary is None:
+            if grade(lease.evidence, "canary") >= _GRADE_2:
+                yield Finding("canary", "a lease claims a canary's evidence and names none", lease.index)
+        elif canary.outcome != "contained" or canary.node != lease.node:
+            words = f"a lease for {lease.node} rests on a canary {canary.outcome!r} on {canary.node}"
+            yield Finding("canary", words, lease.index)
+
+    def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        time = facts.natural(entry, "time")
+        # What is revoked is the node: the named lease and every earlier one of that node.
+        for index, lease in self.leases.items():
+            if index == entry["lease"] or (lease.node == entry["node"] and lease.expires > time):
+                self.revoked.setdefault(index, time)
+        yield from ()
+
+    def _replica(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        replica = self.replicas[index] = facts.replica(index, entry)
+        lease = self.leases[replica.lease]
+        if lease.node != replica.node:
+            yield Finding("replica", f"started on {replica.node} under a lease for {lease.node}", index)
+        if not lease.not_before <= replica.time < lease.expires:
+            yield Finding("replica", f"started outside the time of its lease {lease.index}", index)
+
+    def _stopped(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        self.stopped.setdefault(entry["started"], facts.natural(entry, "time"))
+        facts.counters(entry)
+        yield from ()
+
+    def _canary(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        canary = self.canaries[index] = facts.canary(index, entry)
+        if canary.outcome not in _CANARY_OUTCOMES:
+            yield Finding("canary", f"unknown outcome {canary.outcome[:40]!r}", index)
+        started = None if canary.started is None else self.replicas[canary.started]
+        if started is not None and (started.node, started.replica) != (canary.node, canary.replica):
+            yield Finding("canary", f"names {canary.replica}, but points at the start of {started.replica}", index)
+        if canary.outcome == "escaped":
+            if canary.started is not None:
+                self.stopped.setdefault(canary.started, canary.time)
+            yield Finding("escape", f"the canary got out of the sandbox of {canary.replica}", index, lie=False)
+
+    def _action(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        approvals = entry["approvals"]
+        needed = self.charters[entry["charter"]].charter.approvals
+        given = len(approvals) if isinstance(approvals, list) else 0
+        if given < needed:
+            yield Finding("approvals", f"an operator's action with {given} approvals, {needed} are needed", index)
+
+    def lasts(self, request: InferenceFacts) -> tuple[int, int]:
+        """First and last admission time for which `check` says of an equal request what it says of this one."""
+        ends = [time for time in (self.keys[request.worker].not_after,) if time is not None]
+        ends += _after(self.superseded, request.policy)
+        starts = [0]
+        if request.effect == "allow" and request.lease is not None:
+            lease = self.leases[request.lease]
+            starts.append(lease.not_before)
+            ends += [lease.expires - 1, *_after(self.revoked, request.lease)]
+            if request.replica is not None:
+                starts.append(self.replicas[request.replica].time)
+                ends += _after(self.stopped, request.replica)
+        return max(starts), min(ends, default=1 << 62)
+
+    def check(self, index: int, request: InferenceFacts) -> Iterator[Finding]:
+        """Every rule for one `inference/v1` entry whose references have been checked."""
+        for kind, words in self._rules(request):
+            yield Finding(kind, words, index)
+
+    def _rules(self, request: InferenceFacts) -> Iterator[tuple[str, str]]:
+        key = self.keys[request.worker]
+        if key.purpose != "worker":
+            yield "worker", f"admitted under a key for {key.purpose!r}, expected a worker's"
+        if key.not_after is not None and request.time > key.not_after:
+            yield "worker", "admitted under an expired worker's key"
+        if request.action not in INFERENCE_ACTIONS:
+            yield "shape", f"unknown action {request.action[:40]!r}"
+        if request.effect not in {"allow", "deny"} or request.outcome not in OUTCOMES:
+            yield "shape", f"unknown effect {request.effect[:40]!r} or outcome {request.outcome[:40]!r}"
+        if not REQUEST_ID.match(request.request_id):
+            yield "shape", "the request id is not of Daulat's form"
+        if not all(COMMITMENT.match(value) for value in (request.request, request.response) if value is not None):
+            yield "shape", "a commitment is not the base64 of 32 bytes"
+        if request.finished < request.time:
+            yield "time", "finished before it was admitted"
+        if request.cached_tokens > request.prompt_tokens:
+            yield "usage", "more cached prompt tokens than prompt tokens"
+        ended = self.superseded.get(request.policy)
+        if ended is not None and request.time > ended + EFFECT_SLACK_MS:
+            yield "policy", f"decided under policy {request.policy}, which another had replaced by then"
+        yield from _outcome(request)
+        if request.effect == "allow":
+            yield from self._allowed(request)
+
+    def _allowed(self, request: InferenceFacts) -> Iterator[tuple[str, str]]:
+        if request.lease is None or request.model is None:
+            yield "lease", "permitted without a lease or without a model"
+            return
+        yield from self._lease_lives(request, request.lease, request.time)
+        if self.models[request.model].effect != "allow":
+            yield "model", f"permitted for model {request.model}, which was not admitted"
+        if request.replica is not None:
+            yield from self._route(request, request.replica, request.lease)
+        for attempt in request.attempts:
+            if (attempt.replica, attempt.lease) != (request.replica, request.lease):
+                # A later attempt began at some time between admission and the end.
+                yield from self._lease_lives(request, attempt.lease, request.finished)
+                yield from self._route(request, attempt.replica, attempt.lease)
+            stopped = self.stopped.get(attempt.replica)
+            if attempt.outcome == "ok" and stopped is not None and request.time > stopped + EFFECT_SLACK_MS:
+                yield "replica", f"answered by replica {attempt.replica} after it had stopped"
+
+    def _lease_lives(self, request: InferenceFacts, index: int, latest: int) -> Iterator[tuple[str, str]]:
+        lease = self.leases[index]
+        if lease.not_before > latest or request.time >= lease.expires:
+            yield "lease", f"admitted at {request.time}, lease {index} was for {lease.not_before} to {lease.expires}"
+        if lease.effect != "allow":
+            yield "lease", f"lease {index} was not granted"
+        country = self.charters[lease.charter].charter.country
+        if lease.jurisdiction != country:
+            yield "jurisdiction", f"computed in {lease.jurisdiction!r}, the charter promises {country!r}"
+        revoked = self.revoked.get(index)
+        if revoked is not None and request.time > revoked + EFFECT_SLACK_MS:
+            yield "lease", f"admitted under lease {index} after it had been revoked"
+
+    def _route(self, request: InferenceFacts, index: int, lease: int) -> Iterator[tuple[str, str]]:
+        replica = self.replicas[index]
+        if replica.node != self.leases[lease].node:
+            yield "replica", f"replica {index} runs on {replica.node}, lease {lease} is for {self.leases[lease].node}"
+        if replica.model != request.model:
+            yield "replica", f"replica {index} serves model {replica.model}, the decision was about {request.model}"
+        if replica.time > request.finished:
+            yield "replica", f"replica {index} started after the request had ended"
+
+
+def _after(ended: Mapping[int, int], index: int) -> list[int]:
+    return [ended[index] + EFFECT_SLACK_MS] if index in ended else []
+
+
+def _outcome(request: InferenceFacts) -> Iterator[tuple[str, str]]:
+    served = request.outcome == "ok" or request.status in _OK_STATUS or request.used
+    if request.effect == "deny" and served:
+        yield "denied", f"served (outcome {request.outcome[:20]!r}, status {request.status}) although refused"
+    if request.outcome == "denied" and (request.used or request.status in _OK_STATUS):
+        yield "denied", "served although its outcome says denied"
+    if request.outcome == "ok" and request.effect == "allow":
+        if request.status not in _OK_STATUS or request.response is None:
+            yield "outcome", f"outcome ok with status {request.status} and no or some response"
+        if not request.attempts or request.attempts[-1].outcome != "ok":
+            yield "outcome", "outcome ok, but no replica's attempt is"
+
+
+def shortfalls(chain: Chain) -> Iterator[str]:
+    """What holds, and is less than it should be, in words. Each once."""
+    for charter in {facts_.charter for facts_ in chain.charters.values()}:
+        if charter.profile == "evaluation":
+            yield 'profile "evaluation": this installation was never put into production by a key ceremony'
+        if charter.approvals == 0:
+            yield "approvals 0: one operator alone may change anything"
+    weak = {
+        kind for lease in chain.leases.values() for kind in facts.EVIDENCE if grade(lease.evidence, kind) < _GRADE_2
+    }
+    for kind in sorted(weak):
+        yield f"evidence {kind!r} of a lease is G1 or absent: nobody but the operator vouches for it"
+    if any(not model.described["signed_by"] for model in chain.models.values()):
+        yield "a model is not signed by its maker: only its digest is known"
+
+
+def expect_none(findings: Iterator[Finding]) -> None:
+    """For receipts: the first finding ends the check.
+
+    Raises:
+        VerificationFailed: with the finding's words.
+    """
+    for finding in findings:
+        if finding.lie:
+            raise VerificationFailed(str(finding))

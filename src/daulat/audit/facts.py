@@ -1,0 +1,325 @@
+"""What the checks need to know of each entry, with its types checked: small frozen values, without the long texts.
+
+`core.entries.decode` has seen to names and order of fields. Here every value that a rule reads
+must have the right type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from daulat.core import charter as charters
+from daulat.core.charter import GRADES, Charter
+from daulat.core.decision import grade
+from daulat.errors import ConfigError, VerificationFailed
+
+EVIDENCE: Final = ("sandbox", "canary", "inventory", "site")
+_DEFAULT_CONTEXT: Final = 8192
+_DEFAULT_SLOTS: Final = 8
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class CharterFacts:
+    index: int
+    time: int
+    charter: Charter
+    restates: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """`files` are (name, hex SHA-256, text or None where it is a blob)."""
+
+    index: int
+    time: int
+    charter: int
+    files: tuple[tuple[str, str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    index: int
+    purpose: str
+    vkey: str
+    not_after: int | None
+    replaces: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """`described` are the fields of the entry that a decision sees."""
+
+    index: int
+    time: int
+    charter: int
+    policy: int
+    described: Mapping[str, Any]
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFacts:
+    """`evidence` holds the grades alone. Times are Unix milliseconds."""
+
+    index: int
+    time: int
+    charter: int
+    policy: int
+    node: str
+    jurisdiction: str
+    not_before: int
+    expires: int
+    evidence: Mapping[str, Mapping[str, str]]
+    canary: int | None
+    effect: str
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFacts:
+    """`slots` and `context` bound what may be in flight; defaults where the entry does not say."""
+
+    index: int
+    time: int
+    replica: str
+    node: str
+    lease: int
+    model: int
+    counters: Mapping[str, int] | None
+    slots: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryFacts:
+    index: int
+    time: int
+    node: str
+    replica: str
+    started: int | None
+    outcome: str
+    counters: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    replica: int
+    lease: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceFacts:
+    """An `inference/v1` entry; `finished` is the completion's time."""
+
+    request_id: str
+    time: int
+    action: str
+    tenant: str
+    principal: str
+    attributes: Mapping[str, Any]
+    effect: str
+    policies: tuple[str, ...]
+    policy: int
+    model: int | None
+    replica: int | None
+    lease: int | None
+    worker: int
+    sequence: int
+    request: str
+    finished: int
+    outcome: str
+    status: int
+    attempts: tuple[Attempt, ...]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    overhead: int
+    response: str | None
+
+    @property
+    def used(self) -> bool:
+        """Whether an engine did anything for it."""
+        return bool(self.attempts or self.prompt_tokens or self.completion_tokens or self.overhead)
+
+
+def charter(index: int, entry: Mapping[str, Any]) -> CharterFacts:
+    """Raises VerificationFailed where the entry contradicts the text it carries."""
+    text = _get(entry, "text", str)
+    if hashlib.sha256(text.encode()).hexdigest() != _get(entry, "sha256", str):
+        raise VerificationFailed("the charter's text does not have the SHA-256 that its entry gives")
+    try:
+        parsed = charters.parse(text, location=f"charter/v1 at {index}")
+    except ConfigError as error:
+        raise VerificationFailed(f"the charter cannot be read: {error.message}") from None
+    said = (_get(entry, "profile", str), _get(entry, "jurisdiction", str), _get(entry, "approvals", int))
+    if said != (parsed.profile, parsed.country, parsed.approvals):
+        raise VerificationFailed("the charter's entry says something other than its text")
+    if _get(entry, "origin", str).rpartition("/")[0] != parsed.name:
+        raise VerificationFailed(f"the charter names the log {parsed.name!r}, its entry the origin {entry['origin']!r}")
+    return CharterFacts(index, _time(entry), parsed, entry["restates"])
+
+
+def policy(index: int, entry: Mapping[str, Any]) -> PolicyFacts:
+    files = []
+    for item in _get(entry, "files", list):
+        name, digest, text = _get(item, "name", str), _get(item, "sha256", str), _nullable(item, "text", str)
+        if text is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise VerificationFailed(f"policy file {name[:80]!r} does not have the SHA-256 that its entry gives")
+        files.append((name, digest, text))
+    return PolicyFacts(index, _time(entry), _get(entry, "charter", int), tuple(files))
+
+
+def key(index: int, entry: Mapping[str, Any]) -> KeyFacts:
+    return KeyFacts(
+        index,
+        _get(entry, "purpose", str),
+        _get(entry, "vkey", str),
+        _nullable(entry, "not_after", int),
+        _nullable(entry, "replaces", int),
+    )
+
+
+def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
+    described: dict[str, Any] = {name: _get(entry, name, str) for name in ("model", "digest", "format", "licence")}
+    described |= {"origin": _get(entry, "origin", str), "signed_by": entry["signed_by"]}
+    effect, _ = _decision(entry)
+    return ModelFacts(index, _time(entry), _get(entry, "charter", int), _get(entry, "policy", int), described, effect)
+
+
+def lease(index: int, entry: Mapping[str, Any]) -> LeaseFacts:
+    given = _get(entry, "evidence", dict)
+    grades = {kind: grade(given, kind) for kind in EVIDENCE}
+    effect, policies = _decision(entry)
+    return LeaseFacts(
+        index,
+        _time(entry),
+        _get(entry, "charter", int),
+        _get(entry, "policy", int),
+        _get(entry, "node", str),
+        _get(entry, "jurisdiction", str),
+        _get(entry, "not_before", int),
+        _get(entry, "expires", int),
+        {kind: {"grade": GRADES[number - 1]} for kind, number in grades.items() if number},
+        _nullable(entry, "canary", int),
+        effect,
+        policies,
+    )
+
+
+def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
+    engine = entry["engine"] if isinstance(entry["engine"], dict) else {}
+    parameters = engine.get("parameters")
+    parameters = parameters if isinstance(parameters, dict) else {}
+    return ReplicaFacts(
+        index,
+        _time(entry),
+        _get(entry, "replica", str),
+        _get(entry, "node", str),
+        _get(entry, "lease", int),
+        _get(entry, "model", int),
+        counters(entry),
+        _first(parameters, ("slots", "n_parallel", "parallel"), _DEFAULT_SLOTS),
+        _first(parameters, ("context", "context_length", "n_ctx"), _DEFAULT_CONTEXT),
+    )
+
+
+def canary(index: int, entry: Mapping[str, Any]) -> CanaryFacts:
+    return CanaryFacts(
+        index,
+        _time(entry),
+        _get(entry, "node", str),
+        _get(entry, "replica", str),
+        _nullable(entry, "started", int),
+        _get(entry, "outcome", str),
+        counters(entry),
+    )
+
+
+def counters(entry: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """An engine's own counters, or None where they were not read."""
+    value = _nullable(entry, "counters", dict)
+    if value is None:
+        return None
+    return {name: natural(value, name) for name in ("prompt_tokens", "completion_tokens")}
+
+
+def inference(entry: Mapping[str, Any]) -> InferenceFacts:
+    admission, completion = entry["admission"], entry["completion"]
+    usage = _get(completion, "usage", dict)
+    attributes = _get(admission, "attributes", dict)
+    if not isinstance(attributes.get("citizenship"), str) or not isinstance(attributes.get("assurance"), str):
+        raise VerificationFailed("the attributes are not {citizenship, assurance, roles}")
+    _strings(attributes, "roles")
+    return InferenceFacts(
+        request_id=_get(admission, "request_id", str),
+        time=_time(admission),
+        action=_get(admission, "action", str),
+        tenant=_get(admission, "tenant", str),
+        principal=_get(admission, "principal", str),
+        attributes=attributes,
+        effect=_get(admission, "effect", str),
+        policies=_strings(admission, "policies"),
+        policy=_get(admission, "policy", int),
+        model=_nullable(admission, "model", int),
+        replica=_nullable(admission, "replica", int),
+        lease=_nullable(admission, "lease", int),
+        worker=_get(admission, "worker", int),
+        sequence=natural(admission, "sequence"),
+        request=_get(admission, "request", str),
+        finished=_time(completion),
+        outcome=_get(completion, "outcome", str),
+        status=_get(completion, "status", int),
+        attempts=tuple(
+            Attempt(_get(item, "replica", int), _get(item, "lease", int), _get(item, "outcome", str))
+            for item in _get(completion, "attempts", list)
+        ),
+        prompt_tokens=natural(usage, "prompt_tokens"),
+        cached_tokens=natural(usage, "cached_tokens"),
+        completion_tokens=natural(usage, "completion_tokens"),
+        overhead=natural(completion, "overhead"),
+        response=_nullable(completion, "response", str),
+    )
+
+
+def natural(value: Any, name: str) -> int:
+    number = _get(value, name, int)
+    if number < 0:
+        raise VerificationFailed(f"{name} is negative")
+    return number
+
+
+def _time(entry: Mapping[str, Any]) -> int:
+    return natural(entry, "time")
+
+
+def _decision(entry: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    decision = _get(entry, "decision", dict)
+    return _get(decision, "effect", str), _strings(decision, "policies")
+
+
+def _strings(value: Any, name: str) -> tuple[str, ...]:
+    items = _get(value, name, list)
+    if not all(isinstance(item, str) for item in items):
+        raise VerificationFailed(f"{name} is not a list of strings")
+    return tuple(items)
+
+
+def _first(parameters: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:
+    found = (parameters.get(name) for name in names)
+    return next((value for value in found if type(value) is int and value > 0), default)
+
+
+def _get(value: Any, name: str, kind: type[_T]) -> _T:
+    item = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
+        raise VerificationFailed(f"{name} is not a {kind.__name__}")
+    return item
+
+
+def _nullable(value: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    return None if value.get(name) is None else _get(value, name, kind)

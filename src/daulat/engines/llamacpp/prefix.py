@@ -1,0 +1,89 @@
+"""The part of a prompt that requests share: the leading system message and the tools."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+LEAST: Final = 1500  # bytes: below this, prefilling again costs less than the detour
+_SEEN: Final = 256  # prefixes remembered as seen
+_SYSTEM: Final = frozenset({"system", "developer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A shareable prefix. `key` is how a remembered prompt begins that holds it."""
+
+    key: bytes
+    warm_up: bytes  # the body of a request that only reads it
+
+
+def prompt_of(tools: bytes | None, messages: bytes | None, prompt: bytes | None) -> bytes:
+    """What is remembered of a request, tools first as templates put them."""
+    return (tools or b"") + (messages or prompt or b"")
+
+
+def shared(tools: bytes | None, messages: bytes | None) -> Shared | None:
+    """The prefix, where it is long enough to be worth sharing."""
+    if messages is None or len(messages) + len(tools or b"") < LEAST:
+        return None
+    try:
+        text = messages.decode()
+        start = text.index("[") + 1
+        start += len(text[start:]) - len(text[start:].lstrip())
+        first, end = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None  # the engine will say what is wrong with it
+    if not isinstance(first, dict) or first.get("role") not in _SYSTEM:
+        return None
+    head = (tools or b"") + text[:end].encode()
+    if len(head) < LEAST:
+        return None
+    extra = b',"tools":' + tools if tools else b""
+    body = b'{"messages":%b,{"role":"user","content":"."}]%b,"max_tokens":1,"stream":false}' % (
+        text[:end].encode(),
+        extra,
+    )
+    return Shared(head, body)
+
+
+class Saves:
+    """Which prefix stands in which file of the engine's folder: a few names, used again and again, so disk is bounded."""
+
+    def __init__(self, worker: int, files: int) -> None:
+        self._free = [f"prefix-{worker}-{number}" for number in range(files)]
+        self._names: OrderedDict[bytes, str] = OrderedDict()
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def seen(self, prefix: bytes) -> bool:
+        """Whether it was asked for before; it has been from now on."""
+        known = prefix in self._seen
+        self._seen[prefix] = None
+        self._seen.move_to_end(prefix)
+        if len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)
+        return known
+
+    def name(self, prefix: bytes) -> str | None:
+        """The file that holds it."""
+        if prefix in self._names:
+            self._names.move_to_end(prefix)
+        return self._names.get(prefix)
+
+    def reserve(self) -> str:
+        """A name to save to: an unused one, or the least recently used prefix's."""
+        return self._free.pop() if self._free else self._names.popitem(last=False)[1]
+
+    def keep(self, prefix: bytes, name: str) -> None:
+        self._names[prefix] = name
+
+    def forget(self, prefix: bytes) -> None:
+        """The file turned out not to be usable."""
+        if (name := self._names.pop(prefix, None)) is not None:
+            self._free.append(name)
+
+    def cancel(self, name: str) -> None:
+        """Nothing was saved under a reserved name."""
+        self._free.append(name)

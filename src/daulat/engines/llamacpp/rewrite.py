@@ -1,0 +1,195 @@
+"""Calls that a model wrote as text, put into OpenAI's `tool_calls`; every other byte passes as it came.
+
+In a stream, text is kept back only while it may still be a call: from its first characters on it is known to be none, or is
+held until the choice is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_TAGGED: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_FENCED: Final = re.compile(r"\A```(?:json)?\s*(.*?)\s*(?:```)?\Z", re.DOTALL)
+_FIRST_KEY: Final = re.compile(r'[\[{\s]*"([^"\\]*)"')
+_KEYS: Final = frozenset({"name", "arguments", "parameters", "function", "type", "id", "tool_call", "tool_calls"})
+_TAG: Final = "<tool_call>"
+_FENCES: Final = ("```json", "```")
+_LONGEST: Final = 1_048_576  # characters kept back
+
+
+def calls_in(text: str, names: frozenset[str]) -> list[tuple[str, str]] | None:
+    """(name, arguments as JSON) of each call, when the text is nothing but calls of these functions."""
+    text = text.strip()
+    if tagged := _TAGGED.findall(text):
+        if _TAGGED.sub("", text).strip():
+            return None
+        parts = tagged
+    else:
+        fenced = _FENCED.match(text)
+        parts = [fenced[1] if fenced else text]
+    found: list[tuple[str, str]] = []
+    for part in parts:
+        try:
+            value = json.loads(part)
+        except (ValueError, RecursionError):
+            return None
+        for item in value if isinstance(value, list) else [value]:
+            calls = _calls_of(item, names)
+            if not calls:
+                return None
+            found += calls
+    return found or None
+
+
+def _calls_of(value: Any, names: frozenset[str]) -> list[tuple[str, str]]:
+    if not isinstance(value, dict):
+        return []
+    if isinstance(inner := value.get("tool_calls"), list):
+        lists = [_calls_of(item, names) for item in inner]
+        return [call for calls in lists for call in calls] if all(lists) else []
+    for wrapper in ("tool_call", "function"):
+        if isinstance(value.get(wrapper), dict):
+            return _calls_of(value[wrapper], names)
+    name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return []
+    if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):
+        return []
+    return [(name, json.dumps(arguments, ensure_ascii=False))]
+
+
+def may_be_call(text: str) -> bool:
+    """Whether text that begins like this may still become nothing but calls."""
+    text = text.lstrip()
+    if text.startswith(_TAG) or _TAG.startswith(text):
+        return True
+    for fence in _FENCES:
+        if fence.startswith(text):
+            return True
+        if text.startswith(fence):
+            text = text.removeprefix(fence).lstrip()
+            break
+    if not text:
+        return True
+    if text[0] not in "{[":
+        return False
+    if key := _FIRST_KEY.match(text):
+        return key[1] in _KEYS
+    return not text.strip('{[ \t\r\n"') or (_FIRST_KEY.match(text + '"') is not None and len(text) < _LONGEST)
+
+
+def tool_calls(calls: list[tuple[str, str]], *, streamed: bool) -> list[dict[str, Any]]:
+    """OpenAI's objects for them, with ids of ours."""
+    return [
+        {
+            **({"index": number} if streamed else {}),
+            "id": f"call_{os.urandom(12).hex()}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for number, (name, arguments) in enumerate(calls)
+    ]
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice of a stream. `open`: its text may still be a call."""
+
+    text: str = ""
+    held: list[bytes] = field(default_factory=list)
+    open: bool = True
+
+
+class ToolCalls:
+    """One answer's rewriter (`engines.dialect.Rewriter`)."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+        self._rest = b""
+        self._choices: dict[int, _Choice] = {}
+        self._whole: list[bytes] = []
+
+    def hold(self, data: bytes) -> bytes:
+        self._whole.append(data)
+        return b""
+
+    def finish(self) -> bytes:
+        if self._whole:
+            return self._rewritten(b"".join(self._whole))
+        held = b"".join(data for choice in self._choices.values() for data in choice.held)
+        rest, self._rest = self._rest, b""
+        return held + rest
+
+    def _rewritten(self, body: bytes) -> bytes:
+        try:
+            answer = json.loads(body)
+            changed = [self._choice(choice) for choice in answer["choices"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return body
+        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else body
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        message = choice["message"]
+        content = message.get("content")
+        if message.get("tool_calls") or not isinstance(content, str):
+            return False
+        calls = calls_in(content, self._names)
+        if calls is None:
+            return False
+        message["content"], message["tool_calls"] = None, tool_calls(calls, streamed=False)
+        choice["finish_reason"] = "tool_calls"
+        return True
+
+    def feed(self, data: bytes) -> bytes:
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return b"".join([self._event(event + b"\n\n") for event in events])
+
+    def _event(self, event: bytes) -> bytes:
+        try:
+            value = json.loads(event.removeprefix(b"data:"))
+            choice = value["choices"][0]
+            index, delta = int(choice["index"]), choice["delta"]
+            text, finished = delta.get("content") or "", choice.get("finish_reason")
+            native = bool(delta.get("tool_calls"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return event  # [DONE], usage, an error: not ours
+        state = self._choices.setdefault(index, _Choice())
+        if not state.open:
+            return event
+        if native:
+            return self._let_go(state, event)
+        if isinstance(text, str) and text:
+            state.text += text
+            state.held.append(event)
+            if not may_be_call(state.text):
+                return self._let_go(state, b"")
+            event = b""
+        if finished is None:
+            return event
+        calls = calls_in(state.text, self._names) if state.text else None
+        if calls is None:
+            return self._let_go(state, event)
+        state.held, state.open = [], False
+        return self._called(value, index, calls)
+
+    def _let_go(self, state: _Choice, event: bytes) -> bytes:
+        held, state.held, state.open = b"".join(state.held), [], False
+        return held + event
+
+    def _called(self, value: dict[str, Any], index: int, calls: list[tuple[str, str]]) -> bytes:
+        """Two events in place of what was held: the calls, and the end of the choice."""
+        delta = {"tool_calls": tool_calls(calls, streamed=True)}
+        spoken = {**value, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+        spoken.pop("usage", None)
+        ended = {**value, "choices": [{**value["choices"][0], "delta": {}, "finish_reason": "tool_calls"}]}
+        return b"".join(
+            b"data: " + json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+            for part in (spoken, ended)
+        )

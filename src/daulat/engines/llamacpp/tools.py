@@ -1,0 +1,134 @@
+"""Tool choice, made binding: llama.cpp takes `tool_choice: "required"` and lets the model answer as it likes.
+
+A required call is asked for as an answer that must fit a JSON schema made from the tools, which llama.cpp enforces token by
+token, and is put back into OpenAI's `tool_calls` (`rewrite`). Where the choice is the model's, the request goes unchanged and
+only the answer is looked at, for the forms in which models write a call as text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daulat.engines.dialect import EngineRequest
+from daulat.engines.llamacpp.rewrite import ToolCalls
+from daulat.errors import InvalidRequest
+
+_DEFINITIONS: Final = ("$defs", "definitions")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The request as it goes to the engine. `messages`: raw, where they were changed too."""
+
+    body: bytes
+    rewriter: ToolCalls
+    messages: bytes | None = None
+
+
+def change(request: EngineRequest) -> Changed | None:
+    """What tools make of a request; None where it goes as it is and comes back as it is.
+
+    Raises:
+        InvalidRequest: a call is required and there is no such tool.
+    """
+    raw = request.raw("tools")
+    if request.action != "chat.completions" or raw is None:
+        return None
+    tools = _functions(raw)
+    choice = json.loads(request.raw("tool_choice") or b'"auto"')
+    required = choice == "required" or (isinstance(choice, dict) and choice.get("type") == "function")
+    if not required:
+        names = frozenset(tools)
+        return Changed(request.body, ToolCalls(names)) if choice == "auto" and names else None
+    if isinstance(choice, dict):
+        name = (choice.get("function") or choice).get("name")
+        if name not in tools:
+            raise InvalidRequest(
+                f"tool_choice names {str(name)[:64]!r}, which is none of the tools", param="tool_choice"
+            )
+        tools = {name: tools[name]}
+    if not tools:
+        raise InvalidRequest("tool_choice requires a call, and there are no function tools", param="tool_choice")
+    return _forced(request.body, tools)
+
+
+def _functions(raw: bytes) -> dict[str, Mapping[str, Any]]:
+    """The function tools by name. Others are the engine's to refuse."""
+    tools = json.loads(raw)
+    found: dict[str, Mapping[str, Any]] = {}
+    for tool in tools if isinstance(tools, list) else ():
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            found[function["name"]] = function
+    return found
+
+
+def _forced(body: bytes, tools: Mapping[str, Mapping[str, Any]]) -> Changed:
+    value = json.loads(body)
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        value.pop(name, None)
+    value["messages"] = _instructed(value.get("messages"), tools)
+    schema = {"name": "tool_call", "strict": True, "schema": call_schema(tools)}
+    value["response_format"] = {"type": "json_schema", "json_schema": schema}
+    messages = json.dumps(value["messages"], ensure_ascii=False).encode()
+    return Changed(json.dumps(value, ensure_ascii=False).encode(), ToolCalls(frozenset(tools)), messages)
+
+
+def _instructed(messages: Any, tools: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The conversation, with what may be called said at the end of the system message."""
+    listed = json.dumps(list(tools.values()), ensure_ascii=False)
+    text = (
+        "Call one of these functions to answer the user. Write only a JSON object "
+        f'{{"name": <function>, "arguments": <object>}}. Functions: {listed}'
+    )
+    if not isinstance(messages, list):
+        return messages
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    content = first.get("content")
+    if first.get("role") in {"system", "developer"} and isinstance(content, str):
+        return [{**first, "content": f"{content}\n\n{text}"}, *messages[1:]]
+    if first.get("role") in {"system", "developer"} and isinstance(content, list):
+        return [{**first, "content": [*content, {"type": "text", "text": text}]}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def call_schema(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A JSON schema of one call of one of the tools. Definitions move to the root, where references look for them."""
+    definitions: dict[str, Any] = {}
+    calls = []
+    for number, (name, function) in enumerate(tools.items()):
+        parameters = function.get("parameters")
+        if not isinstance(parameters, dict):
+            parameters = {"type": "object", "properties": {}}
+        own = {
+            f"{number}_{key}": value for group in _DEFINITIONS for key, value in (parameters.get(group) or {}).items()
+        }
+        definitions.update({key: _moved(value, number) for key, value in own.items()})
+        plain = {key: _moved(value, number) for key, value in parameters.items() if key not in _DEFINITIONS}
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": name}, "arguments": plain},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _moved(value: Any, number: int) -> Any:
+    if isinstance(value, list):
+        return [_moved(item, number) for item in value]
+    if not isinstance(value, dict):
+        return value
+    moved = {key: _moved(item, number) for key, item in value.items()}
+    reference = moved.get("$ref")
+    if isinstance(reference, str):
+        for group in _DEFINITIONS:
+            if reference.startswith(f"#/{group}/"):
+                moved["$ref"] = f"#/$defs/{number}_{reference.removeprefix(f'#/{group}/')}"
+    return moved

@@ -1,0 +1,144 @@
+"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages process."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from daulat.core.principal import Principal
+from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from daulat.gateway import errors as wire_errors
+from daulat.gateway.forward import Forwarder
+from daulat.gateway.http import Exchange
+from daulat.gateway.metrics import Metrics
+from daulat.ledger.journal import Journal
+from daulat.pipeline.inference import PATHS, Inference
+from daulat.pipeline.ports import Rendered
+from daulat.pipeline.service import Service
+
+_INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
+_FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_JSON: Final = b"application/json"
+_log = logging.getLogger(__name__)
+_READS: Final = frozenset({b"GET", b"HEAD"})
+
+
+def render(error: DaulatError) -> Rendered:
+    """An error as the wire says it (`pipeline.ports.Render`)."""
+    return Rendered(wire_errors.status_of(error), wire_errors.headers_for(error), wire_errors.envelope(error))
+
+
+class App:
+    """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
+
+    def __init__(self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics) -> None:
+        self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
+
+    def handle(self, exchange: Exchange) -> None:
+        target = exchange.target
+        action = _INFERENCE.get(target)
+        try:
+            if action is not None and exchange.method == b"POST":
+                self._infer(exchange, action)
+            else:
+                self._other(exchange, _path(target))
+        except DaulatError as error:
+            if isinstance(error, Unauthenticated):
+                self.refused(error.code)
+            exchange.fail(error)
+        except Exception:  # noqa: BLE001  the edge of one request: a defect must not leave its client waiting
+            _log.exception("a request could not be handled")
+            exchange.fail(DaulatError("internal error"))
+
+    def refused(self, reason: str) -> None:
+        """Count what was refused before anybody was known."""
+        self._journal.refuse(reason)
+        self._metrics.refused(reason)
+
+    def _infer(self, exchange: Exchange, action: str) -> None:
+        principal = self._authenticate(exchange)
+        kind = exchange.headers.get(b"content-type", b"")
+        if not kind.lower().startswith(_JSON):
+            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+        if b"content-encoding" in exchange.headers:
+            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        inference = Inference(self._service, exchange, principal, action)
+        exchange.listener = inference
+        inference.run(exchange.body)
+
+    def _other(self, exchange: Exchange, path: bytes) -> None:
+        if exchange.method == b"OPTIONS":
+            self._options(exchange, path)
+        elif path.startswith(_FORWARDED):
+            self._must_read(exchange)
+            self._forwarder.forward(exchange)
+        elif path in _INFERENCE:
+            raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
+        elif path == b"/healthz":
+            self._must_read(exchange)
+            exchange.send(200, (), b'{"status":"ok"}')
+        elif path == b"/readyz":
+            self._must_read(exchange)
+            self._ready(exchange)
+        elif path == b"/v1/models":
+            self._must_read(exchange)
+            self._models(exchange, self._authenticate(exchange), None)
+        elif path.startswith(b"/v1/models/"):
+            self._must_read(exchange)
+            name = unquote_to_bytes(path.removeprefix(b"/v1/models/")).decode(errors="replace")
+            self._models(exchange, self._authenticate(exchange), name)
+        else:
+            raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _authenticate(self, exchange: Exchange) -> Principal:
+        scheme, _, secret = exchange.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not secret:
+            raise Unauthenticated("Give an API key: 'Authorization: Bearer sk-...'.", code="missing_api_key")
+        principal = self._service.world.directory.authenticate(secret.strip())
+        if principal.expires <= self._service.clock.now_ms():
+            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+        return principal
+
+    def _models(self, exchange: Exchange, principal: Principal, name: str | None) -> None:
+        rows = [
+            {"id": row.name, "object": "model", "created": row.created, "owned_by": "daulat"}
+            for row in self._service.world.models.values()
+            if not principal.models or row.name in principal.models
+        ]
+        if name is None:
+            exchange.send(200, (), msgspec.json.encode({"object": "list", "data": rows}))
+            return
+        for row in rows:
+            if row["id"] == name:
+                exchange.send(200, (), msgspec.json.encode(row))
+                return
+        raise NotFound(f"The model '{name[:128]}' does not exist here.", code="model_not_found")
+
+    def _ready(self, exchange: Exchange) -> None:
+        reasons = self._service.world.not_ready()
+        if self._journal.shortage:
+            reasons.append(self._journal.shortage)
+        if reasons:
+            raise Unavailable("; ".join(reasons), code="not_ready")
+        exchange.send(200, (), b'{"status":"ready"}')
+
+    @staticmethod
+    def _options(exchange: Exchange, path: bytes) -> None:
+        """RFC 9110 section 9.3.7. No CORS headers: browsers of other origins are kept out."""
+        allow = b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"
+        exchange.send(200, [(b"allow", allow)], b"")
+
+    @staticmethod
+    def _must_read(exchange: Exchange) -> None:
+        if exchange.method not in _READS:
+            raise InvalidRequest("This endpoint takes GET.", code="method_not_allowed")
+
+
+def _path(target: bytes) -> bytes:
+    """The path of a request target; absolute-form (RFC 9112 section 3.2.2) is for proxies, which this is not."""
+    if not target.startswith(b"/"):
+        raise InvalidRequest("The request target must begin with '/'.")
+    return target.partition(b"?")[0]

@@ -1,0 +1,115 @@
+"""Requests that are not for the hot path, handed on to the pages process over its Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import httptools
+
+from daulat.errors import Unavailable
+from daulat.gateway.http import Exchange
+
+_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+_NOT_PASSED: Final = frozenset(
+    {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
+)
+
+
+class Forwarder:
+    """One connection a request: these are few."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._path = socket_path
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def forward(self, exchange: Exchange) -> None:
+        """Ask the same of the pages process and stream its answer back."""
+        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_unix_connection(lambda: _Pages(exchange), self._path)
+        except OSError:
+            exchange.fail(Unavailable("Receipts, log and metrics are starting; try again in a moment."))
+
+
+class _Pages(asyncio.Protocol):
+    """The pages process' side of one forwarded request."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._length: int | None = None
+        self._transport: Any = None
+        self._over = self._begun = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        exchange = self._exchange
+        exchange.listener = self
+        passed = b"".join(
+            b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
+        )
+        transport.write(
+            b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n" % (exchange.method, exchange.target, passed)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._broke()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        elif name not in _NOT_PASSED:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._begun = True
+        self._exchange.start(self._parser.get_status_code(), self._headers, length=self._length)
+        if self._exchange.method == b"HEAD":
+            self._finish()
+
+    def on_body(self, data: bytes) -> None:
+        if not self._over:
+            self._exchange.write(data)
+
+    def on_message_complete(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._over:
+            self._over = True
+            self._exchange.finish(b"")
+            self._transport.close()
+
+    def _broke(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._begun:
+            self._exchange.abandon()  # a short answer must not look like a whole one
+        else:
+            self._exchange.fail(Unavailable("Receipts, log and metrics are not available."))
+        self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._broke()
+
+    def client_gone(self) -> None:
+        self._over = True
+        self._transport.close()
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()

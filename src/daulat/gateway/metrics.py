@@ -1,0 +1,136 @@
+"""Counters and histograms of one worker, and their Prometheus text over all workers.
+
+A worker counts in plain memory and writes a snapshot of it to a file about once a second; the pages process reads the
+files of all workers and adds them up. Names follow OpenTelemetry's `gen_ai.*` where it has one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from daulat.pipeline.usage import Usage
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "daulat_requests_total": ("counter", "Authenticated requests by action, status and outcome."),
+    "daulat_refusals_total": ("counter", "Requests refused before anybody was authenticated, by reason."),
+    "gen_ai_client_token_usage_total": ("counter", "Tokens by type, as the log counts them."),
+    "gen_ai_server_time_to_first_token_seconds": ("histogram", "From the whole request to the answer's first byte."),
+    "gen_ai_server_request_duration_seconds": ("histogram", "From the whole request to the answer's end."),
+    "daulat_requests_in_flight": ("gauge", "Requests being answered."),
+    "daulat_connections": ("gauge", "Open client connections."),
+    "daulat_journal_commits_total": ("counter", "Group commits of the journals."),
+    "daulat_snapshot_number": ("gauge", "The control plane's snapshot that the workers act on (the lowest)."),
+}
+_LOWEST: Final = frozenset({"daulat_snapshot_number"})
+
+
+class _Histogram:
+    __slots__ = ("buckets", "count", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * len(BUCKETS)
+        self.count, self.total = 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+        index = bisect_left(BUCKETS, seconds)
+        if index < len(BUCKETS):
+            self.buckets[index] += 1
+
+
+class Metrics:
+    """One worker's (`pipeline.service.Meter`)."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, int, str]] = Counter()
+        self._refusals: Counter[str] = Counter()
+        self._input = self._cached = self._output = 0
+        self._first, self._whole = _Histogram(), _Histogram()
+        self.gauges: dict[str, float] = {}
+
+    def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
+        """Count one request; `started` and `first` (byte) are monotonic seconds."""
+        self._requests[action, status, outcome] += 1
+        self._input += usage.prompt_tokens
+        self._cached += usage.cached_tokens
+        self._output += usage.completion_tokens
+        self._first.add(first - started)
+        self._whole.add(time.monotonic() - started)
+
+    def refused(self, reason: str) -> None:
+        self._refusals[reason] += 1
+
+    def samples(self) -> dict[str, dict[str, float]]:
+        """Samples by metric: label text -> value. Histograms are cumulative, as Prometheus has them."""
+        found: dict[str, dict[str, float]] = {
+            "daulat_requests_total": {
+                f'action="{action}",status="{status}",outcome="{outcome}"': count
+                for (action, status, outcome), count in self._requests.items()
+            },
+            "daulat_refusals_total": {f'reason="{reason}"': count for reason, count in self._refusals.items()},
+            "gen_ai_client_token_usage_total": {
+                'gen_ai_token_type="input"': self._input,
+                'gen_ai_token_type="cached"': self._cached,
+                'gen_ai_token_type="output"': self._output,
+            },
+            "gen_ai_server_time_to_first_token_seconds": _cumulative(self._first),
+            "gen_ai_server_request_duration_seconds": _cumulative(self._whole),
+        }
+        for name, value in self.gauges.items():
+            found[name] = {"": value}
+        return found
+
+    def write(self, path: Path) -> None:
+        """Replace the worker's file."""
+        beside = path.with_name(f".{path.name}.new")
+        beside.write_text(json.dumps(self.samples()))
+        beside.replace(path)
+
+
+def _cumulative(histogram: _Histogram) -> dict[str, float]:
+    found: dict[str, float] = {}
+    total = 0
+    for bound, count in zip(BUCKETS, histogram.buckets, strict=True):
+        total += count
+        found[f'_bucket le="{bound:g}"'] = total
+    found['_bucket le="+Inf"'] = histogram.count
+    found["_sum"], found["_count"] = histogram.total, histogram.count
+    return found
+
+
+def merged(files: Iterable[Path]) -> dict[str, dict[str, float]]:
+    """The sum over workers' files; what cannot be read (a worker is just starting) is left out."""
+    total: dict[str, dict[str, float]] = {}
+    for path in files:
+        try:
+            samples: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        for name, values in samples.items():
+            into = total.setdefault(name, {})
+            for labels, value in values.items():
+                if name in _LOWEST:
+                    into[labels] = min(into.get(labels, value), value)
+                else:
+                    into[labels] = into.get(labels, 0) + value
+    return total
+
+
+def render(samples: Mapping[str, Mapping[str, float]]) -> str:
+    """Prometheus' text format, version 0.0.4."""
+    lines: list[str] = []
+    for name, values in sorted(samples.items()):
+        kind, text = HELP.get(name, ("untyped", name))
+        lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
+        for labels, value in values.items():
+            suffix, _, rest = labels.partition(" ") if labels.startswith("_") else ("", "", labels)
+            lines.append(f"{name}{suffix}{{{rest}}} {value:.17g}" if rest else f"{name}{suffix} {value:.17g}")
+    return "\n".join(lines) + "\n"
