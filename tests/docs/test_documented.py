@@ -105,5 +105,11 @@ def test_files_and_functions_stay_small_and_public_things_have_docstrings(path: 
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             bases = {getattr(base, "id", getattr(base, "attr", "")) for base in node.bases}
-            is_error = any(name.endswith(("Error", "Exception")) or name in {"DaulatError"} for name in bases)
-            assert ast.get_docstring(node) or is_error or path.name == "snapshot.py" or node.name.endswith("Error") or len(node.body) <= 3
+            is_error = any(name.endswith(("Error", "Exception")) or name == "DaulatError" for name in bases)
+            assert (
+                ast.get_docstring(node)
+                or is_error
+                or path.name == "snapshot.py"
+                or node.name.endswith("Error")
+                or len(node.body) <= 3
+            )

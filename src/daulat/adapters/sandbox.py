@@ -1,9 +1,9 @@
 """bubblewrap: a process with namespaces of its own, no network, one writable folder, and a system call filter.
 
 As an ordinary user bubblewrap makes a user namespace. As root it makes none: the program inside takes a uid of its own
-(`Jail.uid`) and only the capabilities for that step are left to it, which the step itself ends. `--dev` is never used: it
-makes a second, nested user namespace that `nsenter` may not enter, so devices are bound one by one. bubblewrap gives a
-mount point's missing parents mode 0700, so every parent is made explicitly.
+(`Jail.uid`) and only the capabilities for that step are left to it, which the step itself ends. `--dev` is never used:
+it makes a second, nested user namespace that `nsenter` may not enter, so devices are bound one by one. bubblewrap
+gives a mount point's missing parents mode 0700, so every parent is made explicitly.
 """
 
 from __future__ import annotations

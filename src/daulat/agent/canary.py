@@ -2,8 +2,8 @@
 
 Each round opens listeners on this host, has `agent.probe` run in the engine's own namespaces with a fresh nonce, and
 judges. Contained means: a valid answer with the nonce, every attempt refused, no listener heard the nonce, and this
-host's kernel confirms what the engine process itself is under. One success, or one listener that heard it, is an escape.
-No valid answer is silence; two silent rounds in a row count as an escape.
+host's kernel confirms what the engine process itself is under. One success, or one listener that heard it, is an
+escape. No valid answer is silence; two silent rounds in a row count as an escape.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 A deny list under a ceiling: what an inference engine needs is allowed, what would lead out of the sandbox, around this
 filter or into the kernel's rarely tested corners is refused, and calls newer than those known here do not exist
-(`ENOSYS`). Of sockets, only AF_UNIX: an empty network namespace alone still has AF_VSOCK and netlink, and io_uring would
-create and connect sockets without a `socket` call. Arguments are judged by their low 32 bits where the kernel itself
-reads an `int`. See seccomp(2), and linux/filter.h for the instructions' layout.
+(`ENOSYS`). Of sockets, only AF_UNIX: an empty network namespace alone still has AF_VSOCK and netlink, and io_uring
+would create and connect sockets without a `socket` call. Arguments are judged by their low 32 bits where the kernel
+itself reads an `int`. See seccomp(2), and linux/filter.h for the instructions' layout.
 """
 
 from __future__ import annotations

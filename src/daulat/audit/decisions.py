@@ -1,7 +1,7 @@
 """Running decisions again, from nothing but log entries.
 
-A policy's text stands in its entry, or is a blob that the entry names by SHA-256. Whoever can run it (Cedar, where that is
-installed) is handed in as a factory; without one, decisions are not re-run, and the report says so.
+A policy's text stands in its entry, or is a blob that the entry names by SHA-256. Whoever can run it (Cedar, where
+that is installed) is handed in as a factory; without one, decisions are not re-run, and the report says so.
 """
 
 from __future__ import annotations

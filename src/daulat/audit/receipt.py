@@ -4,8 +4,8 @@
 2. **Checkpoint**: signed by the log's key, for the receipt's origin.
 3. **Inclusion**: every entry stands under the checkpoint at its index; the C2SP proof inside says the same.
 4. **Shape**: every entry has the fields of its type, in order; the first is the inference entry of this request.
-5. **References**: each points backwards to an entry of the right type, and all that are needed up to the charter are here.
-6. **Chain**: charter, lease, model, replica and policy make the answer lawful at the time of its admission.
+5. **References**: each points backwards to an entry of the right type, and all that are needed up to the charter are
+here. 6. **Chain**: charter, lease, model, replica and policy make the answer lawful at the time of its admission.
 7. **Bodies**: request and response, where given, open the commitments.
 8. **Promise**, where given: signed by a worker whose key the log certifies, for these admission bytes, and kept.
 9. **Decision**: run again, where something that can run it is given, with the same result.
@@ -16,28 +16,23 @@ who vouches for what, and what is not proven at all.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from daulat.audit import facts, words
-from daulat.audit.chain import Chain, check_references, expect_none, shortfalls
-from daulat.audit.decisions import DeciderFactory, Decisions
+from daulat.audit.chain import check_references, expect_none, shortfalls
+from daulat.audit.decisions import DeciderFactory
 from daulat.audit.facts import InferenceFacts
-from daulat.audit.promises import check_kept, check_signature, worker_verifier
 from daulat.core import commitments, entries
-from daulat.core.promise import parse_header
 from daulat.errors import VerificationFailed
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog import note
 from daulat.tlog import proof as proofs
 from daulat.tlog.checkpoint import Checkpoint
-from daulat.tlog.merkle import HASH_BYTES, leaf_hash, verify_inclusion
+from daulat.tlog.merkle import leaf_hash, verify_inclusion
 from daulat.tlog.note import Verifier
 
 FORMAT: Final = "daulat/receipt/v1"
@@ -227,8 +222,6 @@ def _complete(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> Non
                 reachable.add(target)
                 pending.append(target)
     for index in values:
-        expect_none(
-            finding for finding in check_references(index, _without_absent(values[index], values), type_of)
-        )
+        expect_none(finding for finding in check_references(index, _without_absent(values[index], values), type_of))
     if len(reachable) != len(values):
         raise VerificationFailed(f"entries {sorted(set(values) - reachable)[:5]} are referred to by nothing")

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from daulat.adapters.models import ModelStore, Progress
+from daulat.adapters.models import ModelStore
+from daulat.adapters.models import Progress as Bar
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
+from daulat.cli.progress import Progress
 from daulat.registry import ModelFacts, Record
 from daulat.settings import Home
 
@@ -41,23 +43,22 @@ def import_(path: Path, name: str | None, optimise: str | None, home: Home, as_j
         daulat model import model.Q4_1.gguf --optimise
     """
     store = ModelStore(home.models)
-    with _Bars(quiet=as_json) as progress:
-        record = Record(name) if name else None
-        found = _optimised(store, path, record, optimise, progress) if optimise else store.add(path, record, progress)
-    text = f"{describe(found)}\n\nServe it: daulat up --model {store.path(found.digest)}"
+    bar, record = Progress(quiet=as_json).bar, Record(name) if name else None
+    found = _optimised(store, path, record, optimise, bar) if optimise else store.add(path, record, bar)
+    text = f"{describe(found)}\n\nServe it: daulat up --model {found.name}"
     emit(asdict(found), as_json=as_json, text=text)
 
 
-def _optimised(store: ModelStore, path: Path, record: Record | None, target: str, progress: Progress) -> ModelFacts:
+def _optimised(store: ModelStore, path: Path, record: Record | None, target: str, bar: Bar) -> ModelFacts:
     from daulat.adapters import requantise
 
     with store.beside() as folder:
-        original = store.add(path, record, progress)
+        original = store.add(path, record, bar)
         made = folder / path.name
-        requantise.requantise(store.path(original.digest), made, target, progress)
+        requantise.requantise(store.path(original.digest), made, target, bar)
         derived = {"digest": original.digest, "recipe": requantise.recipe(target)}
         kept = Record(f"{original.name}-{target}", original.origin, original.licence, derived)
-        return store.add(made, kept, progress)
+        return store.add(made, kept, bar)
 
 
 @model.command("list")
@@ -94,8 +95,7 @@ def show(name: str, verify: bool, home: Home, as_json: bool) -> None:
     store = ModelStore(home.models)
     facts = store.find(name)
     if verify:
-        with _Bars(quiet=as_json) as progress:
-            store.verified(facts.digest, progress)
+        store.verified(facts.digest, Progress(quiet=as_json).bar)
     emit(asdict(facts), as_json=as_json, text=describe(facts))
 
 
@@ -121,35 +121,3 @@ def describe(facts: ModelFacts) -> str:
 
 def _short(facts: ModelFacts) -> dict[str, Any]:
     return {key: value for key, value in asdict(facts).items() if key != "templates"}
-
-
-class _Bars:
-    """One bar on stderr for each thing that takes long."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._what = ""
-        self._bar: Any = None
-        self._done = 0
-
-    def __enter__(self) -> Progress:
-        return self._show
-
-    def __exit__(self, *_reason: object) -> None:
-        self._finish()
-
-    def _show(self, what: str, done: int, total: int) -> None:
-        if self._quiet:
-            return
-        if what != self._what:
-            self._finish()
-            self._bar = click.progressbar(length=total, label=f"{what:<9}", file=click.get_text_stream("stderr"))
-            self._bar.__enter__()
-            self._what, self._done = what, 0
-        self._bar.update(done - self._done)
-        self._done = done
-
-    def _finish(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None

@@ -158,7 +158,8 @@ def _port_must_be_free(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another: daulat up --port N"
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+                "choose another port: daulat up --port N"
             ) from None
 
 

@@ -3,9 +3,9 @@
 llhttp in its strict mode refuses bare LF and CR, NUL, folded lines and spaces around names; what it lets pass and
 RFC 9112 does not is refused here.
 
-A connection answers one request at a time, in order; what a pipelining client sends meanwhile waits, bounded. Bodies are
-bounded, every wait has an end (`sweep`), and a client that does not take its answer stops the engine's bytes instead of
-filling our memory. RFC 9112 is named where a rule comes from it.
+A connection answers one request at a time, in order; what a pipelining client sends meanwhile waits, bounded. Bodies
+are bounded, every wait has an end (`sweep`), and a client that does not take its answer stops the engine's bytes
+instead of filling our memory. RFC 9112 is named where a rule comes from it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import httptools
@@ -45,7 +46,18 @@ _HIGH_WATER: Final = 256 * 1024
 class Exchange:
     """One request, and the way to answer it (`pipeline.ports.Reply`)."""
 
-    __slots__ = ("_chunked", "_connection", "_head_only", "_keep", "body", "headers", "listener", "method", "target")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_head_only",
+        "_keep",
+        "_marks",
+        "body",
+        "headers",
+        "listener",
+        "method",
+        "target",
+    )
 
     def __init__(self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
         self._connection: Connection | None = connection
@@ -213,6 +225,7 @@ class Connection(asyncio.Protocol):
         "_state",
         "_target",
         "_transport",
+        "_whole",
         "keeps",
         "version",
     )  # fmt: skip
@@ -235,7 +248,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._body: list[bytes] = []
         self._size = self._left = 0
-        self._chunked = self._expects = False
+        self._chunked = self._whole = self._expects = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -290,10 +303,8 @@ class Connection(asyncio.Protocol):
                 raise InvalidRequest("Malformed HTTP: a line of the header ends in LF alone, or holds NUL.")
             return False
         head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-        try:
+        with suppress(httptools.HttpParserUpgrade):  # RFC 9110 section 7.8: an upgrade may be ignored
             self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass  # RFC 9110 section 7.8: an upgrade may be ignored
         self._check_head()
         self._check_framing(limits)
         self._deadline = time.monotonic() + limits.body_seconds
@@ -308,8 +319,15 @@ class Connection(asyncio.Protocol):
     def _take_body(self) -> bool:
         if self._chunked:
             data, self._buffer = self._buffer, b""
-            self._parser.feed_data(data)
-            return self._state != "body"
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError:
+                if not self._whole:
+                    raise
+                self.keeps = False  # the body is whole, what follows it is no request
+            if self._whole:
+                self._complete()
+            return self._whole
         part = self._buffer[: self._left]
         self._buffer = self._buffer[len(part) :]
         self._left -= len(part)
@@ -333,7 +351,7 @@ class Connection(asyncio.Protocol):
             self._headers[name] = value
 
     def on_body(self, data: bytes) -> None:
-        if self._state == "body":
+        if self._state == "body" and not self._whole:
             self._size += len(data)
             limit = self._server.limits().body_bytes
             if self._size > limit:
@@ -341,12 +359,12 @@ class Connection(asyncio.Protocol):
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if self._chunked and self._state == "body":
-            self._complete()
+        self._whole = self._whole or self._chunked
 
     def on_message_begin(self) -> None:
-        if self._state == "busy":
-            # A chunked request and the next one came in one segment: where one ends is not ours to guess.
+        if self._whole:
+            # A chunked request and the next one came in one segment. The parser does not say where the first ends, so
+            # the second is not answered: the client learns it from `Connection: close` and may ask again.
             self.keeps = False
 
     def _check_head(self) -> None:

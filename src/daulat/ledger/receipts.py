@@ -50,18 +50,16 @@ def build(
     """The receipt as a JSON object; `signed` is the checkpoint's note, `gathered` comes from `gather`."""
     hashes = Hashes(checkpoint.size, source)
     rest = sorted(position for position in gathered if position != index)
-    listed = []
-    for position in (index, *rest):
-        proof = inclusion_proof(position, hashes)
-        listed.append(
-            {
-                "index": position,
-                "entry": gathered[position].decode(),
-                "proof": [base64.b64encode(node).decode() for node in proof],
-            }
-        )
+    paths = {position: inclusion_proof(position, hashes) for position in (index, *rest)}
+    listed = [
+        {
+            "index": position,
+            "entry": gathered[position].decode(),
+            "proof": [base64.b64encode(node).decode() for node in path],
+        }
+        for position, path in paths.items()
+    ]
     admission = entries.decode(gathered[index])["admission"]
-    path = tuple(base64.b64decode(node) for node in listed[0]["proof"])
     return {
         "format": FORMAT,
         "request_id": admission["request_id"],
@@ -70,5 +68,5 @@ def build(
         "log_vkey": vkey,
         "entries": listed,
         "salts": {kind: base64.b64encode(salt).decode() for kind, salt in salts.items()},
-        "tlog_proof": Proof(index, path, signed).encode().decode(),
+        "tlog_proof": Proof(index, tuple(paths[index]), signed).encode().decode(),
     }

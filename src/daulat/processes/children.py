@@ -82,7 +82,7 @@ class Child:
 
     async def _keep(self) -> None:
         wait, failures = _FIRST_WAIT, 0
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             code = await self._one_life()
             self.ready.clear()

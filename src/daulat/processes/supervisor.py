@@ -1,8 +1,8 @@
-"""The supervisor's process: one sandboxed engine, kept alive, probed and counted; what it sees goes to the control plane.
+"""The supervisor's process: one sandboxed engine, kept alive, probed and counted; the control plane hears what it sees.
 
-The order at each start is what a lease rests on: the engine answers, the canary finds it contained and the control plane
-has taken note, and only then is it reported ready. An escape, two silent rounds, a hang, a crash or an overrun of memory ends
-the engine, and the next start waits with back-off.
+The order at each start is what a lease rests on: the engine answers, the canary finds it contained and the control
+plane has taken note, and only then is it reported ready. An escape, two silent rounds, a hang, a crash or an overrun of
+memory ends the engine, and the next start waits with back-off.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from daulat.adapters.reports import Reports
 from daulat import registry
 from daulat.adapters import engine_http
+from daulat.adapters.reports import Reports
 from daulat.agent import canary, seccomp
 from daulat.agent.supervise import Backoff, HangWatch, memory_overrun
 from daulat.engines.port import Counters, context_for, counters, threads_for

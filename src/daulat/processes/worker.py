@@ -23,6 +23,8 @@ from daulat.adapters import rpc
 from daulat.adapters.journal_files import WorkerSegments
 from daulat.core.clock import SystemClock
 from daulat.core.snapshot import POLL_SECONDS, Snapshot
+from daulat.engines.llamacpp.dialect import LlamaCpp
+from daulat.engines.llamacpp.slots import Partition
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.forward import Forwarder
@@ -102,7 +104,13 @@ class Worker:
             call=loop.call_soon_threadsafe,
             on_fatal=self._fatal,
         )
-        self.pool = Pool({})
+        self.pool = Pool(
+            {
+                "llama.cpp": lambda replica, fetch: LlamaCpp(
+                    fetch, Partition(replica.slots, slot, workers), replica.slots, worker=slot
+                )
+            }
+        )
         self.service = Service(
             world=world,
             ledger=self.journal,

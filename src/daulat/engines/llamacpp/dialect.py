@@ -1,9 +1,9 @@
 """Requests to llama.cpp: each waits for a slot of its own and finds its system prompt already read there.
 
-llama.cpp does not share a prompt prefix between busy slots: eight requests with one long system prompt would each read it.
-So the first request with a long system prompt (the leader) reads the prompt alone; if others wait for it, or it was seen
-before, the slot is saved; whoever comes after restores the file into a slot of its own in milliseconds. A slot is never
-saved while it generates: llama.cpp would put the save off until the end.
+llama.cpp does not share a prompt prefix between busy slots: eight requests with one long system prompt would each read
+it. So the first request with a long system prompt (the leader) reads the prompt alone; if others wait for it, or it was
+seen before, the slot is saved; whoever comes after restores the file into a slot of its own in milliseconds. A slot is
+never saved while it generates: llama.cpp would put the save off until the end.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class LlamaCpp:
             warming.followers -= 1
 
     async def _warm(self, slot: int, prefix: Shared, *, known: bool) -> int:
-        """Bring the prefix into a taken slot: it is there, or is restored, or is read. Never fails: then it stays cold."""
+        """Bring the prefix into a taken slot: it is there, is restored, or is read. Never fails: then it stays cold."""
         key = prefix.key
         if self._slots.holds(slot, key):
             if known and self._saves.name(key) is None and key not in self._warming:

@@ -50,7 +50,7 @@ def shared(tools: bytes | None, messages: bytes | None) -> Shared | None:
 
 
 class Saves:
-    """Which prefix stands in which file of the engine's folder: a few names, used again and again, so disk is bounded."""
+    """Which prefix stands in which file of the engine's folder: few names, used again and again: disk is bounded."""
 
     def __init__(self, worker: int, files: int) -> None:
         self._free = [f"prefix-{worker}-{number}" for number in range(files)]

@@ -1,7 +1,7 @@
 """Calls that a model wrote as text, put into OpenAI's `tool_calls`; every other byte passes as it came.
 
-In a stream, text is kept back only while it may still be a call: from its first characters on it is known to be none, or is
-held until the choice is finished.
+In a stream, text is kept back only while it may still be a call: from its first characters on it is known to be none,
+or is held until the choice is finished.
 """
 
 from __future__ import annotations
@@ -156,14 +156,11 @@ class ToolCalls:
             value = json.loads(event.removeprefix(b"data:"))
             choice = value["choices"][0]
             index, delta = int(choice["index"]), choice["delta"]
-            text, finished = delta.get("content") or "", choice.get("finish_reason")
-            native = bool(delta.get("tool_calls"))
+            text, native = delta.get("content") or "", bool(delta.get("tool_calls"))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return event  # [DONE], usage, an error: not ours
         state = self._choices.setdefault(index, _Choice())
-        if not state.open:
-            return event
-        if native:
+        if not state.open or native:
             return self._let_go(state, event)
         if isinstance(text, str) and text:
             state.text += text
@@ -171,7 +168,7 @@ class ToolCalls:
             if not may_be_call(state.text):
                 return self._let_go(state, b"")
             event = b""
-        if finished is None:
+        if choice.get("finish_reason") is None:
             return event
         calls = calls_in(state.text, self._names) if state.text else None
         if calls is None:

@@ -1,7 +1,7 @@
 """Slots of one engine, and what this worker last put into each.
 
-A slot keeps the prompt it ran last in its KV cache, so a request is best put where the longest part of its prompt already
-is. Which prompts those are is remembered as raw bytes of the request: no tokenising beside the event loop.
+A slot keeps the prompt it ran last in its KV cache, so a request is best put where the longest part of its prompt
+already is. Which prompts those are is remembered as raw bytes of the request: no tokenising beside the event loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Places(Protocol):
 
 
 class Partition:
-    """Slot i belongs to worker i % workers; a worker without one shares slot worker % slots and lets the engine queue."""
+    """Slot i belongs to worker i % workers; a worker without one shares worker % slots and lets the engine queue."""
 
     poll_seconds = 0.0
 

@@ -1,8 +1,8 @@
 """Tool choice, made binding: llama.cpp takes `tool_choice: "required"` and lets the model answer as it likes.
 
-A required call is asked for as an answer that must fit a JSON schema made from the tools, which llama.cpp enforces token by
-token, and is put back into OpenAI's `tool_calls` (`rewrite`). Where the choice is the model's, the request goes unchanged and
-only the answer is looked at, for the forms in which models write a call as text.
+A required call is asked for as an answer that must fit a JSON schema made from the tools, which llama.cpp enforces
+token by token, and is put back into OpenAI's `tool_calls` (`rewrite`). Where the choice is the model's, the request
+goes unchanged and only the answer is looked at, for the forms in which models write a call as text.
 """
 
 from __future__ import annotations
