@@ -1,7 +1,7 @@
 """Journal segments as files: `w<worker>-<segment>` beside `w<worker>.lock`, which the living worker holds.
 
-Space is preallocated, so that a sync need not write the file's size. A reserve file per worker is given up when the
-disk is full, so that running requests can finish; admission has stopped well before (`shortage`).
+Space is preallocated, so that a synchronous write need not write the file's size. A reserve file per worker is given
+up when the disk is full, so that running requests can finish; admission has stopped well before (`shortage`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class WorkerSegments:
         self._position = self._allocated = 0
         self._open()
 
-    def append(self, group: bytes) -> None:
+    def commit(self, group: bytes) -> None:
+        """Append a group; the file is open for synchronous writes, so one call writes and makes durable."""
+        if self._position >= self._limit:
+            self._roll()
         end = self._position + len(group)
         if end > self._allocated:
             self._allocate(end)
@@ -52,19 +55,6 @@ class WorkerSegments:
         if written != len(group):
             raise OSError(errno.EIO, f"short write of {written} of {len(group)} bytes")
         self._position = end
-
-    def sync(self) -> None:
-        os.fdatasync(self._file)
-
-    def roll(self) -> bool:
-        if self._position < self._limit:
-            return False
-        os.ftruncate(self._file, self._position)
-        os.fsync(self._file)
-        os.close(self._file)
-        self._number += 1
-        self._open()
-        return True
 
     def shortage(self) -> str:
         facts = os.statvfs(self._folder)
@@ -81,9 +71,16 @@ class WorkerSegments:
             self._reserve.unlink()
         os.close(self._lock)  # last: from here on the sequencer takes this worker for gone
 
+    def _roll(self) -> None:
+        os.ftruncate(self._file, self._position)
+        os.fsync(self._file)
+        os.close(self._file)
+        self._number += 1
+        self._open()
+
     def _open(self) -> None:
         path = self._folder / f"w{self._worker}-{self._number:06d}"
-        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_DSYNC | os.O_CLOEXEC, 0o600)
         self._position = self._allocated = 0
         header = records.encode_header(self._worker, self._number, self._origin)
         self._allocate(len(header))
@@ -102,7 +99,7 @@ class WorkerSegments:
             self._reserve.unlink()
             wanted = end + 64 * 1024
             os.posix_fallocate(self._file, 0, wanted)
-        os.fsync(self._file)  # the size, so that fdatasync need not
+        os.fsync(self._file)  # the size, so that a synchronous write need not
         self._allocated = wanted
 
 

@@ -38,6 +38,7 @@ class Pool:
         self._makers = dialects
         self._dialects: dict[str, Dialect] = {}
         self._connect_seconds = connect_seconds
+        self._outgoing: list[tuple[Any, bytes]] = []
 
     def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall:
         """Ask an engine. Nothing is raised here: failures reach the sink, from the loop."""
@@ -81,6 +82,18 @@ class Pool:
                 raise
 
         return fetch
+
+    def write(self, transport: Any, data: bytes) -> None:
+        """Write at the end of this turn of the loop: requests that came together wake the engine together, once."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._outgoing.append((transport, data))
+
+    def _write(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        for transport, data in outgoing:
+            if not transport.is_closing():
+                transport.write(data)
 
     def release(self, address: str, connection: _Connection) -> None:
         idle = self._idle.setdefault(address, deque())
@@ -192,7 +205,7 @@ class _Connection(asyncio.Protocol):
         call.connection = self
         self._parser = httptools.HttpResponseParser(self)
         self._type, self._seen, self._reused = b"", False, reused
-        self._transport.write(call.data)
+        self._pool.write(self._transport, call.data)
 
     def data_received(self, data: bytes) -> None:
         self._seen = True

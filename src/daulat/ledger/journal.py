@@ -1,9 +1,10 @@
 """A worker's journal: what makes `admit` and `complete` durable, and the promise that says so.
 
-The loop's thread only appends to a queue. One committing thread takes what has gathered, writes it as one group, syncs
-it, signs the group's Merkle root once (`core.promise`) and hands all results back to the loop in one call. The next
-group is whatever arrived meanwhile. A quiet journal commits at once; a busy one waits half a millisecond first, because
-what a commit costs (a sync, a signature, two thread switches) is then shared by many.
+The loop's thread gathers records into a group, with the group's Merkle tree (`core.promise`); one committing thread
+signs the tree's root, once a group, and writes the group durably; then the loop's thread hands out what was promised.
+The committing thread needs the interpreter for microseconds only: more would cost the loop a thread switch each time.
+The next group is whatever arrives meanwhile. A quiet journal commits at once; a busy one waits a moment first, because
+what a commit costs (a sync, a signature, the switches) is then shared by many.
 
 What must hold: a callback runs only after its record is durable. After the first failed write or sync nothing is
 acknowledged any more: what the kernel still has is unknown (it may have dropped the dirty pages), so the worker ends.
@@ -29,7 +30,7 @@ Durable = Callable[[], None]
 Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
 _MAX_GROUP_RECORDS: Final = 1024
 _BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
-_GATHER_SECONDS: Final = 0.0005
+_GATHER_SECONDS: Final = 0.001
 _SMOOTHING: Final = 0.1
 _MAX_PRINCIPALS: Final = 256  # named in one refusals record; the rest are counted together
 
@@ -37,12 +38,8 @@ _MAX_PRINCIPALS: Final = 256  # named in one refusals record; the rest are count
 class Segments(Protocol):
     """Port: where groups go. `adapters.journal_files` is the real one. All methods raise OSError."""
 
-    def append(self, group: bytes) -> None: ...
-
-    def sync(self) -> None: ...
-
-    def roll(self) -> bool:
-        """Whether the segment was full and a next one has begun; called between groups."""
+    def commit(self, group: bytes) -> None:
+        """Append a group; it is durable on return. Called on the committing thread alone."""
         ...
 
     def shortage(self) -> str:
@@ -52,12 +49,67 @@ class Segments(Protocol):
     def close(self) -> None: ...
 
 
+class Loop(Protocol):
+    """What is needed of the event loop, in asyncio's words."""
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> Any: ...
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
+
+
 class _Item:
     __slots__ = ("callback", "kind", "payload", "request_id", "sequence")
 
     def __init__(self, kind: int, sequence: int, payload: bytes, request_id: str | None, callback: Any) -> None:
         self.kind, self.sequence, self.payload = kind, sequence, payload
         self.request_id, self.callback = request_id, callback
+
+
+class _Batch:
+    """One group on its way: whom to tell, and the tree of those who are promised something."""
+
+    __slots__ = ("deadline", "hashes", "items", "number", "promised", "tree")
+
+    def __init__(self, number: int, items: Sequence[_Item], deadline: int) -> None:
+        self.number, self.items, self.deadline = number, items, deadline
+        self.promised = [item for item in items if item.request_id is not None]
+        self.hashes = [leaf_hash(item.payload) for item in self.promised]
+        self.tree = levels(
+            [
+                leaf_hash(leaf_data(item.request_id or "", hash_))
+                for item, hash_ in zip(self.promised, self.hashes, strict=True)
+            ]
+        )
+
+    def text(self, origin: str, worker: int) -> bytes:
+        """What is signed; empty where nothing is promised."""
+        if not self.promised:
+            return b""
+        return signed_text(origin, worker, self.number, len(self.promised), self.tree[-1][0], self.deadline)
+
+    def deliver(self, origin: str, worker: int, signature: bytes) -> None:
+        """Tell everyone. Callbacks may ask for more records."""
+        if self.promised:
+            texts = [[b2a_base64(node, newline=False).decode() for node in level] for level in self.tree[:-1]]
+            made = headers(
+                origin=origin,
+                worker=worker,
+                batch=self.number,
+                members=[
+                    (item.request_id or "", hash_) for item, hash_ in zip(self.promised, self.hashes, strict=True)
+                ],
+                paths=paths([*texts, []]) if texts else [[]],
+                root=self.tree[-1][0],
+                deadline=self.deadline,
+                signature=signature,
+            )
+            for item, header in zip(self.promised, made, strict=True):
+                item.callback(header)
+        for item in self.items:
+            if item.request_id is None and item.callback is not None:
+                item.callback()
 
 
 class Journal:
@@ -72,7 +124,7 @@ class Journal:
         sign: Callable[[bytes], bytes],
         promise_ms: int,
         clock: Clock,
-        call: Callable[..., Any],
+        loop: Loop,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         """Start the committing thread.
@@ -81,19 +133,19 @@ class Journal:
             worker: log index of the worker's `key/v1` entry.
             sign: the worker's raw Ed25519 signature.
             promise_ms: from a commit to the promise's deadline: the longest answer and the charter's margin.
-            call: the loop's `call_soon_threadsafe`.
             on_fatal: called once, on the loop, when durability is lost; the worker must end.
         """
         self.worker = worker
         self.shortage = ""  # why admission must stop; empty while there is room
-        self.commits = 0
+        self.commits = 0  # groups begun
         self._segments, self._origin, self._sign, self._promise_ms = segments, origin, sign, promise_ms
-        self._clock, self._call, self._on_fatal = clock, call, on_fatal
-        self._pending: deque[_Item] = deque()
-        self._idle = True
-        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: stop when all is committed
+        self._clock, self._loop, self._on_fatal = clock, loop, on_fatal
+        self._pending: list[_Item] = []
+        self._flying: deque[_Batch] = deque()
+        self._scheduled = self._closed = False
+        self._groups: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._sequence = 0
-        self._rate, self._committed = 0.0, time.monotonic()
+        self._rate, self._flushed = 0.0, time.monotonic()
         self._counts: Counter[str] = Counter()
         self._principals: Counter[str] = Counter()
         self._refused_from = clock.now_ms()
@@ -145,79 +197,53 @@ class Journal:
         self._put(_Item(records.REFUSALS, 0, payload, None, None))
 
     def close(self) -> None:
-        """Commit what is pending, then stop. Blocks for that long."""
+        """Commit what is pending, then stop. Blocks for that long; callbacks come from the loop, afterwards."""
         self._flush_refusals()
-        self._wake.put(False)
+        self._closed = True
+        while self._pending:
+            self._flush()
+        self._groups.put(None)
         self._thread.join()
 
     def _put(self, item: _Item) -> None:
         self._pending.append(item)
-        if self._idle:
-            self._idle = False
-            self._wake.put(True)
+        if not self._scheduled and not self._flying:
+            self._schedule()
 
-    # The committing thread, from here on.
+    def _schedule(self) -> None:
+        self._scheduled = True
+        if self._rate > _BUSY_RATE:
+            self._loop.call_later(_GATHER_SECONDS, self._flush)
+        else:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what has gathered on its way."""
+        self._scheduled = False
+        items, self._pending = self._pending[:_MAX_GROUP_RECORDS], self._pending[_MAX_GROUP_RECORDS:]
+        if not items:
+            return
+        then, self._flushed = self._flushed, time.monotonic()
+        self._rate += _SMOOTHING * (len(items) / max(1e-6, self._flushed - then) - self._rate)
+        batch = _Batch(self.commits, items, self._clock.now_ms() + self._promise_ms)
+        self.commits += 1
+        self._flying.append(batch)
+        group = records.encode_group(batch.number, [(item.kind, item.sequence, item.payload) for item in items])
+        self._groups.put((batch.text(self._origin, self.worker), group))
+
+    def _landed(self, signature: bytes) -> None:
+        """The oldest group on its way is durable."""
+        self._flying.popleft().deliver(self._origin, self.worker, signature)
+        if self._pending and not self._scheduled and not self._flying and not self._closed:
+            self._schedule()
 
     def _run(self) -> None:
+        """The committing thread."""
         try:
-            while self._wake.get():
-                self._drain()
-            self._drain()
+            while (group := self._groups.get()) is not None:
+                signature = self._sign(group[0]) if group[0] else b""
+                self._segments.commit(group[1])
+                self._loop.call_soon_threadsafe(self._landed, signature)
             self._segments.close()
         except Exception as error:  # noqa: BLE001  the thread's edge: whatever it was, durability is unknown now
-            self._call(self._on_fatal, error)
-
-    def _drain(self) -> None:
-        pending = self._pending
-        while True:
-            while pending:
-                if self._rate > _BUSY_RATE:
-                    time.sleep(_GATHER_SECONDS)
-                self._commit([pending.popleft() for _ in range(min(len(pending), _MAX_GROUP_RECORDS))])
-            self._idle = True
-            # Whoever appended before seeing `_idle` has not woken us: look once more.
-            if not pending:
-                return
-            self._idle = False
-
-    def _commit(self, items: Sequence[_Item]) -> None:
-        self._segments.roll()
-        number = self.commits
-        self._segments.append(
-            records.encode_group(number, [(item.kind, item.sequence, item.payload) for item in items])
-        )
-        self._segments.sync()
-        self.commits = number + 1
-        then, self._committed = self._committed, time.monotonic()
-        self._rate += _SMOOTHING * (len(items) / max(1e-6, self._committed - then) - self._rate)
-        now = self._clock.now_ms()
-        results = self._promises(number, now, [item for item in items if item.request_id is not None])
-        results += [(item.callback, ()) for item in items if item.request_id is None and item.callback is not None]
-        if results:
-            self._call(_deliver, results)
-
-    def _promises(self, number: int, now: int, items: Sequence[_Item]) -> list[tuple[Any, tuple[Any, ...]]]:
-        if not items:
-            return []
-        hashes = [leaf_hash(item.payload) for item in items]
-        leaves = [leaf_hash(leaf_data(item.request_id or "", hash_)) for item, hash_ in zip(items, hashes, strict=True)]
-        tree = levels(leaves)
-        root, size, deadline = tree[-1][0], len(items), now + self._promise_ms
-        signature = self._sign(signed_text(self._origin, self.worker, number, size, root, deadline))
-        texts = [[b2a_base64(node, newline=False).decode() for node in level] for level in tree[:-1]]
-        made = headers(
-            origin=self._origin,
-            worker=self.worker,
-            batch=number,
-            members=[(item.request_id or "", hash_) for item, hash_ in zip(items, hashes, strict=True)],
-            paths=paths([*texts, []]) if texts else [[]],
-            root=root,
-            deadline=deadline,
-            signature=signature,
-        )
-        return [(item.callback, (header,)) for item, header in zip(items, made, strict=True)]
-
-
-def _deliver(results: list[tuple[Any, tuple[Any, ...]]]) -> None:
-    for callback, arguments in results:
-        callback(*arguments)
+            self._loop.call_soon_threadsafe(self._on_fatal, error)

@@ -101,7 +101,7 @@ class Worker:
             sign=signer.sign_bytes,
             promise_ms=round(world.snapshot.limits.request_seconds * 1000) + world.margin_ms,
             clock=clock,
-            call=loop.call_soon_threadsafe,
+            loop=loop,
             on_fatal=self._fatal,
         )
         self.pool = Pool(
