@@ -30,7 +30,7 @@ Durable = Callable[[], None]
 Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
 _MAX_GROUP_RECORDS: Final = 1024
 _BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
-_GATHER_SECONDS: Final = 0.001
+_GATHER_SECONDS: Final = 0.0005
 _SMOOTHING: Final = 0.1
 _MAX_PRINCIPALS: Final = 256  # named in one refusals record; the rest are counted together
 
