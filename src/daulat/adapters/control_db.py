@@ -133,6 +133,8 @@ class ControlDatabase:
         found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
         if not found:
             raise NotFound(f"no {_SINGULAR[table]} {wanted!r}; `list` shows those that exist")
+        if len(found) > 1 and table == "keys":
+            found = [row for row in found if row["revoked"] is None] or found[:1]
         if len(found) > 1:
             raise Conflict(f"{len(found)} {table} are called {wanted!r}; give the id")
         return found[0]

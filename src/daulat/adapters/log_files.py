@@ -1,11 +1,11 @@
-"""The log as plain files, laid out as c2sp.org/tlog-tiles says: `<period>/checkpoint`, `<period>/tile/...`, `blob/`."""
+"""The log as plain files, laid out as c2sp.org/tlog-tiles says: `<period>/{checkpoint,vkey,tile/...}`, `blob/`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from daulat.errors import NotFound, SealBroken
 from daulat.tlog.tiles import WIDTH, parse_path
 
 CURRENT: Final = "current"  # the file that names the period in force
+VKEY: Final = "vkey"
 
 
 class LogFolder:
@@ -63,6 +64,19 @@ class LogFolder:
         except FileNotFoundError:
             return b""
 
+    def vkey(self) -> str:
+        """The public key of this shard, a C2SP vkey line."""
+        try:
+            return (self.folder / VKEY).read_text()
+        except FileNotFoundError:
+            raise NotFound("this log has no public key yet") from None
+
+    def set_vkey(self, vkey: str) -> None:
+        """Publish it. The same key has another vkey in each shard, because the shard's name is part of it."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._put(self.folder / VKEY, f"{vkey}\n".encode())
+        sync_folder(self.folder)
+
     def _part_of_full(self, path: str, width: int) -> bytes:
         full = path.partition(".p/")[0]
         try:
@@ -91,6 +105,25 @@ class LogFolder:
             beside.replace(target)
         except OSError as error:
             raise SealBroken(f"{target.name} of the log could not be written: {error.strerror}") from None
+
+
+class LogFiles:
+    """A shard as `audit.log.LogSource` and `tlog.tiles.TileSource`, from its files."""
+
+    def __init__(self, folder: LogFolder, blobs: Path) -> None:
+        self._folder, self._blobs = folder, Blobs(blobs)
+
+    def checkpoint(self) -> bytes:
+        return self._folder.published()
+
+    def read(self, path: str) -> bytes:
+        return self._folder.read(path)
+
+    def stream(self, paths: Iterable[str]) -> Iterator[bytes]:
+        return (self._folder.read(path) for path in paths)
+
+    def blob(self, digest: str) -> bytes:
+        return self._blobs.get(digest)
 
 
 class Blobs:

@@ -5,64 +5,88 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS request(id TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS control(position INTEGER PRIMARY KEY, type TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS state(origin TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS request(id TEXT PRIMARY KEY, origin TEXT NOT NULL, position INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS control(origin TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL,
+    PRIMARY KEY (origin, position)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS state(origin TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 """
 # The layout is fixed (`core.entries`), so the id need not be parsed out of the JSON.
 _INFERENCE: Final = re.compile(rb'\{"type":"inference/v1","admission":\{"request_id":"(req_[0-9a-f]{32})"')
 
 
 class RequestIndex:
-    """The sequencer's side writes, anyone of this user reads."""
+    """The sequencer's side, of one shard, writes; anyone of this user reads, in all shards."""
 
     def __init__(self, path: Path, origin: str) -> None:
+        self._origin = origin
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
-        row = self._db.execute("SELECT origin, size FROM state").fetchone()
-        if row is None or row[0] != origin:  # of another shard: its requests stay readable by its own tiles
-            self._db.executescript("DELETE FROM request; DELETE FROM control; DELETE FROM state;")
-            self._db.execute("INSERT INTO state VALUES (?, 0)", (origin,))
-            row = (origin, 0)
-        self.size = int(row[1])
+        self._db.execute("INSERT OR IGNORE INTO state VALUES (?, 0)", (origin,))
+        (self.size,) = self._db.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
 
     def add(self, first: int, new: Sequence[bytes]) -> None:
         requests, control = [], []
         for index, entry in enumerate(new, first):
             if match := _INFERENCE.match(entry):
-                requests.append((match[1].decode(), index))
+                requests.append((match[1].decode(), self._origin, index))
             else:
-                control.append((index, json.loads(entry)["type"]))
+                control.append((self._origin, index, json.loads(entry)["type"]))
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?)", requests)
-        self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?)", control)
-        self._db.execute("UPDATE state SET size = ?", (first + len(new),))
+        self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)
+        self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?,?)", control)
+        self._db.execute("UPDATE state SET size = ? WHERE origin = ?", (first + len(new), self._origin))
         self._db.execute("COMMIT")
         self.size = first + len(new)
 
     def type_of(self, index: int) -> str | None:
-        row = self._db.execute("SELECT type FROM control WHERE position = ?", (index,)).fetchone()
+        row = self._db.execute(
+            "SELECT type FROM control WHERE origin = ? AND position = ?", (self._origin, index)
+        ).fetchone()
         return None if row is None else str(row[0])
 
     def close(self) -> None:
         self._db.close()
 
 
-def find(path: Path, request_id: str) -> int | None:
-    """The log index of a request's entry, None when there is none (yet). For readers in other processes."""
+def find(path: Path, request_id: str) -> tuple[str, int] | None:
+    """Origin and index of a request's entry, None when there is none (yet). For readers in other processes."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        row = connection.execute("SELECT position FROM request WHERE id = ?", (request_id,)).fetchone()
+        row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
     except sqlite3.OperationalError:
         return None  # not created yet
     finally:
         connection.close()
-    return None if row is None else int(row[0])
+    return None if row is None else (str(row[0]), int(row[1]))
+
+
+def opened(path: Path, origin: str) -> tuple[int, Callable[[str], int | None]]:
+    """How many entries of a shard are indexed, and a look-up in it."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        row = connection.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
+    except sqlite3.OperationalError:
+        row = None
+    finally:
+        connection.close()
+
+    def position(request_id: str) -> int | None:
+        found = find(path, request_id)
+        return None if found is None or found[0] != origin else found[1]
+
+    return (0 if row is None else int(row[0])), position
+
+
+def drop(path: Path) -> None:
+    """Delete the projection. Nobody may have it open."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -22,7 +22,7 @@ VERBS: Final = {
     "key": ("daulat.cli.admin:key", "Create, list and revoke API keys."),
     "person": ("daulat.cli.admin:person", "Add and list people."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
-    "auditor": ("daulat.cli.admin:auditor", "Create and list auditors' tokens."),
+    "auditor": ("daulat.cli.admin:auditor", "Create, list and revoke auditors' tokens."),
     "model": ("daulat.cli.model:model", "Import models and look at them."),
     "policy": ("daulat.cli.policy:policy", "Check, test and explain the rules."),
     "log": ("daulat.cli.log:log", "Look at the transparency log and check it."),

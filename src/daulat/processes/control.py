@@ -20,6 +20,7 @@ import psutil
 from daulat.adapters import log_files, rpc
 from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.log_files import Blobs
+from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
 from daulat.core import charter as charters_core
 from daulat.core.clock import SystemClock
@@ -87,6 +88,7 @@ class Control:
         self._number = 0
         self._db = ControlDatabase(self._home.control_db)
         self._sequencer = rpc.Client(self._home.sequencer_socket)
+        self._snapshot = SnapshotFile(self._home.snapshot)
         self._log_file = self._home.path / "daulat.log"
 
     async def start(self) -> None:
@@ -139,7 +141,7 @@ class Control:
         if fleet.sequencer is not None:
             await fleet.sequencer.stop(10.0)
         self._db.close()
-        self._home.snapshot.unlink(missing_ok=True)
+        self._snapshot.withdraw()
 
     @property
     def vkey(self) -> str:
@@ -345,17 +347,12 @@ class Control:
             replicas=() if node.replica is None else (node.replica,),
             refusals=node.refusals,
         )
-        path = self._home.snapshot
-        beside = path.with_name(".snapshot.new")
-        descriptor = os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.encode(snapshot))
-        beside.replace(path)
+        self._snapshot.write(snapshot)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            os.utime(self._home.snapshot)
+            self._snapshot.touch()
 
 
 def lock(home: Home) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,11 +18,11 @@ from starlette.routing import Route
 
 from daulat.adapters import log_files, request_index
 from daulat.adapters.log_files import Blobs, LogFolder
+from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core import commitments, entries
 from daulat.core.clock import SystemClock
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
-from daulat.core.snapshot import Snapshot
 from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable, VerificationFailed
 from daulat.gateway import errors as wire_errors
 from daulat.gateway import metrics
@@ -46,7 +45,7 @@ class Pages:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._clock = SystemClock()
-        self._identity: tuple[int, int] = (0, 0)
+        self._snapshot = SnapshotFile(home.snapshot)
         self._directory: Directory | None = None
 
     def routes(self) -> list[Route]:
@@ -57,6 +56,7 @@ class Pages:
             ("/log/checkpoint", self.checkpoint),
             ("/log/tile/{path:path}", self.tile),
             ("/log/{period}/checkpoint", self.checkpoint),
+            ("/log/{period}/vkey", self.vkey),
             ("/log/{period}/tile/{path:path}", self.tile),
             ("/metrics", self.metrics),
         ]
@@ -93,8 +93,8 @@ class Pages:
         data = await asyncio.to_thread(Blobs(self._home.log / "blob").get, request.path_params["digest"])
         return Response(data, media_type=_BINARY, headers=_FOREVER)
 
-    async def vkey(self, _request: Request) -> Response:
-        return PlainTextResponse(self._home.vkey.read_text())
+    async def vkey(self, request: Request) -> Response:
+        return PlainTextResponse(self._folder(request).vkey())
 
     async def metrics(self, _request: Request) -> Response:
         samples = metrics.merged(sorted(self._home.run.glob("metrics-*")))
@@ -105,23 +105,18 @@ class Pages:
 
     def _receipt(self, principal: Principal, wanted: str) -> bytes:
         # Read in this order: what the index knows is under the checkpoint that is read after it.
-        index = request_index.find(self._home.index_db, wanted)
-        if index is None:
-            raise NotFound(
-                "No receipt for this request id yet. One follows about a second after the answer.",
-                code="receipt_pending",
-            )
-        folder = LogFolder(self._home.log / log_files.current_period(self._home.log))
+        found = request_index.find(self._home.index_db, wanted)
+        if found is None:
+            raise NotFound(_PENDING, code="receipt_pending")
+        origin, index = found
+        folder = LogFolder(self._home.log / origin.rpartition("/")[2])
         signed = folder.published()
-        verifier = note.Verifier(self._home.vkey.read_text())
+        verifier = note.Verifier(folder.vkey())
         checkpoint = checkpoints.open_checkpoint(signed, verifier)
         gathered = receipts.gather(folder, checkpoint.size, index)
         admission = entries.decode(gathered[index])["admission"]
         if (admission["tenant"], admission["principal"]) != (principal.tenant, principal.person):
-            raise NotFound(
-                "No receipt for this request id yet. One follows about a second after the answer.",
-                code="receipt_pending",
-            )
+            raise NotFound(_PENDING, code="receipt_pending")
         salts = {
             "request": commitments.salt(principal.epoch_key, wanted, "request"),
             "response": commitments.salt(principal.epoch_key, wanted, "response"),
@@ -148,13 +143,13 @@ class Pages:
     def _known(self) -> Directory:
         """Everybody the newest snapshot knows."""
         try:
-            facts = self._home.snapshot.stat()
-            identity = (facts.st_ino, facts.st_mtime_ns if self._directory is None else facts.st_size)
-            if self._directory is None or identity != self._identity:
-                self._directory = Directory(msgspec.json.decode(self._home.snapshot.read_bytes(), type=Snapshot))
-                self._identity = (facts.st_ino, facts.st_size)
+            snapshot = self._snapshot.poll()
         except FileNotFoundError:
             raise Unavailable("The control plane has not published yet.") from None
+        if snapshot is not None:
+            self._directory = Directory(snapshot)
+        if self._directory is None:
+            raise Unavailable("The control plane has not published yet.")
         return self._directory
 
 

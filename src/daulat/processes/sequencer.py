@@ -64,6 +64,7 @@ def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
         journals=JournalFolder(home.journal),
         clock=SystemClock(),
     )
+    LogFolder(home.log / period).set_vkey(signer.vkey)
     log_files.set_current_period(home.log, period)
     beside = home.vkey.with_suffix(".new")
     beside.write_text(f"{signer.vkey}\n")

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvloop
 
 from daulat.adapters import rpc
 from daulat.adapters.journal_files import WorkerSegments
+from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core.clock import SystemClock
 from daulat.core.snapshot import POLL_SECONDS, Snapshot
 from daulat.engines.llamacpp.dialect import LlamaCpp
@@ -43,43 +43,39 @@ from daulat.tlog.note import Signer
 DRAIN_SECONDS: Final = 5.0
 SWITCH_SECONDS: Final = 0.0002
 _log = logging.getLogger(__name__)
-_decode: Final = msgspec.json.Decoder(Snapshot).decode
 
 
-class SnapshotFile:
-    """The control plane's snapshot, looked at by its stat: a new file is a new snapshot, a new time a heartbeat."""
+class Worlds:
+    """Follows the snapshot file: a new number is a new world, a new time a heartbeat."""
 
     def __init__(self, path: Path, worker: int) -> None:
-        self._path, self._worker = path, worker
-        self._clock = SystemClock()
-        self._identity: tuple[int, int] = (0, 0)
-        self._touched = 0
+        """Raises FileNotFoundError when nothing is published."""
+        self._file, self._worker, self._clock = SnapshotFile(path), worker, SystemClock()
         self._policy = ""
-        self._decider: CachedDecider | None = None
+        self._touched = 0
+        first = self._file.poll()
+        if first is None:
+            raise AssertionError("a file that was never read cannot be known")
+        self.world = self._build(first)
 
-    def read(self) -> World:
-        """Decode what is there now."""
-        with self._path.open("rb") as stream:
-            facts = os.fstat(stream.fileno())
-            snapshot = _decode(stream.read())
-        self._identity, self._touched = (facts.st_ino, facts.st_size), facts.st_mtime_ns
-        if self._decider is None or self._policy != snapshot.policy.version:
+    def poll(self) -> bool:
+        """Whether there is a new world."""
+        try:
+            snapshot = self._file.poll()
+        except FileNotFoundError:
+            return False
+        if snapshot is not None:
+            self.world = self._build(snapshot)
+        elif self._file.touched != self._touched:
+            self.world.heartbeat = self._clock.boottime()
+        self._touched = self._file.touched
+        return snapshot is not None
+
+    def _build(self, snapshot: Snapshot) -> World:
+        if self._policy != snapshot.policy.version:
             self._decider = CachedDecider(CedarDecider(snapshot.policy.rules, snapshot.policy.schema))
             self._policy = snapshot.policy.version
         return World(snapshot, self._decider, self._clock, self._worker)
-
-    def poll(self, world: World) -> World | None:
-        """A new world if there is one; else note the heartbeat."""
-        try:
-            facts = self._path.stat()
-        except FileNotFoundError:
-            return None
-        if (facts.st_ino, facts.st_size) != self._identity:
-            return self.read()
-        if facts.st_mtime_ns != self._touched:
-            self._touched = facts.st_mtime_ns
-            world.heartbeat = self._clock.boottime()
-        return None
 
 
 class Worker:
@@ -91,8 +87,8 @@ class Worker:
         self.failed = False
         self.stop = edge.stop_event(loop)
         self._home, self._slot = home, slot
-        self._file = SnapshotFile(home.snapshot, index)
-        world = self._file.read()
+        self._worlds = Worlds(home.snapshot, index)
+        world = self._worlds.world
         self.metrics = Metrics()
         self.journal = Journal(
             WorkerSegments(home.journal, index, origin),
@@ -130,8 +126,8 @@ class Worker:
         self.stop.set()
 
     def poll(self) -> None:
-        world = self._file.poll(self.service.world)
-        if world is not None:
+        if self._worlds.poll():
+            world = self._worlds.world
             self.service.renew(world)
             rows = world.snapshot.replicas
             self.pool.retain({row.id for row in rows}, {row.address for row in rows})

@@ -1,0 +1,221 @@
+"""`daulat log`: the transparency log from its operator's side."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from daulat.adapters import log_files, request_index
+from daulat.adapters.journal_files import JournalFolder
+from daulat.adapters.log_files import LogFiles, LogFolder
+from daulat.adapters.seal import SqliteSeal
+from daulat.cli import emit
+from daulat.cli.options import home_option, json_option
+from daulat.cli.progress import Progress
+from daulat.core import charter as charter_core
+from daulat.core import entries
+from daulat.errors import InvalidRequest, NotFound, VerificationFailed
+from daulat.ledger import fsck as ledger_fsck
+from daulat.ledger.reading import read_entries
+from daulat.processes.control import lock
+from daulat.processes.sequencer import open_sequencer
+from daulat.settings import Home
+from daulat.tlog import checkpoint as checkpoints
+from daulat.tlog.note import Verifier
+
+_MOST = 1000
+
+
+@click.group()
+def log() -> None:
+    """Look at the transparency log and check it."""
+
+
+def _folder(home: Home, period: str | None = None) -> LogFolder:
+    folder = LogFolder(home.log / (period or log_files.current_period(home.log)))
+    if not folder.published():
+        raise NotFound(f"there is no log in {folder.folder}: the first `daulat up` begins it")
+    return folder
+
+
+def _periods(home: Home) -> list[str]:
+    return sorted(path.parent.name for path in home.log.glob("*/checkpoint"))
+
+
+@log.command("show")
+@click.argument("index", required=False, type=int)
+@click.option("--period", help="The shard (default: the one in force).")
+@click.option("--last", default=20, show_default=True, help="How many, counted from the end, where no INDEX is given.")
+@click.option("--type", "type_", help="Only entries of this type, such as node.lease/v1.")
+@home_option
+@json_option
+def show(index: int | None, period: str | None, last: int, type_: str | None, home: Home, as_json: bool) -> None:
+    """Show one entry whole, or the last ones in a line each.
+
+    \b
+    Example:
+        daulat log show
+        daulat log show 12
+        daulat log show --type node.lease/v1 --last 5 --json
+    """
+    folder = _folder(home, period)
+    size = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey())).size
+    if index is not None:
+        if not 0 <= index < size:
+            raise NotFound(f"the log has entries 0 to {size - 1}")
+        (entry,) = read_entries(folder, index, index + 1, size)
+        value = entries.decode(entry)
+        emit(value, as_json=as_json, text=json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    found = list(_backwards(folder, size, min(last, _MOST), type_))[::-1]
+    lines = [f"{at:>8}  {_line(value)}" for at, value in found]
+    emit([{"index": at, **value} for at, value in found], as_json=as_json, text="\n".join(lines) or "No such entries.")
+
+
+def _backwards(folder: LogFolder, size: int, last: int, type_: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    end = size
+    while end > 0 and last > 0:
+        start = (end - 1) // 256 * 256
+        bundle = read_entries(folder, start, end, size)
+        for at in range(end - 1, start - 1, -1):
+            value = entries.decode(bundle[at - start])
+            if last > 0 and type_ in {None, value["type"]}:
+                last -= 1
+                yield at, value
+        end = start
+
+
+def _line(value: dict[str, Any]) -> str:
+    if value["type"] == entries.INFERENCE:
+        admission, completion = value["admission"], value["completion"]
+        words = f"{admission['request_id']} {admission['effect']} by {', '.join(admission['policies'])}"
+        words += f", {completion['outcome']} {completion['status']}"
+        moment = completion["time"]
+    else:
+        words = ", ".join(
+            f"{name} {value[name]}" for name in ("action", "outcome", "purpose", "model", "node") if name in value
+        )
+        moment = value["time"]
+    when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(moment / 1000))
+    return f"{when}  {value['type']:<18} {words}"
+
+
+@log.command("fsck")
+@home_option
+@json_option
+def fsck(home: Home, as_json: bool) -> None:
+    """Check the whole log from its files: every hash, entry and reference, both checkpoints, journals and index.
+
+    Exits with 1 when something cannot be trusted. Works beside a running service.
+
+    \b
+    Example:
+        daulat log fsck
+    """
+    progress, periods = Progress(quiet=as_json), _periods(home)
+    problems = [problem for period in periods for problem in _check(home, period, progress)]
+    lines = [f"{'BAD ' if item['serious'] else 'note'}  {item['log']}: {item['what']}" for item in problems]
+    serious = sum(bool(item["serious"]) for item in problems)
+    lines.append(
+        f"{len(_periods(home))} log(s) checked: {serious} serious problem(s), {len(problems) - serious} note(s)."
+    )
+    emit({"sound": not serious, "problems": problems}, as_json=as_json, text="\n".join(lines))
+    if serious:
+        raise SystemExit(1)
+
+
+def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
+    folder = _folder(home, period)
+    verifier = Verifier(folder.vkey())
+    seal = SqliteSeal(home.sequencer_db, verifier.name)
+    try:
+        sealed = seal.load() if seal.origins()[-1:] == [verifier.name] else None
+    finally:
+        seal.close()
+    shard = ledger_fsck.Shard(
+        verifier,
+        LogFiles(folder, home.log / "blob"),
+        sealed,
+        lambda: request_index.opened(home.index_db, verifier.name),
+    )
+    found = ledger_fsck.check(
+        shard,
+        JournalFolder(home.journal),
+        round(time.time() * 1000),
+        lambda done, size: progress.bar(f"log {period}", done, size),
+    )
+    return [{"log": verifier.name, "what": item.what, "serious": item.serious} for item in found]
+
+
+@log.command("roll")
+@click.argument("period")
+@home_option
+@json_option
+def roll(period: str, home: Home, as_json: bool) -> None:
+    """Close the log's shard and begin the next, called PERIOD. The service must be stopped.
+
+    The old shard stays readable and is final; the next start restates in the new one what is in force.
+
+    \b
+    Example:
+        daulat log roll 2027
+    """
+    if not period or not all(part.isalnum() for part in period.split("-")) or period in _periods(home):
+        raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
+    _folder(home)
+    held = lock(home)
+    try:
+        charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
+        sequencer = open_sequencer(home, charter.name, period)
+    finally:
+        os.close(held)
+    value = {"origin": charter.origin(period), "size": sequencer.size}
+    emit(value, as_json=as_json, text=f"{value['origin']} is in force from the next `daulat up` on.")
+
+
+@log.command("reindex")
+@home_option
+@json_option
+def reindex(home: Home, as_json: bool) -> None:
+    """Make the index of request ids anew from the log. The service must be stopped.
+
+    \b
+    Example:
+        daulat log reindex
+    """
+    held = lock(home)
+    try:
+        request_index.drop(home.index_db)
+        counts = {}
+        for period in _periods(home):
+            folder = _folder(home, period)
+            head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
+            index = request_index.RequestIndex(home.index_db, head.origin)
+            for start in range(0, head.size, 4096):
+                index.add(start, read_entries(folder, start, min(head.size, start + 4096), head.size))
+            index.close()
+            counts[head.origin] = head.size
+    finally:
+        os.close(held)
+    emit(counts, as_json=as_json, text="\n".join(f"{origin}: {size} entries" for origin, size in counts.items()))
+
+
+@log.command("key")
+@home_option
+@json_option
+def key(home: Home, as_json: bool) -> None:
+    """Print the public key of every shard: what auditors must have got from you, and not from the log.
+
+    \b
+    Example:
+        daulat log key
+    """
+    keys = {period: _folder(home, period).vkey().strip() for period in _periods(home)}
+    if not keys:
+        raise VerificationFailed(f"there is no log in {home.log} yet: the first `daulat up` begins it")
+    emit(keys, as_json=as_json, text="\n".join(keys.values()))

@@ -1,0 +1,61 @@
+"""`daulat status`: what runs, and whether it may answer."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from daulat.adapters import rpc
+from daulat.cli import emit
+from daulat.cli.options import home_option, json_option
+from daulat.errors import Unavailable
+from daulat.settings import Home
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: Home, as_json: bool) -> None:
+    """Say what runs, under which lease, and where the log stands. Exits with 1 when nothing may be answered.
+
+    \b
+    Example:
+        daulat status
+        daulat status --json | jq .lease.seconds_left
+    """
+    try:
+        found = rpc.call(home.control_socket, "status")
+    except Unavailable:
+        raise Unavailable(f"no service runs in {home.path}: start it with `daulat up`") from None
+    emit(found, as_json=as_json, text=_text(found))
+    if found["replica"] is None or found["lease"] is None:
+        raise SystemExit(1)
+
+
+def _text(found: dict[str, Any]) -> str:
+    lease, replica, log = found["lease"], found["replica"], found["log"]
+    rows = [
+        ("url", found["url"]),
+        ("charter", f"profile {found['profile']}, log {found['origin']}"),
+        ("model", f"{found['model']['name']}, admitted by entry {found['model']['entry']}"),
+        ("replica", "none" if replica is None else f"{replica['id']}, {replica['slots']} slots"),
+        ("lease", "none" if lease is None else f"entry {lease['entry']}, {lease['seconds_left']} s left"),
+        ("log", f"{log['size']} entries, last look at the journals {log['seconds_since_tick']} s ago"),
+    ]
+    rows += [("not serving", reason) for reason in found["not_serving_because"]]
+    for child in found["processes"]:
+        state = "ready" if child["ready"] else "starting"
+        again = f", started {child['starts']} times" if child["starts"] > 1 else ""
+        rows.append(("process", f"{child['name']} (pid {child['pid']}) {state}{again}"))
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def day(milliseconds: int | None) -> str:
+    """A time in a table for people, in UTC."""
+    if milliseconds is None:
+        return ""
+    when = datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+    return when if milliseconds > time.time() * 1000 else f"{when} (over)"
