@@ -2,8 +2,9 @@
  *
  *   stub PORT|/unix/path [CHUNKS [PERIOD_MS]]
  *
- * A request with `"stream":true` (or a space after the colon) gets CHUNKS events, one each PERIOD_MS, a usage event when
- * `include_usage` stands in its body, and `data: [DONE]`. Any other POST gets one 1.1 KB answer at once; any GET, `{}`.
+ * A request with `"stream":true` (or a space after the colon) gets CHUNKS events, the first at once and then one each
+ * PERIOD_MS, a usage event when `include_usage` stands in its body, and `data: [DONE]`. Any other POST gets one 1.1 KB
+ * answer at once; any GET, a list of one model.
  * Heads must fit one read buffer; that is enough for a benchmark and for nothing else. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -81,7 +82,9 @@ static void answer(conn *c, char *head, char *body, int body_len) {
         c->usage = strstr(body, "include_usage") != NULL;
         c->streaming = 1, c->left = chunks;
         put(c, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n", 80);
-        c->due = now_us();
+        /* The first event goes out at once: the ticks' grain must not show in the time to first token. */
+        put(c, event, event_len);
+        c->left--, c->due = now_us() + period_ms * 1000LL;
     } else {
         put(c, json, json_len);
     }

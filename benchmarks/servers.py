@@ -1,0 +1,176 @@
+"""Daulat and its peers as processes with a port, a key and roles; each pinned, each ended when its context ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks import host
+from benchmarks.environments import ROOT, WORK, environment, program
+
+STUB_PORT: Final = 18200
+MASTER_KEY: Final = "sk-benchmark"
+_START_SECONDS: Final = 120
+
+
+@dataclass
+class Server:
+    """One of those compared. `roles`: what its processes do, by process id."""
+
+    name: str
+    port: int
+    key: str = ""
+    roles: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def processes(self) -> list[int]:
+        return [pid for pids in self.roles.values() for pid in pids]
+
+    def place(self, cores: dict[str, Sequence[int]], default: Sequence[int]) -> None:
+        """Pin each role where `cores` says, all others to `default`."""
+        for role, pids in self.roles.items():
+            for pid in pids:
+                host.pin(pid, cores.get(role, default))
+
+
+@contextmanager
+def _process(
+    name: str, command: Sequence[str | Path], core: int | None, environ: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start it on a core with its own session, its words in a file; end it, and what it started, at the end."""
+    log = WORK / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=output, cwd=ROOT, env={**os.environ, **(environ or {})}
+        )
+    if core is not None:
+        host.pin(process.pid, [core])
+    try:
+        yield process
+    finally:
+        below = host.descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pid in below:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, path: str, key: str = "") -> None:
+    end = time.monotonic() + _START_SECONDS
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}; see {WORK}/*.log")
+        with suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection.request("GET", path, headers=headers)
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"{process.args!r} does not answer; see {WORK}/*.log")
+
+
+@contextmanager
+def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterator[Server]:
+    """The engine that computes nothing, on the load's core."""
+    with _process("stub", [program("stub"), str(port), str(chunks), str(period_ms)], host.LOAD_CORE) as process:
+        _wait(process, port, "/v1/models")
+        yield Server("direct", port, roles={"engine": [process.pid]})
+
+
+@contextmanager
+def nginx(port: int = 18300) -> Iterator[Server]:
+    """nginx as a bare reverse proxy with pooled connections: what forwarding itself costs."""
+    folder = WORK / "nginx"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    places = "".join(
+        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(f"""
+worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; {places} keepalive_requests 100000000;
+  upstream engine {{ server 127.0.0.1:{STUB_PORT}; keepalive 512; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_pass http://engine;
+    }}
+  }}
+}}""")
+    command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+    with _process("nginx", command, host.PROXY_CORE) as process:
+        _wait(process, port, "/v1/models")
+        yield Server("nginx", port, roles={"worker": host.descendants(process.pid), "master": [process.pid]})
+
+
+@contextmanager
+def vllm_router(port: int = 18400) -> Iterator[Server]:
+    """vLLM's router (Rust) with one engine, its cheapest policy, and quiet."""
+    command: list[str | Path] = [environment("vllm-router") / "vllm-router", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--worker-urls", f"http://127.0.0.1:{STUB_PORT}", "--policy", "round_robin", "--log-level", "error"]
+    command += ["--worker-startup-check-interval", "1", "--prometheus-port", str(port + 1)]
+    with _process("vllm-router", command, host.PROXY_CORE) as process:
+        _wait(process, port, "/v1/models")
+        yield Server("vllm-router", port, roles={"router": [process.pid, *host.descendants(process.pid)]})
+
+
+@contextmanager
+def litellm(port: int = 18500) -> Iterator[Server]:
+    """LiteLLM's proxy with a master key and no database."""
+    folder = WORK / "litellm"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = {"model": "openai/stub", "api_base": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none"}
+    config = {
+        "model_list": [{"model_name": "stub", "litellm_params": model}],
+        "general_settings": {"master_key": MASTER_KEY},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": MASTER_KEY, "LITELLM_LOG": "ERROR"}
+    command = [environment("litellm") / "litellm", "--config", folder / "config.yaml", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    with _process("litellm", command, host.PROXY_CORE, environ) as process:
+        _wait(process, port, "/health/liveliness", MASTER_KEY)
+        yield Server("litellm", port, MASTER_KEY, {"proxy": [process.pid, *host.descendants(process.pid)]})
+
+
+@contextmanager
+def daulat(workers: int = 1, port: int = 18600) -> Iterator[Server]:
+    """A fresh installation of Daulat with every control on."""
+    home = WORK / f"home-{workers}"
+    shutil.rmtree(home, ignore_errors=True)
+    command = [sys.executable, "-m", "benchmarks.serve", home, f"tcp:127.0.0.1:{STUB_PORT}", str(port), str(workers)]
+    with _process("daulat", command, host.PROXY_CORE) as process:
+        line = process.stdout.readline() if process.stdout else b""
+        if not line:
+            raise RuntimeError(f"Daulat did not start; see {WORK}/daulat.log and {home}/daulat.log")
+        server = Server("daulat", port, json.loads(line)["api_key"], {"control": [process.pid]})
+        for pid in host.descendants(process.pid):
+            name = host.command(pid).partition("daulat.processes.")[2].partition(" ")[0] or "helper"
+            server.roles.setdefault(name, []).append(pid)
+        _wait(process, port, "/readyz")
+        yield server
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def home_of(workers: int = 1) -> Path:
+    """Where `daulat(workers)` keeps its state while it runs."""
+    return WORK / f"home-{workers}"
