@@ -118,7 +118,8 @@ def _announce(control: Control, plan: Plan, seconds: float, *, as_json: bool) ->
         click.echo(json.dumps(line))
         return
     key = secrets.get("api_key", "$DAULAT_API_KEY")
-    body = json.dumps({"model": plan.facts.name, "messages": [{"role": "user", "content": QUESTION}]})
+    question = [{"role": "user", "content": QUESTION}]
+    body = json.dumps({"model": plan.facts.name, "temperature": 0, "messages": question})
     shown = (
         f"API key           {key}   (shown once)\nAuditor's token   {secrets['auditor_token']}   (shown once)\n"
         if secrets
@@ -142,10 +143,11 @@ Ask it:
   from openai import OpenAI
   client = OpenAI(base_url="{plan.url}/v1", api_key="{key}")
   answer = client.chat.completions.create(
-      model="{plan.facts.name}", messages=[{{"role": "user", "content": "{QUESTION}"}}])
+      model="{plan.facts.name}", temperature=0,
+      messages=[{{"role": "user", "content": "{QUESTION}"}}])
   print(answer.choices[0].message.content)
 
-Every answer's x-request-id has a receipt:  daulat receipt get req_...  then  daulat verify receipt.json
+Every answer's x-request-id has a receipt:  daulat receipt req_... -o receipt.json  then  daulat verify receipt.json
 This is a starter charter (profile "evaluation", no approvals): receipts say so.
 Ctrl-C stops everything.""")
 
