@@ -39,7 +39,7 @@ format: $(VENV)/dev.stamp ## rewrite in the house format
 
 bench: $(VENV)/dev.stamp ## measure against nginx, vllm-router and LiteLLM in one run
 	@tools/debian-packages wrk nginx-light gcc libc6-dev >&2
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 	$(PIP) install --quiet 'uv>=0.13,<1'

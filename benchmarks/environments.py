@@ -25,7 +25,11 @@ def environment(name: str) -> Path:
         print(f"Installing {pins.name} into an environment of its own ...", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "-r", pins], check=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        log = WORK / f"pip-{name}.log"
+        with log.open("wb") as output:
+            if subprocess.run([*pip, "-r", pins], check=False, stdout=output, stderr=output).returncode:
+                raise RuntimeError(f"pip failed; see {log}")
         stamp.write_text(digest)
     return folder / "bin"
 

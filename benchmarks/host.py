@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 LOAD_CORE: Final = 0
@@ -85,7 +85,7 @@ class Window:
     groups: dict[str, list[int]]
     result: dict[str, Any] = field(default_factory=dict)
 
-    def __enter__(self) -> Window:
+    def __enter__(self) -> Self:
         self._began, self._cores, self._own = time.monotonic(), _cores(), self._ours()
         self._used = {name: cpu_seconds(pids) for name, pids in self.groups.items()}
         return self
@@ -112,9 +112,8 @@ class Window:
 
 def describe(folder: Path) -> dict[str, Any]:
     """The machine as far as a reader of figures needs it, with the cost of making 4 KB durable in `folder`."""
-    model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), "?"
-    )
+    known = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in known if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
         "cpu": model,

@@ -123,14 +123,15 @@ http {{
 
 
 @contextmanager
-def vllm_router(port: int = 18400) -> Iterator[Server]:
-    """vLLM's router (Rust) with one engine, its cheapest policy, and quiet."""
+def vllm_router(policy: str = "cache_aware", port: int = 18400) -> Iterator[Server]:
+    """vLLM's router (Rust) with one engine, quiet; "cache_aware" is its default policy, "round_robin" its cheapest."""
     command: list[str | Path] = [environment("vllm-router") / "vllm-router", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--worker-urls", f"http://127.0.0.1:{STUB_PORT}", "--policy", "round_robin", "--log-level", "error"]
+    command += ["--worker-urls", f"http://127.0.0.1:{STUB_PORT}", "--policy", policy, "--log-level", "error"]
     command += ["--worker-startup-check-interval", "1", "--prometheus-port", str(port + 1)]
-    with _process("vllm-router", command, host.PROXY_CORE) as process:
+    name = f"vllm-router-{policy}"
+    with _process(name, command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
-        yield Server("vllm-router", port, roles={"router": [process.pid, *host.descendants(process.pid)]})
+        yield Server(name, port, roles={"router": [process.pid, *host.descendants(process.pid)]})
 
 
 @contextmanager

@@ -1,0 +1,196 @@
+"""The measurements against the stub. Each yields rows: what the load saw, and what every process used meanwhile."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from benchmarks import host, load, servers
+from benchmarks.host import LOAD_CORE, PROXY_CORE
+from benchmarks.servers import Server
+
+Row = dict[str, Any]
+NOISY: Final = 0.25  # cores used by others during a measurement beyond which it is made again
+ATTEMPTS: Final = 3
+STREAMS: Final = 256
+CHUNKS, PERIOD_MS = 100, 5
+_SETTLED: Final = 0.03  # cores
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server and where its processes are put: `cores` by role, everything else on the proxy's core."""
+
+    name: str
+    server: Server
+    cores: dict[str, Sequence[int]]
+
+
+PEERS: Final = ("nginx", "vllm-router", "vllm-router-rr", "litellm")
+# "daulat": all of its processes share the proxy's one core. "daulat-split": only the worker is there, as a second core
+# of a real machine would have it; sequencer, pages and control share the other core with the stub and the load.
+_SPLIT: Final = {"sequencer": (LOAD_CORE,), "pages": (LOAD_CORE,), "control": (LOAD_CORE,), "helper": (LOAD_CORE,)}
+
+
+def contestants(stack: ExitStack, peers: Sequence[str]) -> list[Contestant]:
+    """Start the stub, Daulat and `peers`; all run until the stack ends, idle while they are not measured."""
+    engine = stack.enter_context(servers.stub(CHUNKS, PERIOD_MS))
+    found = [Contestant("direct", engine, {"engine": (LOAD_CORE,)})]
+    start: dict[str, Callable[[], Any]] = {
+        "nginx": servers.nginx,
+        "vllm-router": servers.vllm_router,
+        "vllm-router-rr": lambda: servers.vllm_router("round_robin", 18450),
+        "litellm": servers.litellm,
+    }
+    for name in peers:
+        print(f"Starting {name} ...", file=sys.stderr, flush=True)
+        found.append(Contestant(name, stack.enter_context(start[name]()), {}))
+    print("Starting daulat ...", file=sys.stderr, flush=True)
+    ours = stack.enter_context(servers.daulat())
+    return [*found, Contestant("daulat", ours, {}), Contestant("daulat-split", ours, _SPLIT)]
+
+
+def settle(server: Server) -> None:
+    """Wait until the server has done what it does after its answers; Daulat integrates its log for a moment."""
+    while True:
+        before = host.cpu_seconds(server.processes)
+        time.sleep(0.6)
+        if host.cpu_seconds(server.processes) - before < _SETTLED:
+            return
+
+
+@contextmanager
+def _window(contestant: Contestant, engine: Server) -> Iterator[host.Window]:
+    contestant.server.place(contestant.cores, (PROXY_CORE,))
+    groups = dict(contestant.server.roles)
+    groups.setdefault("engine", engine.processes)
+    with host.Window(groups) as window:
+        yield window
+        settle(contestant.server)
+
+
+def _measured(suite: str, contestant: Contestant, engine: Server, round_: int, run: Callable[[], Row]) -> Row:
+    """One measurement, repeated while others disturb it; the least disturbed counts."""
+    best: Row = {}
+    for attempt in range(1, ATTEMPTS + 1):
+        with _window(contestant, engine) as window:
+            seen = run()
+        row = {"suite": suite, "server": contestant.name, "round": round_, "attempt": attempt}
+        row |= {"load": seen, "window": window.result}
+        if not best or row["window"]["other_cores"] < best["window"]["other_cores"]:
+            best = row
+        if best["window"]["other_cores"] <= NOISY:
+            break
+    _say(best)
+    return best
+
+
+def _say(row: Row) -> None:
+    seen, window = row["load"], row["window"]
+    done = seen.get("requests") or seen.get("events") or seen.get("completed") or 1
+    each = {name: round(value / done * 1e6, 1) for name, value in window["cpu_seconds"].items() if value}
+    rate = seen.get("per_second") or round(done / seen["wall_us"] * 1e6)
+    first = f"ttft p50 {seen['ttft_us'].get('p50')} p99 {seen['ttft_us'].get('p99')} us" if "ttft_us" in seen else ""
+    print(
+        f"{row['suite']:<8} {row['server']:<15} {rate:>9}/s  us each {each} {first} others {window['other_cores']}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _rounds(rounds: int, all_of_them: Sequence[Contestant]) -> Iterator[tuple[int, Contestant]]:
+    """Alternate, beginning each round with another: slow drift of the machine then meets all alike."""
+    for number in range(rounds):
+        shift = number % len(all_of_them)
+        for contestant in [*all_of_them[shift:], *all_of_them[:shift]]:
+            yield number, contestant
+
+
+def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float) -> list[Row]:
+    """Closed loop of 2.3 KB JSON requests with 1.1 KB answers: requests a second, CPU a request."""
+    engine = all_of_them[0].server
+    for contestant in all_of_them:
+        load.wrk(contestant.server, 1)
+    return [
+        _measured("json", one, engine, number, lambda one=one: load.wrk(one.server, seconds))
+        for number, one in _rounds(rounds, all_of_them)
+    ]
+
+
+def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float) -> list[Row]:
+    """256 concurrent event streams, a chunk each 5 ms: time to first token, CPU a chunk."""
+    engine, rows = all_of_them[0].server, []
+    options = {
+        "connections": STREAMS,
+        "stagger_us": CHUNKS * PERIOD_MS * 1000 // STREAMS,
+        "seconds": max(1, round(seconds)),
+    }
+    for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
+        request = load.request_file(f"stream-{one.name}", load.chat(stream=True), one.server.key)
+
+        def run(one: Contestant = one, request: Any = request) -> Row:
+            return load.streams(one.server.port, [request], **options)
+
+        rows.append(_measured("streams", one, engine, number, run))
+    return rows
+
+
+def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, rate: int = 1000) -> list[Row]:
+    """Random arrivals, 1,000 requests a second, against an instant engine: added latency."""
+    engine, rows = all_of_them[0].server, []
+    for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
+        request = load.request_file(f"open-{one.name}", load.chat(stream=False), one.server.key)
+
+        def run(one: Contestant = one, request: Any = request) -> Row:
+            return load.streams(one.server.port, [request], connections=32, rate=rate, seconds=max(1, round(seconds)))
+
+        rows.append(_measured("open", one, engine, number, run))
+    return rows
+
+
+def memory(ours: Contestant, requests: int = 200_000) -> list[Row]:
+    """Resident memory of a worker while it answers that many requests."""
+    server = ours.server
+    server.place(ours.cores, (PROXY_CORE,))
+    rows, done = [], 0
+    worker = server.roles["worker"][0]
+    while True:
+        rss = {role: round(sum(map(host.rss_mib, pids)), 2) for role, pids in server.roles.items()}
+        rows.append({"suite": "memory", "requests": done, "rss_mib": rss})
+        print(f"memory   after {done:>7} requests  worker {host.rss_mib(worker):.1f} MiB", file=sys.stderr, flush=True)
+        if done >= requests:
+            return rows
+        done += int(load.wrk(server, 2)["requests"])
+
+
+def scaling(rounds: int, seconds: float) -> list[Row]:
+    """One worker and two on both cores, nothing pinned; stub and load need their share of the same two cores."""
+    both, rows = (LOAD_CORE, PROXY_CORE), []
+    with ExitStack() as stack:
+        engine = stack.enter_context(servers.stub(port=servers.STUB_PORT))
+        every = []
+        for workers in (1, 2):
+            server = stack.enter_context(servers.daulat(workers, 18600 + workers))
+            every.append(Contestant(f"daulat-{workers}", replace(server, name=f"daulat-{workers}"), {}))
+        for each in (engine, *(one.server for one in every)):
+            each.place({}, both)
+        for number, one in _rounds(rounds, every):
+            with host.Window({**one.server.roles, "engine": engine.processes}) as window:
+                seen = load.wrk(one.server, seconds, cores=both, threads=2)
+                settle(one.server)
+            rows.append(
+                {"suite": "scaling", "server": one.name, "round": number, "load": seen, "window": window.result}
+            )
+            _say(rows[-1])
+    return rows
+
+
+def median(rows: Sequence[Row], value: Callable[[Row], float | None]) -> float | None:
+    """The median of what `value` finds in the rows."""
+    found = [each for each in map(value, rows) if each is not None]
+    return statistics.median(found) if found else None

@@ -1,0 +1,80 @@
+"""Measure Daulat beside nginx, vllm-router and LiteLLM against an engine that computes nothing.
+
+    python -m benchmarks.run [--only json,streams,open,memory,scaling] [--peers nginx,...] [--rounds 5] [--seconds 5]
+
+Writes results/stub.json, results/results.md and results/plot.svg. See README.md for the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from contextlib import ExitStack
+from typing import Any, Final
+
+from benchmarks import host, measure, report
+from benchmarks.environments import RESULTS, WORK, version
+
+SUITES: Final = ("json", "streams", "open", "memory", "scaling")
+
+
+def _names(allowed: tuple[str, ...]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(name for name in text.split(",") if name)
+        if unknown := set(chosen) - set(allowed):
+            raise argparse.ArgumentTypeError(f"unknown {sorted(unknown)}; there are {', '.join(allowed)}")
+        return chosen
+
+    return parse
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description="Measure Daulat beside its peers.")
+    parser.add_argument("--only", type=_names(SUITES), default=SUITES, help=f"of {','.join(SUITES)}")
+    parser.add_argument("--peers", type=_names(measure.PEERS), default=measure.PEERS, help=f"of {measure.PEERS}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
+    parser.add_argument("--name", default="stub", help="name of the results' JSON file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """See the module."""
+    arguments = _arguments()
+    WORK.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows: list[measure.Row] = []
+    rounds, seconds = arguments.rounds, arguments.seconds
+    if set(arguments.only) - {"scaling"}:
+        with ExitStack() as stack:
+            all_of_them = measure.contestants(stack, arguments.peers)
+            if "json" in arguments.only:
+                rows += measure.json_requests(all_of_them, rounds, seconds)
+            if "streams" in arguments.only:
+                rows += measure.paced_streams(all_of_them, rounds, seconds)
+            if "open" in arguments.only:
+                rows += measure.open_loop(all_of_them, rounds, seconds)
+            if "memory" in arguments.only:
+                rows += measure.memory(all_of_them[-1])
+    if "scaling" in arguments.only:
+        rows += measure.scaling(rounds, seconds)
+    result = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": host.describe(WORK),
+        "versions": {
+            "vllm-router": version("vllm-router", "vllm-router"),
+            "litellm": version("litellm", "litellm"),
+            "nginx": report.nginx_version(),
+        },
+        "rounds": rounds,
+        "seconds": seconds,
+        "rows": rows,
+    }
+    path = RESULTS / f"{arguments.name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.write(RESULTS))
+
+
+if __name__ == "__main__":
+    main()
