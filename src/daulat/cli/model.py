@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from daulat import registry
 from daulat.adapters.models import ModelStore
 from daulat.adapters.models import Progress as Bar
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
-from daulat.registry import ModelFacts, Record
+from daulat.registry.model import ModelFacts, Record
 from daulat.settings import Home
 
 
@@ -25,6 +26,8 @@ def model() -> None:
 @model.command("import")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", metavar="N", help="What clients call it (default: the model's own name).")
+@click.option("--licence", metavar="SPDX", help="Under which licence you may use it (default: what the file says).")
+@click.option("--origin", metavar="TEXT", help="Where it comes from (default: what the file says).")
 @click.option(
     "--optimise",
     is_flag=False,
@@ -34,7 +37,15 @@ def model() -> None:
 )
 @home_option
 @json_option
-def import_(path: Path, name: str | None, optimise: str | None, home: Home, as_json: bool) -> None:
+def import_(
+    path: Path,
+    name: str | None,
+    licence: str | None,
+    origin: str | None,
+    optimise: str | None,
+    home: Home,
+    as_json: bool,
+) -> None:
     """Copy a GGUF model into this installation, under the SHA-256 of its bytes.
 
     \b
@@ -43,13 +54,14 @@ def import_(path: Path, name: str | None, optimise: str | None, home: Home, as_j
         daulat model import model.Q4_1.gguf --optimise
     """
     store = ModelStore(home.models)
-    bar, record = Progress(quiet=as_json).bar, Record(name) if name else None
+    bar, said = Progress(quiet=as_json).bar, registry.facts(path, digest="unread")
+    record = Record(name or said.name, origin or said.origin, (licence or said.licence).lower())
     found = _optimised(store, path, record, optimise, bar) if optimise else store.add(path, record, bar)
     text = f"{describe(found)}\n\nServe it: daulat up --model {found.name}"
     emit(asdict(found), as_json=as_json, text=text)
 
 
-def _optimised(store: ModelStore, path: Path, record: Record | None, target: str, bar: Bar) -> ModelFacts:
+def _optimised(store: ModelStore, path: Path, record: Record, target: str, bar: Bar) -> ModelFacts:
     from daulat.adapters import requantise
 
     with store.beside() as folder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from daulat.core.commitments import Salter
 
@@ -31,8 +31,8 @@ class Principal:
     person: str
     tenant: str
     attributes: Attributes
-    epoch_key: bytes  # the tenant's current epoch key: 32 bytes
-    salter: Salter  # over that key
+    epoch_key: bytes = field(repr=False)  # the tenant's current epoch key: 32 bytes
+    salter: Salter = field(repr=False, compare=False)  # over that key
     expires: int  # the earlier of key's and person's, Unix milliseconds
     models: frozenset[str]  # empty: every model that policy allows
     requests_per_minute: int  # 0: unlimited

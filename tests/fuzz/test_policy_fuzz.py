@@ -1,0 +1,213 @@
+"""The rules against an evaluator that is deliberately naive: no allow that it would deny, and the other way round."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daulat.catalog import charters
+from daulat.core import charter as charter_core
+from daulat.core.charter import ASSURANCE, GRADES, Charter
+from daulat.core.decision import (
+    INFERENCE_ACTIONS,
+    admission_question,
+    inference_question,
+    lease_question,
+)
+from daulat.policy import bundle
+from daulat.policy.cedar import CedarDecider
+
+STARTER = charter_core.parse(charters.starter())
+SHIPPED = bundle.load()
+DECIDER = CedarDecider(SHIPPED.rules, SHIPPED.schema)
+
+countries = st.sampled_from(["MY", "SG", "ID", ""])
+codes = st.sampled_from(["MY", "SG", "ID"])
+grades = st.sampled_from([*GRADES, "", "G9", "g2"])
+levels = st.sampled_from([*ASSURANCE, "", "HIGH", "certain"])
+formats = st.sampled_from(["gguf", "safetensors", "pickle", ""])
+licences = st.sampled_from(["apache-2.0", "mit", "Apache-2.0", "proprietary", ""])
+charters_ = st.builds(
+    lambda **fields: replace(STARTER, **fields),
+    country=codes,
+    users=st.lists(codes, min_size=1, max_size=3, unique=True).map(tuple),
+    operators=st.lists(codes, min_size=1, max_size=3, unique=True).map(tuple),
+    assurance=st.sampled_from(ASSURANCE),
+    formats=st.lists(formats.filter(bool), min_size=1, unique=True).map(tuple),
+    licences=st.lists(licences.filter(bool), min_size=1, unique=True).map(tuple),
+    sandbox=st.sampled_from(GRADES),
+    canary=st.sampled_from(GRADES),
+)
+people = st.fixed_dictionaries(
+    {
+        "citizenship": st.one_of(countries, st.text(max_size=4)),
+        "assurance": st.one_of(levels, st.text(max_size=8)),
+        "roles": st.lists(
+            st.one_of(st.sampled_from(["user", "operator", "User", " user"]), st.text(max_size=4)), max_size=3
+        ),
+    }
+)
+models = st.fixed_dictionaries(
+    {
+        "model": st.text(min_size=1, max_size=20),
+        "digest": st.just("0" * 64),
+        "format": formats,
+        "licence": licences,
+        "origin": st.text(max_size=5),
+        "signed_by": st.one_of(st.none(), st.text(max_size=3)),
+    }
+)
+evidence = st.dictionaries(
+    st.sampled_from(["sandbox", "canary", "inventory", "site", "more"]),
+    st.one_of(st.builds(lambda grade: {"grade": grade}, grades), st.none(), st.text(max_size=2), st.just({})),
+)
+
+
+def level(found: dict[str, Any], kind: str) -> int:
+    item = found.get(kind)
+    if type(item) is dict and item.get("grade") in ("G1", "G2", "G3", "G4"):
+        return int(item["grade"][1])
+    return 0
+
+
+def needed(name: str) -> int:
+    return int(name[1])
+
+
+def naive_use(
+    charter: Charter, person: dict[str, Any], model: dict[str, Any], where: str, found: dict[str, Any]
+) -> bool:
+    if "user" not in person["roles"]:
+        return False
+    if person["citizenship"] not in charter.users:
+        return False
+    order = {"low": 0, "substantial": 1, "high": 2}
+    if person["assurance"] not in order or order[person["assurance"]] < order[charter.assurance]:
+        return False
+    return (
+        model["format"] in charter.formats
+        and model["licence"] in charter.licences
+        and naive_place(charter, where, found)
+    )
+
+
+def naive_place(charter: Charter, where: str, found: dict[str, Any]) -> bool:
+    if where != charter.country:
+        return False
+    return level(found, "sandbox") >= needed(charter.sandbox) and level(found, "canary") >= needed(charter.canary)
+
+
+def check_use(charter: Charter, action: str, person: Any, model: Any, where: str, found: Any) -> bool:
+    asked = inference_question(
+        charter,
+        action,
+        tenant="t",
+        person="p",
+        attributes=person,
+        model=model,
+        lease={"jurisdiction": where, "evidence": found},
+    )
+    decision = DECIDER.decide(asked)
+    assert decision.allowed == naive_use(charter, person, model, where, found), (decision, person, model, where, found)
+    assert decision.policies
+    return decision.allowed
+
+
+USE = {
+    "charter": charters_,
+    "action": st.sampled_from(INFERENCE_ACTIONS),
+    "person": people,
+    "model": models,
+    "where": countries,
+    "found": evidence,
+}
+
+
+@settings(max_examples=3000, derandomize=True, deadline=None)
+@given(**USE)
+def test_use_is_decided_as_the_naive_evaluator_does(**values: Any) -> None:
+    check_use(**values)
+
+
+@settings(max_examples=1500, derandomize=True, deadline=None)
+@given(charter=charters_, changed=st.data())
+def test_a_lawful_request_with_one_thing_changed(charter: Charter, changed: st.DataObject) -> None:
+    """Random requests are nearly always refused; these start from one that is allowed."""
+    values: dict[str, Any] = {
+        "person": {"citizenship": charter.users[0], "assurance": charter.assurance, "roles": ["user"]},
+        "model": {
+            "model": "m",
+            "digest": "",
+            "format": charter.formats[0],
+            "licence": charter.licences[0],
+            "origin": "",
+            "signed_by": None,
+        },
+        "where": charter.country,
+        "found": {"sandbox": {"grade": charter.sandbox}, "canary": {"grade": charter.canary}},
+    }
+    assert check_use(charter, "chat.completions", **values)
+    field = changed.draw(st.sampled_from(["person", "model", "where", "found"]))
+    values[field] = changed.draw(USE[field])
+    check_use(charter, "chat.completions", **values)
+
+
+@settings(max_examples=1000, derandomize=True, deadline=None)
+@given(charter=charters_, where=countries, found=evidence)
+def test_leases(charter: Charter, where: str, found: dict[str, Any]) -> None:
+    decision = DECIDER.decide(lease_question(charter, "node", where, found))
+    assert decision.allowed == naive_place(charter, where, found)
+
+
+@settings(max_examples=1000, derandomize=True, deadline=None)
+@given(charter=charters_, citizenship=countries, model=models)
+def test_admissions(charter: Charter, citizenship: str, model: dict[str, Any]) -> None:
+    decision = DECIDER.decide(admission_question(charter, "operator", citizenship, model))
+    good = (
+        citizenship in charter.operators and model["format"] in charter.formats and model["licence"] in charter.licences
+    )
+    assert decision.allowed == good
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_requests() -> None:
+    """Seeded and plain, because a shrinking generator would take ten times as long."""
+    rng = random.Random(20261124)  # noqa: S311  reproducible, not secret
+    places, grades_ = ["MY", "SG", "ID", ""], [*GRADES, "", "G9"]
+    allowed = 0
+    for _ in range(100_000):
+        charter = replace(
+            STARTER,
+            country=rng.choice(places[:3]),
+            users=tuple(rng.sample(places[:3], rng.randint(1, 3))),
+            assurance=rng.choice(ASSURANCE),
+            licences=tuple(rng.sample(["apache-2.0", "mit", "gemma"], rng.randint(1, 3))),
+            sandbox=rng.choice(GRADES[:2]),
+            canary=rng.choice(GRADES[:2]),
+        )
+        found = {kind: {"grade": rng.choice(grades_)} for kind in ("sandbox", "canary", "site") if rng.random() < 0.9}
+        allowed += check_use(
+            charter,
+            rng.choice(INFERENCE_ACTIONS),
+            {
+                "citizenship": rng.choice(places),
+                "assurance": rng.choice([*ASSURANCE, "", "certain"]),
+                "roles": rng.choice([["user"], ["user", "tenant-admin"], ["operator"], []]),
+            },
+            {
+                "model": "m",
+                "digest": "",
+                "format": rng.choice(["gguf", "gguf", "gguf", "pickle"]),
+                "licence": rng.choice(["apache-2.0", "mit", ""]),
+                "origin": "",
+                "signed_by": None,
+            },
+            rng.choice([charter.country, charter.country, *places]),
+            found,
+        )
+    assert allowed > 100  # else the requests are too wild to show anything
