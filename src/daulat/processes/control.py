@@ -25,7 +25,7 @@ from daulat.catalog import charters
 from daulat.core import charter as charters_core
 from daulat.core.clock import SystemClock
 from daulat.core.ids import new_id
-from daulat.core.snapshot import HEARTBEAT_SECONDS, CharterRef, ModelRow, PolicyRef, Snapshot
+from daulat.core.snapshot import HEARTBEAT_SECONDS, POLL_SECONDS, CharterRef, ModelRow, PolicyRef, Snapshot
 from daulat.errors import ConfigError, Conflict, Unavailable
 from daulat.pipeline import establish, publish
 from daulat.pipeline.book import Book
@@ -270,14 +270,16 @@ class Control:
     # Serving.
 
     def _changes(self, use_case: Callable[..., Any]) -> rpc.Handler:
-        """An administrative act, one at a time, published before it is acknowledged."""
+        """An administrative act, one at a time, and in force in every worker before it is acknowledged."""
 
         async def act(**params: Any) -> Any:
             async with self._changing:
                 try:
-                    return await use_case(**params)
+                    result = await use_case(**params)
                 finally:
                     self._publish()  # a revocation holds even if its entry could not be written
+            await asyncio.sleep(2 * POLL_SECONDS)
+            return result
 
         return act
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.gguf_files import KEYS, make, text
 
 from daulat import registry
 from daulat.adapters.models import ModelStore, take_from_wheel
@@ -20,7 +21,6 @@ from daulat.catalog.starter import STARTER, StarterModel
 from daulat.errors import ConfigError, DaulatError, SealBroken
 from daulat.registry import gguf
 from daulat.registry.model import Record
-from tests.support.gguf_files import KEYS, make, text
 
 GOOD = make(KEYS)
 
@@ -75,7 +75,7 @@ def test_a_lie_about_a_length_allocates_nothing() -> None:
 
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=12), st.booleans())
-def test_no_bytes_make_the_reader_fail_otherwise(at: int, junk: bytes, cut: bool) -> None:
+def test_no_bytes_make_the_reader_fail_otherwise(at: int, junk: bytes, cut: bool) -> None:  # noqa: FBT001
     data = GOOD[:at] + junk + (b"" if cut else GOOD[at + len(junk) :])
     with suppress(gguf.BadModel):
         read(data)

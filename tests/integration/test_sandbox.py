@@ -1,0 +1,110 @@
+"""The real sandbox and the real canary: contained when everything holds, escaped as soon as one thing does not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daulat.adapters import sandbox
+from daulat.adapters.sandbox import Jail
+from daulat.agent import canary, seccomp
+from daulat.agent.canary import Finding
+
+pytestmark = pytest.mark.skipif(
+    sandbox.check().grade != "G2", reason="bubblewrap cannot make namespaces on this machine (see `daulat doctor`)"
+)
+BPF = seccomp.build()
+# What an engine does as far as the sandbox goes: takes its own uid, then waits.
+PROGRAM = """
+import os, sys
+uid = int(sys.argv[1])
+if uid:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+sys.stdin.read()
+"""
+
+
+def jail(folder: Path, **changes: Any) -> Jail:
+    uid = sandbox.own_uid("test", [])
+    program = (sandbox.interpreter(), "-I", "-S", "-c", PROGRAM, str(uid or 0))
+    return replace(Jail(program, sandbox.system_files(), folder, uid, hidden=sandbox.covered()), **changes)
+
+
+def round_in(tmp_path: Path, *, bpf: bytes | None = BPF, **changes: Any) -> Finding:
+    async def go() -> Finding:
+        pipe = asyncio.subprocess.PIPE
+        running = await sandbox.start(
+            jail(tmp_path / "engine", **changes), bpf=bpf, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        try:
+            for _ in range(100):  # until the program has dropped what it had
+                if running.status().get("CapEff") == "0" * 16:
+                    break
+                await asyncio.sleep(0.02)
+            return await canary.one_round(running, sandbox.interpreter(), BPF, tmp_path / "canary.sock")
+        finally:
+            await running.kill()
+
+    return asyncio.run(go())
+
+
+def reached(finding: Finding) -> set[tuple[str, str]]:
+    return {(probe["kind"], probe["target"]) for probe in finding.probes if probe["outcome"] != "refused"}
+
+
+def test_the_sandbox_holds(tmp_path: Path) -> None:
+    finding = round_in(tmp_path)
+    assert finding.outcome == "contained", reached(finding)
+    kinds = {probe["kind"] for probe in finding.probes}
+    assert kinds >= {"connect", "socket", "call", "table", "read", "write", "privilege", "kernel"}
+
+
+def test_a_network_is_an_escape(tmp_path: Path) -> None:
+    namespaces = tuple(kind for kind in Jail.__dataclass_fields__["unshare"].default if kind != "--unshare-net")
+    finding = round_in(tmp_path, unshare=namespaces)
+    assert finding.outcome == "escaped"
+    assert any(kind in {"table", "kernel"} for kind, _ in reached(finding))
+
+
+def test_an_engine_without_the_filter_is_an_escape(tmp_path: Path) -> None:
+    finding = round_in(tmp_path, bpf=None)
+    assert finding.outcome == "escaped"
+    assert any("Seccomp" in target for kind, target in reached(finding) if kind == "kernel")
+
+
+def test_a_visible_account_file_is_an_escape(tmp_path: Path) -> None:
+    extra = ((Path("/etc/passwd"), "/etc/passwd"),)
+    finding = round_in(tmp_path, read_only=(*sandbox.system_files(), *extra))
+    assert finding.outcome == "escaped"
+    assert ("read", "/etc/passwd") in reached(finding)
+
+
+def test_a_sandbox_that_has_ended_is_silent(tmp_path: Path) -> None:
+    async def go() -> Finding:
+        pipe = asyncio.subprocess.PIPE
+        running = await sandbox.start(jail(tmp_path / "engine"), bpf=BPF, stdin=pipe, stdout=pipe, stderr=pipe)
+        await running.kill()
+        return await canary.one_round(running, sandbox.interpreter(), BPF, tmp_path / "canary.sock")
+
+    assert asyncio.run(go()).outcome == "silent"
+
+
+def test_the_command_line_of_root_and_of_an_ordinary_user(tmp_path: Path) -> None:
+    wanted = jail(tmp_path, uid=61_000)
+    as_root = sandbox.arguments(wanted, root=True, info=3, seccomp=4)
+    as_user = sandbox.arguments(replace(wanted, uid=None), root=False, info=3, seccomp=4)
+    for line in (as_root, as_user):
+        for option in ("--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"):
+            assert option in line
+        assert "--clearenv" in line
+        assert line.count("--bind") == 1  # one writable folder
+        assert not {"--dev", "--share-net"} & set(line)
+    assert "--unshare-user" in as_user
+    assert as_root[as_root.index("--cap-drop") + 1] == "ALL"
+    assert [as_root[at + 1] for at, word in enumerate(as_root) if word == "--cap-add"] == ["CAP_SETUID", "CAP_SETGID"]
