@@ -21,6 +21,7 @@ PREALLOCATE_BYTES: Final = 4 * 1024 * 1024
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 WATERMARK_BYTES: Final = 256 * 1024 * 1024
 _SEGMENT: Final = re.compile(r"w(\d+)-(\d{6})\Z", re.ASCII)
+_ANY: Final = re.compile(r"w(\d+)(?:-\d{6}|\.lock|\.reserve)\Z", re.ASCII)
 
 
 class WorkerSegments:
@@ -32,12 +33,11 @@ class WorkerSegments:
         """Lock the worker's name and create its first segment.
 
         Raises:
-            OSError: the lock is held, a segment of that worker exists, or there is no room.
+            OSError: there is or was a worker of that number, or there is no room.
         """
         self._folder, self._worker, self._origin = folder, worker, origin
         self._watermark, self._limit = watermark, segment
-        self._lock = os.open(folder / f"w{worker}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock = _lock(folder / f"w{worker}.lock")
         self._reserve = folder / f"w{worker}.reserve"
         _preallocate_file(self._reserve, RESERVE_BYTES)
         self._number = 0
@@ -110,8 +110,8 @@ class JournalFolder:
         self._folder = folder
 
     def workers(self) -> list[int]:
-        found = {int(match[1]) for path in self._folder.iterdir() if (match := _SEGMENT.match(path.name))}
-        return sorted(found)
+        """All that have left anything, be it a lock without segments: one that ended at its very start."""
+        return sorted({int(match[1]) for path in self._folder.iterdir() if (match := _ANY.match(path.name))})
 
     def segments(self, worker: int) -> list[int]:
         found = (match for path in self._folder.iterdir() if (match := _SEGMENT.match(path.name)))
@@ -156,6 +156,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Take a worker's lock. Its name appears with the lock held: whoever finds it free finds a worker that is gone."""
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "a worker of this number lives, or is not taken in yet", str(path))
+    beside = path.with_name(f".{path.name}.new")
+    held = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    beside.replace(path)
+    return held
 
 
 def _preallocate_file(path: Path, size: int) -> None:

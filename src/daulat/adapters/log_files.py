@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ class LogFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._durable: set[Path] = set()  # folders known to stand in their parents
 
     def read(self, path: str) -> bytes:
         """The bytes at a tile path, taken from the full tile where a partial one has been removed.
@@ -40,23 +42,15 @@ class LogFolder:
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Write files and make them and their names durable. A file may be written again with the same bytes."""
-        folders: set[Path] = set()
-        for path, data in files.items():
-            target = self.folder / path
-            if not target.parent.is_dir():
-                folders |= _make_folders(target.parent)
-            self._put(target, data)
-            folders.add(target.parent)
-        for folder in sorted(folders):
-            sync_folder(folder)
+        self._store(files)
         for path in files:
             if ".p/" not in path:
-                shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
+                partials = self.folder / f"{path}.p"
+                shutil.rmtree(partials, ignore_errors=True)
+                self._durable.discard(partials)
 
     def publish(self, checkpoint: bytes) -> None:
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._put(self.folder / "checkpoint", checkpoint)
-        sync_folder(self.folder)
+        self._store({"checkpoint": checkpoint})
 
     def published(self) -> bytes:
         try:
@@ -73,9 +67,7 @@ class LogFolder:
 
     def set_vkey(self, vkey: str) -> None:
         """Publish it. The same key has another vkey in each shard, because the shard's name is part of it."""
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._put(self.folder / VKEY, f"{vkey}\n".encode())
-        sync_folder(self.folder)
+        self._store({VKEY: f"{vkey}\n".encode()})
 
     def _part_of_full(self, path: str, width: int) -> bytes:
         full = path.partition(".p/")[0]
@@ -90,21 +82,31 @@ class LogFolder:
             position += 2 + int.from_bytes(data[position : position + 2], "big")
         return data[:position]
 
-    @staticmethod
-    def _put(target: Path, data: bytes) -> None:
-        """Write beside, sync, rename. Raises SealBroken when the disk does not take it."""
-        beside = target.with_name(f".{target.name}.new")
+    def _store(self, files: Mapping[str, bytes]) -> None:
+        changed: set[Path] = set()
         try:
-            descriptor = os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            try:
-                if os.write(descriptor, data) != len(data):
-                    raise SealBroken(f"short write to {target.name}: the disk is full")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            beside.replace(target)
+            for path, data in files.items():
+                target = self.folder / path
+                changed |= self._prepare(target.parent)
+                replace_file(target, data)
+            for folder in sorted(changed):
+                sync_folder(folder)
         except OSError as error:
-            raise SealBroken(f"{target.name} of the log could not be written: {error.strerror}") from None
+            raise SealBroken(f"the log could not be written: {error}") from None
+
+    def _prepare(self, folder: Path) -> set[Path]:
+        """Make a folder if there is none; returns those whose listing must be made durable.
+
+        One that is there already may have been made by a process that was killed before it had synced the parent.
+        """
+        changed = {folder}
+        while folder not in self._durable and self.folder.parent != folder:
+            for path in reversed([path for path in (folder, *folder.parents) if not path.is_dir()]):
+                path.mkdir(mode=0o755)
+            self._durable.add(folder)
+            folder = folder.parent
+            changed.add(folder)
+        return changed
 
 
 class LogFiles:
@@ -135,7 +137,6 @@ class Blobs:
     def put(self, data: bytes) -> str:
         """Store and make durable; returns the hex SHA-256."""
         digest = hashlib.sha256(data).hexdigest()
-        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         LogFolder(self._folder).write({digest: data})
         return digest
 
@@ -158,17 +159,18 @@ def current_period(log: Path) -> str:
 
 
 def set_current_period(log: Path, period: str) -> None:
-    beside = log / f".{CURRENT}.new"
-    beside.write_text(f"{period}\n")
-    beside.replace(log / CURRENT)
+    replace_file(log / CURRENT, f"{period}\n".encode())
     sync_folder(log)
 
 
-def _make_folders(folder: Path) -> set[Path]:
-    """Create missing folders; returns those whose listing has changed."""
-    changed: set[Path] = set()
-    for parent in [*reversed(folder.parents), folder]:
-        if not parent.is_dir():
-            parent.mkdir(mode=0o755)
-            changed.add(parent.parent)
-    return changed
+def replace_file(target: Path, data: bytes) -> None:
+    """Write beside, sync, rename: after a crash it is the old file or the new one. Raises OSError."""
+    beside = target.with_name(f".{target.name}.new")
+    descriptor = os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    beside.replace(target)

@@ -193,14 +193,8 @@ class Chain:
             yield "worker", f"admitted under a key for {key.purpose!r}, expected a worker's"
         if key.not_after is not None and request.time > key.not_after:
             yield "worker", "admitted under an expired worker's key"
-        if request.action not in INFERENCE_ACTIONS:
-            yield "shape", f"unknown action {request.action[:40]!r}"
-        if request.effect not in {"allow", "deny"} or request.outcome not in OUTCOMES:
-            yield "shape", f"unknown effect {request.effect[:40]!r} or outcome {request.outcome[:40]!r}"
-        if not REQUEST_ID.match(request.request_id):
-            yield "shape", "the request id is not of Daulat's form"
-        if not all(COMMITMENT.match(value) for value in (request.request, request.response) if value is not None):
-            yield "shape", "a commitment is not the base64 of 32 bytes"
+        for wrong in _shape(request):
+            yield "shape", wrong
         if request.finished < request.time:
             yield "time", "finished before it was admitted"
         if request.cached_tokens > request.prompt_tokens:
@@ -251,6 +245,17 @@ class Chain:
             yield "replica", f"replica {index} serves model {replica.model}, the decision was about {request.model}"
         if replica.time > request.finished:
             yield "replica", f"replica {index} started after the request had ended"
+
+
+def _shape(request: InferenceFacts) -> Iterator[str]:
+    if request.action not in INFERENCE_ACTIONS:
+        yield f"unknown action {request.action[:40]!r}"
+    if request.effect not in {"allow", "deny"} or request.outcome not in OUTCOMES:
+        yield f"unknown effect {request.effect[:40]!r} or outcome {request.outcome[:40]!r}"
+    if not REQUEST_ID.match(request.request_id):
+        yield "the request id is not of Daulat's form"
+    if not all(COMMITMENT.match(value) for value in (request.request, request.response) if value is not None):
+        yield "a commitment is not the base64 of 32 bytes"
 
 
 def _after(ended: Mapping[int, int], index: int) -> list[int]:

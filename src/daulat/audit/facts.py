@@ -92,6 +92,8 @@ class ReplicaFacts:
     counters: Mapping[str, int] | None
     slots: int
     context: int
+    engine: str  # in words, as the entry says
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,8 @@ def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
         counters(entry),
         _first(parameters, ("slots", "n_parallel", "parallel"), _DEFAULT_SLOTS),
         _first(parameters, ("context", "context_length", "n_ctx"), _DEFAULT_CONTEXT),
+        _in_words(engine, ("name", "version")),
+        _in_words(entry["device"], ("count", "kind", "product")),
     )
 
 
@@ -312,6 +316,12 @@ def _strings(value: Any, name: str) -> tuple[str, ...]:
 def _first(parameters: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:
     found = (parameters.get(name) for name in names)
     return next((value for value in found if type(value) is int and value > 0), default)
+
+
+def _in_words(value: Any, names: tuple[str, ...]) -> str:
+    """Some members of an object whose other members depend on the engine or device, as one line."""
+    members = value if isinstance(value, Mapping) else {}
+    return " ".join(str(members[name])[:128] for name in names if isinstance(members.get(name), str | int))
 
 
 def _get(value: Any, name: str, kind: type[_T]) -> _T:

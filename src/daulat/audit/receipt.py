@@ -4,8 +4,8 @@
 2. **Checkpoint**: signed by the log's key, for the receipt's origin.
 3. **Inclusion**: every entry stands under the checkpoint at its index; the C2SP proof inside says the same.
 4. **Shape**: every entry has the fields of its type, in order; the first is the inference entry of this request.
-5. **References**: each points backwards to an entry of the right type, and all that are needed up to the charter are
-here. 6. **Chain**: charter, lease, model, replica and policy make the answer lawful at the time of its admission.
+5. **References**: each points backwards to an entry of the right type, and all needed up to the charter are here.
+6. **Chain**: charter, lease, model, replica and policy make the answer lawful at the time of its admission.
 7. **Bodies**: request and response, where given, open the commitments.
 8. **Promise**, where given: signed by a worker whose key the log certifies, for these admission bytes, and kept.
 9. **Decision**: run again, where something that can run it is given, with the same result.
@@ -16,29 +16,33 @@ who vouches for what, and what is not proven at all.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from daulat.audit import facts, words
-from daulat.audit.chain import check_references, expect_none, shortfalls
-from daulat.audit.decisions import DeciderFactory
+from daulat.audit.chain import Chain, check_references, expect_none, shortfalls
+from daulat.audit.decisions import DeciderFactory, Decisions
 from daulat.audit.facts import InferenceFacts
+from daulat.audit.promises import check_kept, check_signature, worker_verifier
 from daulat.core import commitments, entries
-from daulat.errors import VerificationFailed
+from daulat.core.promise import parse_header
+from daulat.errors import DaulatError, NotFound, VerificationFailed
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog import note
 from daulat.tlog import proof as proofs
 from daulat.tlog.checkpoint import Checkpoint
-from daulat.tlog.merkle import leaf_hash, verify_inclusion
+from daulat.tlog.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from daulat.tlog.note import Verifier
 
 FORMAT: Final = "daulat/receipt/v1"
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_ENTRIES: Final = 100_000
-HISTORY: Final = frozenset({"previous", "replaces"})  # tell what was before; nothing lawful rests on them
+MAX_PATH: Final = 64
 _FIELDS: Final = (
     "format",
     "request_id",
@@ -49,7 +53,7 @@ _FIELDS: Final = (
     "salts",
     "tlog_proof",
 )
-_UPPER_ESCAPE: Final = re.compile(rb"\\u[0-9a-f]*[A-F]")
+_UPPER_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u[0-9a-f]{0,3}[A-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +124,16 @@ def verify(receipt: bytes, verifier: Verifier, given: Given | None = None) -> Ve
     with _step("7 (bodies)"):
         opened = tuple(_opened(parsed, request, given))
     with _step("8 (promise)"):
-        promised = tuple(_promised(parsed, chain, given))
+        promised = tuple(_promised(parsed, chain, request, given))
     with _step("9 (decision)"):
-        decided = _decided(chain, request, given)
+        decided = tuple(_decided(chain, request, given))
     return Verdict(
         parsed.request_id,
         parsed.origin,
         parsed.items[0].index,
         request.effect,
         request.outcome,
-        proven=(*words.proven(head, chain, request), *opened, *promised, *decided),
+        proven=(*words.proven(head, parsed.items[0].index, chain, request), *opened, *promised, *decided),
         vouched=tuple(words.vouched(chain, request)),
         unproven=tuple(words.unproven(opened=opened, promised=promised, decided=decided)),
         short=(*shortfalls(chain), words.witnesses(note.open_note(parsed.checkpoint, (verifier,)).unknown)),
@@ -207,14 +211,14 @@ def _request(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> Infe
 
 def _complete(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> None:
     def type_of(index: int) -> str | None:
-        return values[index]["type"] if index in values else None
+        return str(values[index]["type"]) if index in values else None
 
     reachable = {receipt.items[0].index}
     pending = [receipt.items[0].index]
     while pending:
         index = pending.pop()
         for path, target, _ in entries.references(values[index]):
-            if path in HISTORY and target not in values:
+            if path in entries.HISTORY and target not in values:
                 continue
             if target not in values:
                 raise VerificationFailed(f"entry {index}: {path} points at {target}, which the receipt lacks")
@@ -225,3 +229,130 @@ def _complete(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> Non
         expect_none(finding for finding in check_references(index, _without_absent(values[index], values), type_of))
     if len(reachable) != len(values):
         raise VerificationFailed(f"entries {sorted(set(values) - reachable)[:5]} are referred to by nothing")
+
+
+def _replay(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]], request: InferenceFacts) -> Chain:
+    chain = Chain(receipt.origin)
+    first = receipt.items[0]
+    for item in receipt.items[1:]:
+        expect_none(chain.add(item.index, values[item.index]))
+    expect_none(chain.check(first.index, request))
+    return chain
+
+
+def _opened(receipt: _Receipt, request: InferenceFacts, given: Given) -> Iterator[str]:
+    pairs: tuple[tuple[commitments.Kind, bytes | None, str | None], ...] = (
+        ("request", given.request, request.request),
+        ("response", given.response, request.response),
+    )
+    for kind, body, commitment in pairs:
+        if body is None:
+            continue
+        if kind not in receipt.salts:
+            raise VerificationFailed(f"the receipt has no salt to open the {kind} with")
+        if commitment is None:
+            raise VerificationFailed(f"the entry commits to no {kind}: none was sent")
+        if not commitments.opens(commitment, receipt.salts[kind], kind, body):
+            raise VerificationFailed(f"the {kind}'s {len(body)} bytes are not those that the entry commits to")
+        yield words.opened(kind, len(body))
+
+
+def _promised(receipt: _Receipt, chain: Chain, request: InferenceFacts, given: Given) -> Iterator[str]:
+    if given.promise is None:
+        return
+    promise = parse_header(given.promise)
+    if promise.header() != given.promise:
+        raise VerificationFailed("the promise is not written in its canonical form")
+    if (promise.request_id, promise.origin) != (receipt.request_id, receipt.origin):
+        raise VerificationFailed("the promise is for another request, or of another log")
+    if promise.worker != request.worker:
+        raise VerificationFailed(f"promised by worker {promise.worker}, admitted by worker {request.worker}")
+    check_signature(promise, worker_verifier(promise, chain.keys))
+    check_kept(promise, entries.admission_bytes(receipt.items[0].data))
+    yield words.promised(in_time=given.now is not None and given.now <= promise.deadline)
+
+
+def _decided(chain: Chain, request: InferenceFacts, given: Given) -> Iterator[str]:
+    if given.decider is None:
+        return
+    decisions = Decisions(chain, given.decider, given.blob or _no_blob)
+    try:
+        wrong = decisions.check_inference(request)
+        for lease in () if wrong else chain.leases.values():
+            wrong = wrong or decisions.check_lease(lease)
+    except NotFound:
+        return  # a policy's text stands in a blob that is not at hand: said under what is not proven
+    if wrong is not None:
+        raise VerificationFailed(wrong)
+    yield words.decided(request, decisions.asked)
+
+
+def _no_blob(digest: str) -> bytes:
+    raise NotFound(f"no blob {digest}")
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Put the step's name before whatever does not hold in it."""
+    try:
+        yield
+    except DaulatError as error:
+        raise VerificationFailed(f"step {name}: {error.message}") from None
+
+
+def _without_absent(value: Mapping[str, Any], values: Mapping[int, Any]) -> Mapping[str, Any]:
+    """The entry without references to a history that the receipt leaves out."""
+    absent = {name for name in entries.HISTORY if name in value and value[name] not in values}
+    return {name: None if name in absent else item for name, item in value.items()}
+
+
+def _item(value: Any) -> _Item:
+    if not isinstance(value, dict) or set(value) != {"index", "entry", "proof"}:
+        raise VerificationFailed("an entry is not an object of index, entry and proof")
+    index, path = value["index"], value["proof"]
+    if type(index) is not int or index < 0:
+        raise VerificationFailed(f"index is {str(index)[:40]!r}, expected a natural number")
+    if not isinstance(path, list) or len(path) > MAX_PATH:
+        raise VerificationFailed(f"the proof of entry {index} is not a list of at most {MAX_PATH} hashes")
+    return _Item(index, _octets(value, "entry"), tuple(_hash(node, "a hash of a proof") for node in path))
+
+
+def _salts(value: Any) -> dict[commitments.Kind, bytes]:
+    if not isinstance(value, dict) or not set(value) <= {"request", "response"}:
+        raise VerificationFailed("salts is not an object of request and response")
+    return {kind: _hash(text, f"the salt of the {kind}") for kind, text in value.items()}
+
+
+def _hash(text: Any, what: str) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except ValueError:
+        raw = b""
+    if len(raw) != HASH_BYTES or base64.b64encode(raw).decode() != text:
+        raise VerificationFailed(f"{what} is not the canonical base64 of {HASH_BYTES} bytes")
+    return raw
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    item = value[name]
+    if not isinstance(item, str):
+        raise VerificationFailed(f"{name} is not a string")
+    return item
+
+
+def _octets(value: Mapping[str, Any], name: str) -> bytes:
+    try:
+        return _text(value, name).encode()
+    except UnicodeEncodeError:
+        raise VerificationFailed(f"{name} is not Unicode text") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")

@@ -201,9 +201,8 @@ class Walk:
     def _note_time(self, index: int, time: int) -> None:
         if time < self._latest - _LATE_MS:
             seconds = (self._latest - time) // 1000
-            self._add(
-                "late", f"entered the log {seconds} s after its own time, which is the operator's word", index, False
-            )
+            words = f"entered the log {seconds} s after its own time, which is the operator's word"
+            self._add("late", words, index, lie=False)
         self._latest = max(self._latest, time)
 
     def finish(self) -> None:

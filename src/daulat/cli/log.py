@@ -23,7 +23,7 @@ from daulat.errors import InvalidRequest, NotFound, VerificationFailed
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
 from daulat.processes.control import lock
-from daulat.processes.sequencer import open_sequencer
+from daulat.processes.sequencer import alone, open_sequencer
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Verifier
@@ -171,7 +171,8 @@ def roll(period: str, home: Home, as_json: bool) -> None:
     held = lock(home)
     try:
         charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
-        sequencer = open_sequencer(home, charter.name, period)
+        with alone(home):
+            sequencer = open_sequencer(home, charter.name, period)
     finally:
         os.close(held)
     value = {"origin": charter.origin(period), "size": sequencer.size}

@@ -27,6 +27,7 @@ MAX_INLINE_TEXT: Final = 32_768  # longer content is named by SHA-256 and served
 MAX_CLIENT_STRING: Final = 128  # client-supplied strings beyond this are replaced by their hash
 
 INFERENCE: Final = "inference/v1"
+HISTORY: Final = frozenset({"previous", "replaces"})  # references to what was before: nothing lawful rests on them
 _INFERENCE_HEAD: Final = b'{"type":"inference/v1","admission":'
 _INFERENCE_MIDDLE: Final = b',"completion":'
 

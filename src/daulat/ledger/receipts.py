@@ -18,7 +18,7 @@ _MAX_ENTRIES: Final = 4096
 
 
 def gather(source: TileSource, size: int, index: int) -> dict[int, bytes]:
-    """Entry `index` and, transitively, every entry it references, by index.
+    """Entry `index` and, transitively, every entry it rests on, by index. History (earlier leases, say) is left out.
 
     Raises:
         NotFound: the log is not as large.
@@ -34,7 +34,8 @@ def gather(source: TileSource, size: int, index: int) -> dict[int, bytes]:
             continue
         (entry,) = read_entries(source, position, position + 1, size)
         found[position] = entry
-        wanted += [target for _, target, _ in entries.references(entries.decode(entry))]
+        found_here = entries.references(entries.decode(entry))
+        wanted += [target for path, target, _ in found_here if path not in entries.HISTORY]
     return found
 
 

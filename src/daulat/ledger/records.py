@@ -26,6 +26,7 @@ COMPLETION: Final = ord("C")  # payload: the completion record
 REFUSALS: Final = ord("R")  # payload: {"from", "to", "counts", "principals"}; sequence 0
 KINDS: Final = frozenset({ADMISSION, ATTEMPT, COMPLETION, REFUSALS})
 
+_HEADER: Final = b'{"format":"daulat/journal/v1",'
 _MAGIC: Final = b"DJG1"
 _GROUP: Final = struct.Struct("<4sQII")
 _RECORD: Final = struct.Struct("<BQI")
@@ -58,14 +59,15 @@ def header_length(data: bytes) -> int:
     """Where the groups begin.
 
     Raises:
-        SealBroken: there is no header line. (A crash may leave an empty file: that has length 0 and no groups.)
+        SealBroken: there is no header line, yet a group. (A crash may leave an empty file or a torn line: as no group
+            was begun before the line was durable, that is a segment without groups.)
     """
-    if not data.strip(b"\0"):
-        return 0
     end = data.find(b"\n", 0, MAX_HEADER)
-    if end < 0 or not data.startswith(b'{"format":"daulat/journal/v1",'):
+    if end >= 0 and data.startswith(_HEADER):
+        return end + 1
+    if data.find(_MAGIC) >= 0:
         raise SealBroken("a journal segment does not begin with its header line")
-    return end + 1
+    return 0
 
 
 def encode_group(number: int, records: Iterable[tuple[int, int, bytes]]) -> bytes:

@@ -99,6 +99,7 @@ class Sequencer:
         if sealed is None:
             sealed = self._begin()
         self._sealed = sealed
+        self._lost = False  # whether a step failed half-way
         self._intake = Intake(sealed.cursors, sealed.opened)
         self._edge = self._recover(sealed)
 
@@ -125,9 +126,12 @@ class Sequencer:
         return list(range(first, first + len(new)))
 
     def tick(self) -> int:
-        """Take in journals until there is nothing new; returns how many entries came in."""
+        """Take in what the journals have now; returns how many entries came in.
+
+        What comes meanwhile is left for the next time: under load there is always more, and `append` would wait.
+        """
         before = self._edge.size
-        while self._step([]):
+        while self._step([]) >= STEP_ENTRIES:
             pass
         return self._edge.size - before
 
@@ -164,8 +168,10 @@ class Sequencer:
         self._catch_up(edge.size)
         return edge
 
-    def _step(self, control: list[bytes]) -> bool:
-        """One pass over the numbered list above; whether anything came in."""
+    def _step(self, control: list[bytes]) -> int:
+        """One pass over the numbered list above; how many entries came in from journals."""
+        if self._lost:
+            raise SealBroken("an earlier step failed half-way: what it has left, only a start anew can tell")
         intake = self._intake.copy()
         taken = intake.take(self._journals, self._clock, STEP_ENTRIES)
         new = control + taken
@@ -173,12 +179,13 @@ class Sequencer:
             # Nothing to seal. Open admissions stay in memory; a restart reads them again from the journal.
             self._intake = intake
             self._sweep()
-            return False
+            return 0
         edge = self._edge.copy()
         files = dict(edge.extend(new))
         signed = checkpoints.sign(Checkpoint(self._origin, edge.size, edge.frontier.root()), [self._signer])
         old = self._sealed
         sealed = Sealed(edge.size, signed, old.size, old.checkpoint, tuple(new), intake.cursors, intake.opened)
+        self._lost = True  # until all of this is done. Going on would seal over entries whose tiles are not there
         self._seal.advance(old.checkpoint, sealed)
         first = self._edge.size
         self._sealed, self._intake, self._edge = sealed, intake, edge
@@ -186,7 +193,8 @@ class Sequencer:
         self._log.publish(signed)
         self._index.add(first, new)
         self._sweep()
-        return bool(taken)
+        self._lost = False
+        return len(taken)
 
     def _sweep(self) -> None:
         """Delete segments that the sealed cursors have left behind; of finished workers, everything."""
@@ -214,7 +222,6 @@ class Sequencer:
                 )
 
     def _catch_up(self, size: int) -> None:
-
         while self._index.size < size:
             first = self._index.size
             self._index.add(first, read_entries(self._log, first, min(size, first - first % 256 + 256), size))

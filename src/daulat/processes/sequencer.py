@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +20,14 @@ from daulat.adapters.log_files import LogFolder
 from daulat.adapters.request_index import RequestIndex
 from daulat.adapters.seal import SqliteSeal
 from daulat.core.clock import SystemClock
-from daulat.errors import ConfigError, IntegrityError
+from daulat.errors import ConfigError, Conflict, DaulatError, IntegrityError
 from daulat.ledger.sequencer import Sequencer
 from daulat.processes import edge
 from daulat.settings import Home
 from daulat.tlog.note import Signer
 
 TICK_SECONDS: Final = 0.4
+HANDOVER_SECONDS: Final = 20.0  # under the time in which the control plane wants its child to be ready
 _log = logging.getLogger(__name__)
 
 
@@ -49,12 +53,36 @@ def load_or_create_key(home: Home, name: str) -> Signer:
         raise ConfigError(str(error), location=str(path)) from None
 
 
+@contextlib.contextmanager
+def alone(home: Home, seconds: float = HANDOVER_SECONDS) -> Iterator[None]:
+    """Hold the log for this process. One that its dying parent has told to stop may still be taking in the last of it.
+
+    Raises:
+        Conflict: another process writes this log, and does not end.
+    """
+    descriptor = os.open(home.path / "sequencer.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise Conflict(f"another sequencer writes the log of {home.path}") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
-    """Recover or begin the log `<name>/<period>` of this home."""
+    """Recover or begin the log `<name>/<period>` of this home, which is to be held (`alone`)."""
     origin = f"{name}/{period}"
     signer = load_or_create_key(home, origin)
     seal = SqliteSeal(home.sequencer_db, origin)
     _close_older(home, name, seal, origin)
+    log_files.set_current_period(home.log, period)  # before it is sealed: from then on the older one is closed
     sequencer = Sequencer(
         origin=origin,
         signer=signer,
@@ -65,10 +93,7 @@ def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
         clock=SystemClock(),
     )
     LogFolder(home.log / period).set_vkey(signer.vkey)
-    log_files.set_current_period(home.log, period)
-    beside = home.vkey.with_suffix(".new")
-    beside.write_text(f"{signer.vkey}\n")
-    beside.replace(home.vkey)
+    log_files.replace_file(home.vkey, f"{signer.vkey}\n".encode())
     return sequencer
 
 
@@ -172,10 +197,15 @@ def main() -> None:
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin("sequencer", parent=arguments.parent)
+    home = Home(arguments.home)
     try:
-        raise SystemExit(asyncio.run(run(Home(arguments.home), arguments.name, arguments.period)))
+        with alone(home):
+            raise SystemExit(asyncio.run(run(home, arguments.name, arguments.period)))
     except IntegrityError as error:
         _log.exception("the log cannot be trusted: %s", error.message)
+        raise SystemExit(1) from None
+    except DaulatError as error:
+        _log.error("the sequencer cannot start: %s", error.message)
         raise SystemExit(1) from None
 
 

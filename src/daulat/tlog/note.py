@@ -123,6 +123,12 @@ class Verifier:
         self.vkey = f"{name}+{id_}+{material}"
         self._key = Ed25519PublicKey.from_public_bytes(raw[1:])
 
+    def renamed(self, name: str) -> Verifier:
+        """The same key under another name: another shard of one log."""
+        raw = self._key.public_bytes_raw()
+        material = base64.b64encode(bytes([ED25519]) + raw).decode()
+        return Verifier(f"{name}+{key_id(name, raw).hex()}+{material}")
+
     def verify_bytes(self, data: bytes, signature: bytes) -> None:
         """Check a raw signature.
 

@@ -1,0 +1,124 @@
+"""What a receipt that holds means, in plain words: what is proven, who vouches for the rest, what is not proven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from daulat.audit.chain import Chain
+from daulat.audit.facts import EVIDENCE, InferenceFacts, LeaseFacts
+from daulat.tlog.checkpoint import Checkpoint
+
+UNWITNESSED: Final = "unwitnessed: the operator could have shown others another log"
+_BODIES: Final = 2
+_BY: Final = {
+    "G1": "the node's own word, which nobody else checked",
+    "G2": "enforced by the node's kernel and probed; whoever is root on the node is not bound by it",
+    "G3": "vouched for by another organisation",
+    "G4": "observed from outside the node",
+}
+_OUTCOMES: Final = {
+    "ok": "it was answered in full",
+    "denied": "it was refused",
+    "failed": "it failed",
+    "aborted": "the client left before the end",
+    "interrupted": "the service was interrupted before the end",
+}
+
+
+def proven(head: Checkpoint, index: int, chain: Chain, request: InferenceFacts) -> Iterator[str]:
+    """What follows from the log's signature, the hashes and the entries."""
+    yield (
+        f"entry {index} of the log {head.origin} is about request {request.request_id}; the log's key has signed a "
+        f"checkpoint of {head.size} entries that covers it, so it cannot be changed or taken back unnoticed"
+    )
+    done = f"{_OUTCOMES[request.outcome]} (HTTP status {request.status})"
+    rules = ", ".join(request.policies) or "no rule"
+    verb = "permitted" if request.effect == "allow" else "refused"
+    yield f"the log says: {verb} by {rules} under policy entry {request.policy}, and {done}"
+    if request.model is not None:
+        model = chain.models[request.model].described
+        yield f"the log says: model {model['model']}, whose file has SHA-256 {model['digest']} (entry {request.model})"
+    if request.effect == "allow" and request.lease is not None:
+        lease = chain.leases[request.lease]
+        charter = chain.charters[lease.charter].charter
+        yield (
+            f"lease {lease.index} of node {lease.node} in {lease.jurisdiction} was in force at the admission "
+            f"({when(request.time)}), and lawful under the charter (entry {lease.charter}), which promises "
+            f"{charter.country}"
+        )
+    for attempt in request.attempts:
+        yield f"the log says: replica entry {attempt.replica} was asked under lease {attempt.lease}: {attempt.outcome}"
+
+
+def opened(kind: str, length: int) -> str:
+    """A body was given, and is the one committed to."""
+    return f"the {kind} given here ({length} bytes) is, byte for byte, the one that the entry commits to"
+
+
+def promised(*, in_time: bool) -> str:
+    """A promise was given, and is kept."""
+    kept = "and it was kept in time" if in_time else "and it was kept; when, this receipt does not show"
+    return f"a worker whose key the log certifies had promised this very admission before the answer began, {kept}"
+
+
+def decided(request: InferenceFacts, asked: int) -> str:
+    """Decisions were run again, with the same result."""
+    if not asked or any(name.startswith("gateway.") for name in request.policies):
+        return "the refusal was the gateway's own, which no policy decides"
+    return "the decision, run again here from the log's policy and charter, comes out as the entry says"
+
+
+def vouched(chain: Chain, request: InferenceFacts) -> Iterator[str]:
+    """What is somebody's word, and whose."""
+    yield "the operator: every time in the log, and that a pseudonym stands for one person or tenant"
+    seen = request.attributes
+    roles = ", ".join(seen["roles"]) or "none"
+    yield (
+        f"an operator: that the caller is of citizenship {seen['citizenship'] or 'unknown'} "
+        f"(assurance {seen['assurance']}) and has the roles {roles}"
+    )
+    if request.attempts:
+        yield "the engine: the token counts; an audit of the whole log holds them against its counters"
+    if request.lease is not None:
+        yield from _evidence(chain.leases[request.lease])
+    if request.model is not None:
+        signed_by = chain.models[request.model].described["signed_by"]
+        if signed_by:
+            yield f"{signed_by}: that the model is its work (as the operator recorded it)"
+
+
+def _evidence(lease: LeaseFacts) -> Iterator[str]:
+    for kind in EVIDENCE:
+        grade = lease.evidence.get(kind, {}).get("grade")
+        if grade is not None:
+            yield f"evidence {kind!r} of node {lease.node}, {grade}: {_BY[grade]}"
+
+
+def unproven(*, opened: Sequence[str], promised: Sequence[str], decided: Sequence[str]) -> Iterator[str]:
+    """What this verification did not show."""
+    if len(opened) < _BODIES:
+        yield "which request or answer this is about: give both bodies (--request, --response) to see"
+    if not promised:
+        yield "that the entry is the one promised before the answer began: give the Daulat-Promise header (--promise)"
+    if not decided:
+        yield "that the policy decides as the entry says: install daulat[serve], which can run it again"
+    yield "that the log omits nothing else, and that no engine was used past it: only an audit of the whole log shows"
+    yield "that root on the machine did not read or change memory, or move the machine: software cannot show that"
+    yield "that the answer is true, or good"
+
+
+def witnesses(unknown: int) -> str:
+    """What stands behind the log's being one and the same for everybody. `unknown`: signatures of unknown keys."""
+    if not unknown:
+        return UNWITNESSED
+    return f"{UNWITNESSED} ({unknown} signatures of keys not known here are not counted as witnesses)"
+
+
+def when(milliseconds: int) -> str:
+    """A log's time for people, or the number where it is no date."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"
