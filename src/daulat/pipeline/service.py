@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from daulat.core.clock import Clock
 from daulat.core.ids import RequestIds
@@ -13,9 +13,6 @@ from daulat.metering.slices import Slices
 from daulat.pipeline.ports import Engines, Render
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import World
-
-if TYPE_CHECKING:
-    from daulat.pipeline.inference import Inference
 
 
 class Ledger(Protocol):
@@ -45,6 +42,20 @@ class Meter(Protocol):
     def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None: ...
 
 
+class Running(Protocol):
+    """A request under way (`pipeline.inference.Inference`)."""
+
+    def check(self, world: World) -> None:
+        """End, if this new world no longer covers it."""
+        ...
+
+    def sweep(self, now: float) -> None:
+        """End, if it takes too long."""
+        ...
+
+    def client_gone(self) -> None: ...
+
+
 class Service:
     """One worker's shared state, touched on its loop alone."""
 
@@ -65,7 +76,7 @@ class Service:
         self.ids = RequestIds()
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id
-        self.active: set[Inference] = set()
+        self.active: set[Running] = set()
 
     @property
     def limits(self) -> Limits:
