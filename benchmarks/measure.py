@@ -134,7 +134,7 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
         request = load.request_file(f"stream-{one.name}", load.chat(stream=True), one.server.key)
 
         def run(one: Contestant = one, request: Any = request) -> Row:
-            return load.streams(one.server.port, [request], **options)
+            return load.streams(one.server.stream_port, [request], **options)
 
         rows.append(_measured("streams", one, engine, number, run))
     return rows

@@ -32,6 +32,11 @@ class Server:
     port: int
     key: str = ""
     roles: dict[str, list[int]] = field(default_factory=dict)
+    streams: int = 0  # the port for event streams, where it is another
+
+    @property
+    def stream_port(self) -> int:
+        return self.streams or self.port
 
     @property
     def processes(self) -> list[int]:
@@ -96,7 +101,10 @@ def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterat
 
 @contextmanager
 def nginx(port: int = 18300) -> Iterator[Server]:
-    """nginx as a bare reverse proxy with pooled connections: what forwarding itself costs."""
+    """nginx as a bare reverse proxy with pooled connections, else as it comes: what forwarding itself costs.
+
+    Streams have a port of their own, without the buffering that would hold events back.
+    """
     folder = WORK / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -111,6 +119,10 @@ http {{
   upstream engine {{ server 127.0.0.1:{STUB_PORT}; keepalive 512; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port};
+    location / {{ proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://engine; }}
+  }}
+  server {{
+    listen 127.0.0.1:{port + 1};
     location / {{
       proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_pass http://engine;
     }}
@@ -119,7 +131,9 @@ http {{
     command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with _process("nginx", command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
-        yield Server("nginx", port, roles={"worker": host.descendants(process.pid), "master": [process.pid]})
+        yield Server(
+            "nginx", port, roles={"worker": host.descendants(process.pid), "master": [process.pid]}, streams=port + 1
+        )
 
 
 @contextmanager

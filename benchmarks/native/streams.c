@@ -31,7 +31,7 @@ enum { IDLE, IN_HEAD, IN_LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
 typedef struct { long long *at; size_t used, room; } samples;
 
 typedef struct {
-    int fd, state, status, newline, first_seen, file, line;
+    int fd, state, status, newline, first_seen, file, line, used;
     long long due, begun, last, left;
     int head_used;
     char head[HEAD];
@@ -106,17 +106,22 @@ static void attach(conn *c) {
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &e)) die("epoll_ctl");
 }
 
-static void begin(conn *c, long long due) {
+static void ask(conn *c) {
     text *request = &files[c->file];
+    /* A request is smaller than an empty socket buffer; anything else is not the case this program is for. */
+    ssize_t sent = send(c->fd, request->data, request->size, MSG_NOSIGNAL);
+    if (sent != (ssize_t)request->size && errno != EPIPE && errno != ECONNRESET) die("send");
+}
+
+static void begin(conn *c, long long due) {
     c->state = IN_HEAD, c->head_used = 0, c->first_seen = 0, c->newline = 0, c->last = 0;
     c->due = due, c->begun = now_us();
     begun++;
-    /* A request is smaller than an empty socket buffer; anything else is not the case this program is for. */
-    if (send(c->fd, request->data, request->size, MSG_NOSIGNAL) != (ssize_t)request->size) die("send");
+    ask(c);
 }
 
 static void end(conn *c) {
-    last_at = now_us();
+    last_at = now_us(), c->used = 1;
     if (c->status == 200) completed++, add(&whole, last_at - c->due);
     else errors++;
     c->state = IDLE;
@@ -124,11 +129,19 @@ static void end(conn *c) {
     else if (last_at < stop_at && (!total || begun < total)) begin(c, last_at);
 }
 
+/* A server may close a kept connection before it reads the next request: then it is sent again, as clients do. */
 static void lost(conn *c) {
-    if (c->state != IDLE) errors++, c->status = 0;
+    int again = c->used && c->state == IN_HEAD && !c->head_used;
     close(c->fd);
     attach(c);
-    if (c->state != IDLE) end(c);
+    c->used = 0;
+    if (c->state == IDLE) return;
+    if (again) {
+        ask(c);
+        return;
+    }
+    c->status = 0;
+    end(c);
 }
 
 static int head_complete(conn *c) {
