@@ -130,8 +130,9 @@ def throughput(installation: Installation, rounds: int, tokens: int) -> list[dic
                     found = _ask(installation, way, bodies, connections, total)
                 seen[way].append(total * tokens / found["wall_us"] * 1e6)
                 first, load_ = found["ttft_us"]["p50"] / 1000, window.result["load_average"]
+                rate = f"{seen[way][-1]:7.1f} tokens/s"
                 print(
-                    f"{connections} streams {way:<8} {seen[way][-1]:7.1f} tokens/s, first after {first:.0f} ms, load {load_}",
+                    f"{connections} streams {way:<8} {rate}, first after {first:.0f} ms, load {load_}",
                     file=sys.stderr,
                     flush=True,
                 )

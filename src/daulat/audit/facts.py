@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class CharterFacts:
+    """A `charter/v1` entry, its text parsed."""
+
     index: int
     time: int
     charter: Charter
@@ -42,6 +44,8 @@ class PolicyFacts:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
+    """A `key/v1` entry; `not_after` in Unix milliseconds."""
+
     index: int
     purpose: str
     vkey: str
@@ -98,6 +102,8 @@ class ReplicaFacts:
 
 @dataclass(frozen=True, slots=True)
 class CanaryFacts:
+    """A `canary/v1` entry as far as leases and counters rest on it."""
+
     index: int
     time: int
     node: str
@@ -109,6 +115,8 @@ class CanaryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
+    """One replica that was asked, under which lease (log indices), and how that ended."""
+
     replica: int
     lease: int
     outcome: str

@@ -29,6 +29,8 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """May this principal do this action to this resource, in this context?"""
+
     action: str
     principal: Entity
     resource: Entity

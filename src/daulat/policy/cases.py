@@ -45,6 +45,8 @@ _MODEL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    """One question, and what the rules must say to it; `rules` None: whichever decide."""
+
     name: str
     question: Question
     expect: str

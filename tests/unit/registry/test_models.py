@@ -75,7 +75,7 @@ def test_a_lie_about_a_length_allocates_nothing() -> None:
 
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=12), st.booleans())
-def test_no_bytes_make_the_reader_fail_otherwise(at: int, junk: bytes, cut: bool) -> None:  # noqa: FBT001
+def test_no_bytes_make_the_reader_fail_otherwise(at: int, junk: bytes, cut: bool) -> None:
     data = GOOD[:at] + junk + (b"" if cut else GOOD[at + len(junk) :])
     with suppress(gguf.BadModel):
         read(data)
