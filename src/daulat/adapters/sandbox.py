@@ -18,6 +18,7 @@ import signal
 import stat
 import sys
 import sysconfig
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _UIDS: Final = range(61_000, 61_184)  # between systemd-homed's and systemd's Dy
 _NAMESPACES: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 _START_SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,19 @@ async def start(jail: Jail, *, bpf: bytes | None, **streams: Any) -> Sandboxed:
         "network": "none" if "--unshare-net" in jail.unshare else "host",
         "file_system": "read-only",
     }
-    return Sandboxed(process, first, jail.uid, facts)
+    sandboxed = Sandboxed(process, first, jail.uid, facts)
+    await _set_up(sandboxed)
+    return sandboxed
+
+
+async def _set_up(sandboxed: Sandboxed) -> None:
+    """Wait for the program itself: bubblewrap names its pid 1 before the mounts are made, and who joins then sees none.
+
+    A sandbox that ends meanwhile is for whoever watches the process.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while sandboxed.program_pid() is None and sandboxed.process.returncode is None and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def prepare_folder(folder: Path, uid: int | None) -> None:
