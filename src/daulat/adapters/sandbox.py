@@ -291,7 +291,9 @@ async def _set_up(sandboxed: Sandboxed) -> None:
     A sandbox that ends meanwhile is for whoever watches the process.
     """
     deadline = time.monotonic() + _START_SECONDS
-    while sandboxed.program_pid() is None and sandboxed.process.returncode is None and time.monotonic() < deadline:
+    while sandboxed.program_pid() is None and sandboxed.process.returncode is None:
+        if time.monotonic() > deadline:
+            return
         await asyncio.sleep(_POLL_SECONDS)
 
 
