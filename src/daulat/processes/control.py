@@ -125,6 +125,7 @@ class Control:
             if self.node.refusals and self.node.refusals[0].startswith("no lease is granted"):
                 raise Unavailable(self.node.refusals[0])
             await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * POLL_SECONDS)  # until every worker has seen the snapshot that names it
         progress(1.0)
 
     async def stop(self) -> None:
