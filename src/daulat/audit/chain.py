@@ -14,7 +14,7 @@ from daulat.audit import facts
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
 from daulat.core import entries
-from daulat.core.charter import GRADES
+from daulat.core.charter import ASSURANCE, GRADES
 from daulat.core.decision import INFERENCE_ACTIONS, grade
 from daulat.core.ids import REQUEST_ID
 from daulat.errors import VerificationFailed
@@ -26,6 +26,7 @@ OUTCOMES: Final = frozenset({"ok", "denied", "failed", "aborted", "interrupted"}
 _CANARY_OUTCOMES: Final = frozenset({"contained", "escaped", "silent"})
 COMMITMENT: Final = re.compile(r"[A-Za-z0-9+/]{43}=\Z")
 _GRADE_2: Final = 2
+GATEWAY: Final = "gateway."  # refusals that the gateway makes without asking policy
 _OK_STATUS: Final = range(200, 300)
 TypeOf = Callable[[int], str | None]
 
@@ -101,8 +102,13 @@ class Chain:
 
     def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         model = self.models[index] = facts.model(index, entry)
+        charter = self.charters[model.charter].charter
         if model.effect != "allow":
             yield Finding("model", "a model was admitted although the decision was not to", index)
+        for what, promised in (("format", charter.formats), ("licence", charter.licences)):
+            if model.described[what] not in promised:
+                words = f"a model of {what} {model.described[what][:80]!r} was admitted, the charter promises others"
+                yield Finding("model", words, index)
 
     def _lease(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         lease = self.leases[index] = facts.lease(index, entry)
@@ -210,6 +216,7 @@ class Chain:
         if request.lease is None or request.model is None:
             yield "lease", "permitted without a lease or without a model"
             return
+        yield from self._eligible(request)
         yield from self._lease_lives(request, request.lease, request.time)
         if self.models[request.model].effect != "allow":
             yield "model", f"permitted for model {request.model}, which was not admitted"
@@ -223,6 +230,18 @@ class Chain:
             stopped = self.stopped.get(attempt.replica)
             if attempt.outcome == "ok" and stopped is not None and request.time > stopped + EFFECT_SLACK_MS:
                 yield "replica", f"answered by replica {attempt.replica} after it had stopped"
+
+    def _eligible(self, request: InferenceFacts) -> Iterator[tuple[str, str]]:
+        """The charter is held against the answer itself: the rules are the operator's, and could permit anything."""
+        charter = self.charters[self.policies[request.policy].charter].charter
+        citizenship, assurance = request.attributes["citizenship"], request.attributes["assurance"]
+        if citizenship not in charter.users:
+            users = ", ".join(charter.users)
+            yield "citizenship", f"permitted to citizenship {citizenship[:20]!r}, the charter promises {users} only"
+        if assurance not in ASSURANCE or ASSURANCE.index(assurance) < ASSURANCE.index(charter.assurance):
+            yield "citizenship", f"permitted at assurance {assurance[:20]!r}, the charter asks for {charter.assurance}"
+        if not request.policies or any(name.startswith(GATEWAY) for name in request.policies):
+            yield "decision", "permitted, and by no rule of the policy"
 
     def _lease_lives(self, request: InferenceFacts, index: int, latest: int) -> Iterator[tuple[str, str]]:
         lease = self.leases[index]

@@ -61,8 +61,8 @@ class Account:
         if before is not None and any(counters[kind] < before[kind] for kind in KINDS):
             yield Finding("counters", "the engine's counters went backwards", index)
         self._readings.append(_Reading(index, time, counters, self._open))
-        self._times.append(time)
-        self.read_at = max(self.read_at, time)
+        self.read_at = max(self.read_at, time)  # clocks may be set back; `add` searches times that ascend
+        self._times.append(self.read_at)
         self._open = _Sums()
 
     @property

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
 
-from daulat.audit.chain import Chain
-from daulat.audit.facts import InferenceFacts, LeaseFacts, PolicyFacts
-from daulat.core.decision import Decider, Decision, Question, inference_question, lease_question
+from daulat.audit.chain import GATEWAY, Chain
+from daulat.audit.facts import InferenceFacts, LeaseFacts, ModelFacts, PolicyFacts
+from daulat.core.decision import Decider, Decision, Question, admission_question, inference_question, lease_question
 from daulat.errors import VerificationFailed
 
 DeciderFactory = Callable[[str, str], Decider]  # (rules, schema)
 Blob = Callable[[str], bytes]
-GATEWAY: Final = "gateway."  # refusals that the gateway makes without asking policy
 
 
 class Decisions:
@@ -36,7 +34,7 @@ class Decisions:
             DaulatError: the policy's text cannot be had or cannot be run.
         """
         if any(name.startswith(GATEWAY) for name in request.policies):
-            return None if request.effect == "deny" else "a refusal of the gateway's own is marked as permitted"
+            return None  # a refusal: the chain has seen to that
         if request.lease is None or request.model is None:
             return "decided without a lease or without a model"
         lease, model = self._chain.leases[request.lease], self._chain.models[request.model]
@@ -65,6 +63,13 @@ class Decisions:
         question = lease_question(charter, lease.node, lease.jurisdiction, lease.evidence)
         answer = self._answer(self._chain.policies[lease.policy], ("lease", lease.index), lambda: question)
         return _differs(answer, lease.effect, lease.policies)
+
+    def check_model(self, model: ModelFacts) -> str | None:
+        """The same for a model's admission."""
+        charter = self._chain.charters[model.charter].charter
+        question = admission_question(charter, model.operator, model.citizenship, model.described)
+        answer = self._answer(self._chain.policies[model.policy], ("model", model.index), lambda: question)
+        return _differs(answer, model.effect, model.policies)
 
     def _answer(self, policy: PolicyFacts, key: tuple[object, ...], question: Callable[[], Question]) -> Decision:
         self.asked += 1

@@ -63,6 +63,9 @@ class ModelFacts:
     policy: int
     described: Mapping[str, Any]
     effect: str
+    policies: tuple[str, ...]
+    operator: str  # a pseudonym, and the citizenship that the decision saw
+    citizenship: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +200,19 @@ def key(index: int, entry: Mapping[str, Any]) -> KeyFacts:
 def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
     described: dict[str, Any] = {name: _get(entry, name, str) for name in ("model", "digest", "format", "licence")}
     described |= {"origin": _get(entry, "origin", str), "signed_by": entry["signed_by"]}
-    effect, _ = _decision(entry)
-    return ModelFacts(index, _time(entry), _get(entry, "charter", int), _get(entry, "policy", int), described, effect)
+    effect, policies = _decision(entry)
+    attributes = _get(entry["decision"], "attributes", dict)
+    return ModelFacts(
+        index,
+        _time(entry),
+        _get(entry, "charter", int),
+        _get(entry, "policy", int),
+        described,
+        effect,
+        policies,
+        _get(attributes, "operator", str),
+        _get(attributes, "citizenship", str),
+    )
 
 
 def lease(index: int, entry: Mapping[str, Any]) -> LeaseFacts:

@@ -278,8 +278,10 @@ def _decided(chain: Chain, request: InferenceFacts, given: Given) -> Iterator[st
     decisions = Decisions(chain, given.decider, given.blob or _no_blob)
     try:
         wrong = decisions.check_inference(request)
-        for lease in () if wrong else chain.leases.values():
+        for lease in chain.leases.values():
             wrong = wrong or decisions.check_lease(lease)
+        for model in chain.models.values():
+            wrong = wrong or decisions.check_model(model)
     except NotFound:
         return  # a policy's text stands in a blob that is not at hand: said under what is not proven
     if wrong is not None:

@@ -102,7 +102,9 @@ class Walk:
             if wrong is not None:
                 self._add("sequence", wrong, index)
             if ending.last is not None:
-                ending.last.add(time, prompt - cached + int(overhead), int(completion), ending.unknown)
+                # Whoever read a prefix ahead also made the one token without which llama.cpp reads nothing.
+                made = int(completion) + (overhead != b"0")
+                ending.last.add(time, prompt - cached + int(overhead), made, ending.unknown)
                 for earlier in ending.earlier:
                     earlier.add(time, 0, 0, 1)
             if promised:
@@ -143,8 +145,10 @@ class Walk:
             counted = facts.counters(value)
             if value["started"] is not None and counted is not None:
                 yield from self._accounts[value["started"]].read(index, time, counted)
-        elif type_ == "node.lease/v1" and self._decisions is not None:
+        elif type_ == "node.lease/v1":
             yield from self._rerun(index, lambda run: run.check_lease(self._chain.leases[index]))
+        elif type_ == "model.admitted/v1":
+            yield from self._rerun(index, lambda run: run.check_model(self._chain.models[index]))
         elif type_ == "key/v1":
             key = self._chain.keys[index]
             self._workers[index] = Worker(key.not_after)
@@ -155,7 +159,7 @@ class Walk:
         self._note_time(index, request.finished)
         if not wrong:
             wrong += self._chain.check(index, request)
-        if not wrong and self._decisions is not None:
+        if not wrong:
             wrong += self._rerun(index, lambda run: run.check_inference(request))
         for finding in wrong:
             self.findings.add(finding)
@@ -167,7 +171,8 @@ class Walk:
             ending = fast.ending(request, self._accounts)
             if ending.last is not None:
                 spent = max(0, request.prompt_tokens - request.cached_tokens) + request.overhead
-                ending.last.add(request.time, spent, request.completion_tokens, ending.unknown)
+                made = request.completion_tokens + (request.overhead > 0)
+                ending.last.add(request.time, spent, made, ending.unknown)
             for earlier in ending.earlier:
                 earlier.add(request.time, 0, 0, 1)
             if worker is not None and not wrong:

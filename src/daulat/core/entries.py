@@ -185,7 +185,7 @@ COMPLETION_FIELDS: Final = (
     "error",  # error code or null
     "attempts",  # [{"replica", "lease", "outcome"}]
     "usage",  # {"prompt_tokens", "cached_tokens", "completion_tokens"}
-    "overhead",  # prompt tokens the gateway itself spent on this request's behalf (prefix warm-up)
+    "overhead",  # prompt tokens beyond `usage` that the gateway spent on its behalf (prefix warm-up, `n` answers)
     "response",  # commitment to the response body, base64, null when no body was sent
 )
 
@@ -235,15 +235,22 @@ def admission_bytes(entry: bytes) -> bytes:
 
 
 def decode(entry: bytes) -> dict[str, Any]:
-    """Parse an entry and check its shape: known type, exact fields, exact order.
+    """Parse an entry and check its shape: known type, exact fields, exact order, and the one way of writing them.
 
     Raises:
         VerificationFailed: with the reason, naming type and field.
     """
+    if len(entry) > MAX_ENTRY_BYTES:
+        raise VerificationFailed(f"an entry of {len(entry)} bytes, at most {MAX_ENTRY_BYTES} fit")
     try:
-        value = json.loads(entry, object_pairs_hook=_unique_keys)
+        text = entry.decode()
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise VerificationFailed(f"entry is not JSON: {error}") from None
+        raise VerificationFailed(f"entry is not JSON in UTF-8: {error}") from None
+    # What two readers could take for two things (white space, needless escapes, half surrogates, odd numbers) is none.
+    if written != text:
+        raise VerificationFailed("entry is not written in its one form: no white space, no escape that is not needed")
     if not isinstance(value, dict) or next(iter(value), None) != "type":
         raise VerificationFailed("entry is not a JSON object whose first key is 'type'")
     shape = SHAPES.get(value["type"]) if isinstance(value["type"], str) else None

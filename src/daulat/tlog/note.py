@@ -111,8 +111,9 @@ class Verifier:
         id_, _, material = rest.partition("+")
         try:
             raw = base64.b64decode(material, validate=True)
-        except binascii.Error:
-            raise VerificationFailed(f"vkey {vkey[:80]!r}: the last part is not base64") from None
+            name.encode()
+        except ValueError:  # also of characters beyond ASCII, and of half surrogates
+            raise VerificationFailed(f"vkey {vkey[:80]!r} is not <name>+<id>+<base64>") from None
         if not _KEY_NAME.match(name) or len(raw) != 33:  # noqa: PLR2004  one type byte, 32 bytes of key
             raise VerificationFailed(f"vkey {vkey[:80]!r} is not <name>+<id>+<key>")
         if raw[0] != ED25519:

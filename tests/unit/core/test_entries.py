@@ -28,7 +28,9 @@ def canary(**changes: object) -> dict[str, object]:
 def inference() -> bytes:
     admission = dict.fromkeys(entries.ADMISSION_FIELDS, 3) | {"lease": None}
     completion = dict.fromkeys(entries.COMPLETION_FIELDS, 4) | {"attempts": [{"replica": 8, "lease": 9}]}
-    return entries.join_inference(*(json.dumps(part).encode() for part in (admission, completion)))
+    return entries.join_inference(
+        *(json.dumps(part, separators=(",", ":")).encode() for part in (admission, completion))
+    )
 
 
 def test_encode_keeps_the_fixed_order_whatever_the_order_given() -> None:
@@ -72,7 +74,8 @@ def test_decode_returns_what_was_encoded() -> None:
         (b'{"type":"canary/v1","time":1}', "expected"),
         (b'{"type":"canary/v1","type":"canary/v1"}', "duplicate key"),
         (b'{"type":"inference/v1","admission":1,"completion":{}}', "not an object"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 60_000, "not JSON"),
+        (b"[" * 100_000, "65535 fit"),
         (b"\xff", "not JSON"),
     ],
 )
@@ -98,6 +101,34 @@ def test_a_reference_that_is_no_index_is_refused(bad: object) -> None:
 def test_admission_bytes_are_the_very_bytes_that_were_joined() -> None:
     admission = b'{"a": 1 ,"b":"\xc3\xa9}{"}'
     assert entries.admission_bytes(entries.join_inference(admission, b"{}")) == admission
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"time":1', b'"time": 1'),
+        (b'"time":1', b'"time":1.0e0'),
+        (b'"time":1', b'"time":-0'),
+        (b'"time":1', b'"time":NaN'),
+        (b'"node_1"', b'"node\\u005f1"'),
+        (b'"node_1"', b'"\\ud800"'),
+        (b'"node_1"', b'"\\/"'),
+        (b'"type"', b'"\\u0074ype"'),
+    ],
+)
+def test_an_entry_has_one_form_only(old: bytes, new: bytes) -> None:
+    entry = entries.encode("canary/v1", canary())
+    assert old in entry
+    with pytest.raises(VerificationFailed, match=r"one form|not JSON"):
+        entries.decode(entry.replace(old, new, 1))
+    for coded in (entry + b"\n", b"\xef\xbb\xbf" + entry, entry.decode().encode("utf-16")):
+        with pytest.raises(VerificationFailed):
+            entries.decode(coded)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=40))
+def test_any_text_survives_encoding(text: str) -> None:
+    assert entries.decode(entries.encode("canary/v1", canary(node=text)))["node"] == text
 
 
 @given(st.binary(max_size=200))
