@@ -7,10 +7,9 @@ entry. `write(changes)` writes it, with fields of named entries replaced.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
@@ -365,14 +364,16 @@ class Published:
         gathered = receipts.gather(self, head.size, index)
         return receipts.build(self, head, self.signed, SIGNER.vkey, index, gathered, salts)
 
-    def promise(self, *names: str, of: str, signer: Signer = WORKER, deadline: int = T0 + DAY, **other: Any) -> Promise:
+    def promise(
+        self, *names: str, of: str, signer: Signer = WORKER, deadline: int = T0 + 700_000, **other: Any
+    ) -> Promise:
         """The promise for entry `of`, in one group commit with the entries `names`."""
         wanted = [*names, of]
         members = [self._member(name) for name in wanted]
         root, paths = merkle.batch([merkle.leaf_hash(_leaf(*member)) for member in members])
         id_, admission = members[-1]
         made = Promise(id_, ORIGIN, self.names["worker"], 7, len(members), len(members) - 1, admission, paths[-1], root,
-                       deadline, b"")  # fmt: skip
+                       T0 + 700_000, b"")  # fmt: skip
         made = replace(made, **other)
         text = signed_text(made.origin, made.worker, made.batch, made.size, made.root, made.deadline)
         return replace(made, signature=signer.sign_bytes(text))
@@ -440,10 +441,3 @@ def _resolved(value: Any, names: Mapping[str, int]) -> Any:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def base64_hash(data: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
-
-
-Lie = Callable[[], Published]
