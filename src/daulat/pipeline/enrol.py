@@ -39,6 +39,7 @@ class Node:
         self.replica: ReplicaRow | None = None
         self.refusals: tuple[str, ...] = ("the engine is starting",)
         self.progress = 0.0
+        self.stops, self.last_stop = 0, ""  # how many engines have ended, and why the last did
 
     def inventory(self, found: Mapping[str, Any]) -> None:
         self._inventory = found
@@ -109,6 +110,7 @@ class Node:
         self.refusals = ()
 
     async def _stopped(self, replica: str, data: Mapping[str, Any]) -> None:
+        self.stops, self.last_stop = self.stops + 1, data["reason"]
         self.refusals = (f"the engine stopped ({data['reason']}) and is being started again",)
         held = self._book.held("replica.started/v1", replica)
         self.replica = None

@@ -38,6 +38,7 @@ from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings
 
 READY_SECONDS: Final = 30.0
+ENGINE_TRIES: Final = 3  # before the first start is given up
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +99,7 @@ class Control:
             ConfigError, PermissionDenied: charter, rules or model are not in order; says what is not.
             Unavailable: a process does not start.
         """
+        self._home.clear_run()  # a killed run leaves its own behind
         text = self._home.charter.read_text()
         self._charter = charters_core.parse(text, location=str(self._home.charter))
         self._bundle = load(self._home.policies)
@@ -116,14 +118,23 @@ class Control:
         """Until the engine answers under a lease.
 
         Raises:
-            Unavailable: no lease is granted, or the service ended.
+            Unavailable: no lease is granted, the engine cannot start, or the service ended.
         """
+        said = 0
         while self.node.replica is None:
             progress(self.node.progress)
+            why = self.node.refusals[0] if self.node.refusals else ""
             if self.ended.is_set():
-                raise Unavailable(self.failure or "the service is stopping")
-            if self.node.refusals and self.node.refusals[0].startswith("no lease is granted"):
-                raise Unavailable(self.node.refusals[0])
+                raise Unavailable(self.failure or "the service was stopped before it was ready")
+            if why.startswith("no lease is granted"):
+                raise Unavailable(f"{why}. `daulat doctor` says what this machine lacks")
+            if self.node.stops >= ENGINE_TRIES:
+                raise Unavailable(
+                    f"the engine does not start, in {self.node.stops} tries: {self.node.last_stop}. See `daulat doctor`"
+                )
+            if self.node.stops > said:
+                said = self.node.stops
+                self._say(f"The engine did not start ({self.node.last_stop}). Trying again ...")
             await asyncio.sleep(0.05)
         await asyncio.sleep(2 * POLL_SECONDS)  # until every worker has seen the snapshot that names it
         progress(1.0)
@@ -142,7 +153,7 @@ class Control:
         if fleet.sequencer is not None:
             await fleet.sequencer.stop(10.0)
         self._db.close()
-        self._snapshot.withdraw()
+        self._home.clear_run()
 
     @property
     def vkey(self) -> str:
