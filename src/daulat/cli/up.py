@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -20,11 +19,12 @@ import click
 from daulat import registry
 from daulat.adapters.models import ModelStore, fetch_starter
 from daulat.catalog.starter import STARTER
+from daulat.cli import before
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.errors import ConfigError
 from daulat.processes import edge
-from daulat.processes.control import Control, Plan, lock, write_starter_charter
+from daulat.processes.control import Control, Plan, lock
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings, default_home, load
 
@@ -57,10 +57,10 @@ def up(home: Home, as_json: bool, **flags: object) -> None:
     settings = load(home, flags)
     held = lock(home)
     try:
-        _port_must_be_free(settings)
-        _bubblewrap_must_be_there()
+        before.port(settings)
+        before.bubblewrap()
         began = time.monotonic()
-        if write_starter_charter(home):
+        if before.charter_and_rules(home):
             progress.say(f"First start: wrote {home.charter}; read it, every line says what it promises.")
         facts, path = _model(home, settings, progress)
         plan = Plan(home, settings, facts, path)
@@ -86,7 +86,7 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
         progress.say("\nStopping ...")
     finally:
         progress.end()
-        if control.failure:
+        if control.failure and announced:
             progress.say(f"Stopping: {control.failure}")
         if control.secrets and not announced:
             progress.say(f"Made by this first start, and shown once:\n{_secrets(control.secrets)}")
@@ -182,27 +182,6 @@ def _program() -> str:
     if called.name != "daulat":
         return f"{sys.executable} -m daulat"
     return "daulat" if found and Path(found).resolve() == called.resolve() else str(called)
-
-
-def _port_must_be_free(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
-                "choose another port: daulat up --port N"
-            ) from None
-
-
-def _bubblewrap_must_be_there() -> None:
-    if shutil.which("bwrap") is None:
-        raise ConfigError(
-            "bubblewrap is not installed, and the starter charter serves only from sandboxed engines. "
-            "Install it: sudo apt-get install -y bubblewrap"
-        )
 
 
 def _log_to(home: Home) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
+import json
 import logging
 import os
 import platform
@@ -276,7 +278,8 @@ class Control:
         await waiting
 
     def _give_up(self, reason: str) -> None:
-        self.failure = reason
+        last = _last_error(self._log_file)
+        self.failure = f"{reason}{'. It said: ' if last else ''}{last}"
         self.ended.set()
 
     # Serving.
@@ -392,6 +395,16 @@ def write_starter_charter(home: Home) -> bool:
         return False
     home.charter.write_text(charters.starter())
     return True
+
+
+def _last_error(log: Path) -> str:
+    """What the last process that ended with an error said of it."""
+    for line in reversed(log.read_text(errors="replace").splitlines()[-50:]):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            if said["level"] == "error":
+                return str(said["message"])
+    return ""
 
 
 def _inventory() -> dict[str, Any]:
