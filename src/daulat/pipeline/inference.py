@@ -214,13 +214,14 @@ class Inference:
             who = describe(self._principal, self._action, Decision("deny", (name,)))
             under = service.world.under(self._model.index if self._model else None, None, None)
         self._status, self._error = rendered.status, error.code
+        admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
         completion = self._completion(outcome, Usage(), self._commit(rendered.body))
 
         def answer(promise: str) -> None:
             self._reply.mark(self.request_id, promise)
             self._reply.send(rendered.status, rendered.headers, rendered.body)
 
-        service.ledger.admit_complete(self._sequence, self.request_id, self._admission(who, under), completion, answer)
+        service.ledger.admit_complete(self._sequence, self.request_id, admission, completion, answer)
 
     # Step 7.
 
