@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -63,13 +64,11 @@ class RequestIndex:
 
 def find(path: Path, request_id: str) -> tuple[str, int] | None:
     """Origin and index of a request's entry, None when there is none (yet). For readers in other processes."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
     except sqlite3.OperationalError:
         return None  # not created yet
-    finally:
-        connection.close()
     return None if row is None else (str(row[0]), int(row[1]))
 
 

@@ -31,7 +31,7 @@ def status(home: Home, as_json: bool) -> None:
     except Unavailable as error:
         raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
     emit(found, as_json=as_json, text=_text(found))
-    if found["replica"] is None or found["lease"] is None:
+    if found["not_serving_because"] or found["replica"] is None or found["lease"] is None:
         raise SystemExit(1)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import psutil
 
 from daulat.adapters import log_files, rpc
 from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
@@ -334,7 +336,7 @@ class Control:
                 "seconds_left": round((lease.expires - self._clock.now_ms()) / 1000),
             },
             "replica": None if self.node.replica is None else msgspec.to_builtins(self.node.replica),
-            "not_serving_because": list(self.node.refusals),
+            "not_serving_because": [*self.node.refusals, *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
                 {"name": child.name, "pid": child.pid, "starts": child.starts, "ready": child.ready.is_set()}
@@ -395,6 +397,14 @@ def write_starter_charter(home: Home) -> bool:
         return False
     home.charter.write_text(charters.starter())
     return True
+
+
+def _no_room(home: Home) -> list[str]:
+    """Why the workers admit nothing, where the disk is too full."""
+    free = shutil.disk_usage(home.journal).free
+    if free >= WATERMARK_BYTES:
+        return []
+    return [f"{free >> 20} MiB are free at {home.journal}, {WATERMARK_BYTES >> 20} are needed: make room"]
 
 
 def _last_error(log: Path) -> str:
