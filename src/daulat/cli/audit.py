@@ -18,7 +18,7 @@ from daulat.audit.words import witnesses
 from daulat.cli import emit
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
-from daulat.cli.verify import FILE, cedar, key, promises
+from daulat.cli.verify import FILE, cedar, key, promises, text_of
 from daulat.core.promise import Promise, parse_header
 from daulat.errors import ConfigError
 from daulat.tlog.note import Verifier
@@ -46,7 +46,7 @@ def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: 
     root = url.rstrip("/") if url.rstrip("/").endswith("/log") else f"{url.rstrip('/')}/log"
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
-    reports = _reports(root, key(vkey), token_file.read_text().strip(), terms, Progress(quiet=as_json))
+    reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json))
     holds = all(report.holds for report in reports)
     value = {"holds": holds, "logs": [_value(report) for report in reports]}
     emit(value, as_json=as_json, text="\n\n".join(map(_text, reports)))
@@ -71,7 +71,7 @@ def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: 
 
 
 def _kept(path: Path | None) -> tuple[Promise, ...]:
-    text = "" if path is None else path.read_text()
+    text = "" if path is None else path.read_text(errors="replace")
     return tuple(map(parse_header, promises(text))) if text.strip() else ()
 
 

@@ -14,7 +14,7 @@ from daulat.audit.decisions import DeciderFactory
 from daulat.audit.receipt import Given, Verdict
 from daulat.cli import emit
 from daulat.cli.options import json_option
-from daulat.errors import VerificationFailed
+from daulat.errors import ConfigError, VerificationFailed
 from daulat.tlog.note import Verifier
 
 _HEADER: Final = "daulat-promise:"
@@ -44,7 +44,7 @@ def verify(
     given = Given(
         request=None if request is None else request.read_bytes(),
         response=None if response is None else response.read_bytes(),
-        promise=None if promise is None else promises(promise.read_text())[-1],
+        promise=None if promise is None else promises(promise.read_text(errors="replace"))[-1],
         now=round(time.time() * 1000),
         decider=cedar(),
     )
@@ -60,7 +60,19 @@ def key(given: str) -> Verifier:
     """
     if "+" not in given and not Path(given).is_file():
         raise VerificationFailed(f"{given!r} is neither a public key of the form <name>+<id>+<key> nor a file")
-    return Verifier(Path(given).read_text() if Path(given).is_file() else given)
+    return Verifier(text_of(Path(given)) if Path(given).is_file() else given)
+
+
+def text_of(path: Path) -> str:
+    """A short text file.
+
+    Raises:
+        ConfigError: it is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("is not a text file", location=str(path)) from None
 
 
 def promises(text: str) -> list[str]:
