@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,25 +11,31 @@ import pytest
 from daulat.adapters import engine_http
 from daulat.errors import EngineDead, EngineError, EngineTimeout
 
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
 
 def ask(path: Path, answer: bytes | None, *, seconds: float = 5.0, body: bytes = b"") -> tuple[int, bytes, bytes]:
     """Status, body, and what the engine was sent. `answer` None: it never answers."""
     sent = b""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        sent = await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(len(body))
-        if answer is None:
-            await reader.read()  # until the other side has had enough
-        else:
-            writer.write(answer)
-        writer.close()
-
     async def go() -> tuple[int, bytes]:
+        over = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            sent = await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(len(body))
+            if answer is None:
+                await reader.read()  # until the other side has had enough
+            else:
+                writer.write(answer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            over.set()
+
         async with await asyncio.start_unix_server(serve, path):
-            return await engine_http.fetch(path, "POST" if body else "GET", "/metrics", body, seconds=seconds)
+            try:
+                return await engine_http.fetch(path, "POST" if body else "GET", "/metrics", body, seconds=seconds)
+            finally:
+                await over.wait()
 
     status, found = asyncio.run(go())
     return status, found, sent
