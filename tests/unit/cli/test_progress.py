@@ -10,7 +10,6 @@ import pytest
 from daulat.cli.progress import Progress
 
 
-@pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard error, as if somebody sat before it."""
     stream = io.StringIO()
@@ -19,23 +18,25 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return stream
 
 
-def test_on_a_terminal_a_bar_fills_one_line_and_ends_it_once(terminal: io.StringIO) -> None:
+def test_on_a_terminal_a_bar_fills_one_line_and_ends_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = terminal(monkeypatch)
     progress = Progress(quiet=False)
     for done in (0, 1, 50, 50, 100, 100):
         progress.bar("loading", done, 100)
     progress.say("then")
-    drawn = terminal.getvalue()
+    drawn = shown.getvalue()
     assert drawn.count("\n") == 2
     assert drawn.count("100%") == 1
     assert drawn.split("\r")[3].strip() == f"loading                [{'#' * 15}{'.' * 15}]  50%"
     assert drawn.endswith("100%\nthen\n")
 
 
-def test_words_after_an_unfinished_bar_begin_a_line(terminal: io.StringIO) -> None:
+def test_words_after_an_unfinished_bar_begin_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = terminal(monkeypatch)
     progress = Progress(quiet=False)
     progress.bar("loading", 1, 4)
     progress.say("stopping")
-    assert terminal.getvalue().endswith("25%\nstopping\n")
+    assert shown.getvalue().endswith("25%\nstopping\n")
 
 
 def test_another_bar_begins_a_line_and_the_same_one_may_run_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_why_a_receipt_cannot_be_had(run: Shell, monkeypatch: pytest.MonkeyPatch
     id_ = logs.request_id(1)
     assert "DAULAT_API_KEY" in run("receipt", id_).err
     monkeypatch.setenv("DAULAT_API_KEY", "sk-env")
-    monkeypatch.setattr(receipt_verb, "_PATIENCE", 0.2)
+    monkeypatch.setattr(receipt_verb, "_PATIENCE", 0.5)
     assert "is no request id" in run("receipt", "req_1").err
     with site({f"/v1/receipts/{id_}": (401, b"")}) as served:
         refused = run("receipt", id_, "--url", served.url, "--json")
