@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from daulat.audit.log import audit
-from daulat.audit.walk import Terms
 from tests.support import logs
 from tests.support.logs import VERIFIER, write
+
+from daulat.audit.log import audit
+from daulat.audit.walk import Terms
 
 
 def findings(**stopped: Any) -> list[str]:
