@@ -148,6 +148,8 @@ class PlayedEngine:
                     answering.cancel()
                     await asyncio.gather(answering, return_exceptions=True)
                     return
+                if isinstance(answering.exception(), ConnectionError):
+                    self.lost += 1
                 answering.result()
                 if left.done() or writer.is_closing():
                     return
