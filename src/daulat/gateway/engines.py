@@ -238,7 +238,7 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"content-type":
-            self._type = value
+            self._type = value.lower()
 
     def on_headers_complete(self) -> None:
         call = self._call
