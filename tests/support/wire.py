@@ -140,25 +140,28 @@ class PlayedEngine:
                 assert b"transfer-encoding" not in headers
                 asked = Asked(line, headers, await reader.readexactly(int(headers[b"content-length"])))
                 self.asked.append(asked)
-                answering = asyncio.ensure_future(self.answer(asked, writer))
-                left = asyncio.ensure_future(reader.read(1))
-                await asyncio.wait((answering, left), return_when=asyncio.FIRST_COMPLETED)
-                if not answering.done():
-                    self.lost += 1
-                    answering.cancel()
-                    await asyncio.gather(answering, return_exceptions=True)
+                if not await self._one(asked, reader, writer):
                     return
-                if isinstance(answering.exception(), ConnectionError):
-                    self.lost += 1
-                answering.result()
-                if left.done() or writer.is_closing():
-                    return
-                left.cancel()
-                await asyncio.gather(left, return_exceptions=True)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
+
+    async def _one(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer until it is answered or nobody listens; whether the connection goes on."""
+        answering = asyncio.ensure_future(self.answer(asked, writer))
+        left = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((answering, left), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() or isinstance(answering.exception(), ConnectionError):
+                self.lost += 1
+                return False
+            answering.result()
+            return not left.done() and not writer.is_closing()
+        finally:
+            answering.cancel()
+            left.cancel()
+            await asyncio.gather(answering, left, return_exceptions=True)
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -189,7 +192,8 @@ class Client:
         self.reader, self.writer = reader, writer
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     async def answer(self, *, head_only: bool = False) -> Seen:
         """The next answer; interim ones are skipped."""
@@ -229,6 +233,23 @@ class Client:
 
     def abort(self) -> None:
         self.writer.transport.abort()
+
+
+class Counting(Connection):
+    """A connection that knows how much it has got."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.received = 0
+        self.peer: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.peer = transport.get_extra_info("peername")
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        super().data_received(data)
 
 
 @dataclass
@@ -276,11 +297,16 @@ class Gateway:
         )
         self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics)
         self.handled: list[Exchange] = []
+        self.accepted: list[Counting] = []
         self.server = Server(self._handle, lambda: self.service.limits, self.app.refused)
-        self._listener = await loop.create_server(self.server.connection, "127.0.0.1", 0)
+        self._listener = await loop.create_server(self._connection, "127.0.0.1", 0)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []
         return self
+
+    def _connection(self) -> Counting:
+        self.accepted.append(Counting(self.server))
+        return self.accepted[-1]
 
     def _handle(self, exchange: Exchange) -> None:
         self.handled.append(exchange)
@@ -347,6 +373,7 @@ class Gateway:
         assert not self.trouble, self.trouble
         assert not self.fatal, self.fatal
         self.handled.clear()
+        self.accepted.clear()
         gc.collect()
         left = [item for item in gc.get_objects() if isinstance(item, Connection)]
         assert not left, f"connections kept in memory: {left}"

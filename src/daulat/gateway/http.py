@@ -408,6 +408,7 @@ class Connection(asyncio.Protocol):
         if self._state == "closed":
             return
         if not keep or self._server.draining:
+            self._lingers = not self._server.draining
             self.close()
             return
         self._state = "head"
@@ -429,8 +430,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once everything is written. After a refusal the client may still be sending: to close on it at once
-        would reset the connection, and it might never read why (RFC 9112 section 9.6)."""
+        """Close once everything is written. After a last answer the client may still be sending: to close on it at
+        once would reset the connection, and it might never read that answer (RFC 9112 section 9.6)."""
         if self._state == "closed":
             return
         self._state, self._buffer = "closed", b""
@@ -490,7 +491,7 @@ class Connection(asyncio.Protocol):
         if self._state == "busy":
             self._transport.abort()
             return
-        self.keeps, self._lingers = False, True
+        self.keeps = False
         self._state = "busy"
         self._exchange = Exchange(self, b"", b"", {})
         self._exchange.fail(error)
