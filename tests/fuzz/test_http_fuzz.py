@@ -163,3 +163,31 @@ async def mutants(first: int, count: int) -> None:
 @pytest.mark.parametrize("first", range(0, 3000, 1000))
 def test_mutants_of_good_requests(first: int) -> None:
     run(lambda: mutants(first, 1000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1_000_000, 1_100_000, 20_000))
+def test_a_hundred_thousand_mutants(first: int) -> None:
+    run(lambda: mutants(first, 20_000), 600.0)
+
+
+@pytest.mark.parametrize("number", [1, 5, 6, 12])  # plain, chunked, expecting, pipelined
+def test_a_request_may_be_cut_at_every_byte(number: int) -> None:
+    data = REQUESTS[number]
+
+    async def one(gateway: Gateway, at: int) -> None:
+        client = await gateway.client()
+        client.send(data[:at])
+        await gateway.until(lambda: gateway.got(client) == at)
+        client.send(data[at:])
+        for _ in range(4 if number == 12 else 1):
+            assert (await client.answer()).status == 200, at
+        client.close()
+
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for start in range(1, len(data), 32):
+                await asyncio.gather(*(one(gateway, at) for at in range(start, min(start + 32, len(data)))))
+                gateway.accepted.clear()
+
+    run(main)

@@ -39,9 +39,9 @@ CHAT = b'{"model":"%s","messages":[{"role":"user","content":"hi"}]}' % MODEL.enc
 STREAMED = CHAT[:-1] + b',"stream":true}'
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], seconds: float = 60.0) -> None:
     """On the loop that workers use."""
-    uvloop.run(asyncio.wait_for(main(), 60.0))
+    uvloop.run(asyncio.wait_for(main(), seconds))
 
 
 class Memory:
@@ -339,6 +339,11 @@ class Gateway:
             assert seen.status == 200, seen
         for engine, answer in engines:
             engine.answer = answer
+
+    def got(self, client: Client) -> int:
+        """How many bytes of a client's have arrived; -1 before it is known at all."""
+        name = client.writer.get_extra_info("sockname")
+        return next((item.received for item in self.accepted if item.peer == name), -1)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that will be."""

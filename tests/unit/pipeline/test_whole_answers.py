@@ -107,7 +107,10 @@ def test_what_is_neither_an_answer_nor_a_refusal_is_the_engines_failure(status: 
     assert path.at_rest()
 
 
-@pytest.mark.parametrize("body", [b"", b"ok", b"[]", b'"x"', b'{"choices":[', b"\xff", b"data: {}\n\n", b"[" * 5000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"ok", b"[]", b'"x"', b'{"choices":[', b'{"x":"\xff"}', b"\xff", b"data: {}\n\n", b"[" * 5000],
+)
 def test_an_answer_that_is_no_json_object_is_never_passed_off_as_one(body: bytes) -> None:
     path = Path()
     _, client = path.ask(chat())
@@ -117,7 +120,19 @@ def test_an_answer_that_is_no_json_object_is_never_passed_off_as_one(body: bytes
     assert client.error["type"] == "engine_error"
 
 
-@pytest.mark.parametrize("usage", ["null", "{}", '"many"', '{"prompt_tokens":"5"}', '{"prompt_tokens":null}'])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "null",
+        "{}",
+        '"many"',
+        '{"prompt_tokens":"5"}',
+        '{"prompt_tokens":null}',
+        '{"prompt_tokens":-5}',
+        '{"prompt_tokens":1e3}',
+        '{"prompt_tokens":99999999999999999999}',
+    ],
+)
 def test_an_answer_whose_usage_cannot_be_read_still_arrives(usage: str) -> None:
     path = Path()
     body = f'{{"choices":[],"usage":{usage}}}'.encode()
