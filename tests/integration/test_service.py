@@ -109,6 +109,35 @@ def test_tools_and_structured_output(client: OpenAI) -> None:
     assert isinstance(parsed.choices[0].message.parsed, City)
 
 
+def test_a_required_call_is_made_whatever_the_model_would_rather_say(client: OpenAI) -> None:
+    place = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}
+    tools: list[Any] = [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"place": {"$ref": "#/$defs/place"}},
+                    "required": ["place"],
+                    "$defs": {"place": place},
+                },
+            },
+        }
+        for name in ("weather", "traffic")
+    ]
+    joke: list[Any] = [{"role": "user", "content": "Tell me a joke."}]
+    choices: list[Any] = ["required", {"type": "function", "function": {"name": "traffic"}}]
+    for choice in choices:
+        answer = client.chat.completions.create(
+            model=MODEL, messages=joke, tools=tools, tool_choice=choice, max_tokens=120
+        )
+        (call,) = answer.choices[0].message.tool_calls or ()
+        assert call.type == "function"
+        assert isinstance(json.loads(call.function.arguments)["place"]["city"], str)
+        assert choice == "required" or call.function.name == "traffic"
+
+
 def test_errors_come_as_the_packages_own_exceptions(service: Service, client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nope"):
         client.chat.completions.create(model="nope", messages=QUESTION)
