@@ -242,6 +242,21 @@ def test_every_room_has_its_line_in_the_architecture() -> None:
         assert f"| `{room}/` |" in text("ARCHITECTURE.md"), f"ARCHITECTURE.md has no line for {room}/"
 
 
+def test_the_architecture_lists_the_rooms_in_the_order_that_the_import_contract_holds() -> None:
+    contract = tomllib.loads(text("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
+    assert contract["exhaustive"] is True
+    rooms = [room for layer in contract["layers"] for room in layer.split(" | ") if room != "__main__"]
+    table = re.findall(r"^\| `([a-z]+)(?:/|\.py)` \|", text("ARCHITECTURE.md"), re.MULTILINE)
+    assert table == rooms
+
+
+def test_the_architecture_links_every_decision_by_its_title() -> None:
+    page = text("ARCHITECTURE.md")
+    for decision in sorted((ROOT / "docs/adr").glob("*.md")):
+        number, _, title = decision.read_text().splitlines()[0].removeprefix("# ").partition(". ")
+        assert f"{number}. [{title}](docs/adr/{decision.name})" in page
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
 def test_files_and_functions_stay_small_and_public_things_have_docstrings(path: Path) -> None:
     source = path.read_text()
