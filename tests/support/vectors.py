@@ -410,7 +410,7 @@ def whole_receipts() -> Iterator[Vector]:
         "reference-changed-places": ({**good, "entries": [first, *rest[::-1]]}, "the entries are not in order"),
         "entry-twice": ({**good, "entries": [first, rest[0], *rest]}, "an entry stands twice"),
         "entry-too-many": (
-            {**good, "entries": sorted([*good["entries"], other["entries"][0]], key=lambda item: item["index"] % 9)},
+            {**good, "entries": [*good["entries"], other["entries"][0]]},
             "an entry is there that nothing refers to",
         ),
         "proof-of-another-entry": ({**good, "tlog_proof": other["tlog_proof"]}, "the C2SP proof is another entry's"),

@@ -289,7 +289,8 @@ def _outcome(request: InferenceFacts) -> Iterator[tuple[str, str]]:
         yield "denied", "served although its outcome says denied"
     if request.outcome == "ok" and request.effect == "allow":
         if request.status not in _OK_STATUS or request.response is None:
-            yield "outcome", f"outcome ok with status {request.status} and no or some response"
+            sent = "no" if request.response is None else "a"
+            yield "outcome", f"outcome ok with status {request.status} and {sent} response"
         if not request.attempts or request.attempts[-1].outcome != "ok":
             yield "outcome", "outcome ok, but no replica's attempt is"
 
