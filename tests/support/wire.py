@@ -298,7 +298,7 @@ class Gateway:
         self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics)
         self.handled: list[Exchange] = []
         self.accepted: list[Counting] = []
-        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused)
+        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused, self.app.authenticate)
         self._listener = await loop.create_server(self._connection, "127.0.0.1", 0)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []

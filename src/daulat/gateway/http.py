@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httptools
 
@@ -24,7 +24,7 @@ from daulat.gateway import errors as wire_errors
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.framing import wire_error
-from daulat.pipeline.ports import Headers
+from daulat.pipeline.ports import Headers, Listener
 
 _SINGLE: Final = frozenset(
     {
@@ -42,6 +42,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
+_SMALL_BODY: Final = 65_536  # anybody may send one
 
 
 class Exchange:
@@ -161,24 +162,19 @@ class Exchange:
             connection.answered(keep=keep)
 
 
-class Listener(Protocol):
-    """Who produces an answer."""
-
-    def client_gone(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-
 class Server:
     """What the connections of one worker share."""
 
     def __init__(
-        self, handle: Callable[[Exchange], None], limits: Callable[[], Limits], refused: Callable[[str], None]
+        self,
+        handle: Callable[[Exchange], None],
+        limits: Callable[[], Limits],
+        refused: Callable[[str], None],
+        allow: Callable[[Mapping[bytes, bytes]], object],
     ) -> None:
-        """`handle` gets every whole request; `refused` counts what never became one, by error code."""
-        self.handle, self.limits, self.refused = handle, limits, refused
+        """`handle` gets every whole request; `refused` counts what never became one, by error code; `allow` raises
+        where these headers' sender may not have us keep a large body in memory."""
+        self.handle, self.limits, self.refused, self.allow = handle, limits, refused, allow
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
@@ -392,6 +388,8 @@ class Connection(asyncio.Protocol):
             raise InvalidRequest("An upgrade with a chunked body is refused.")
         self._left = framing.body_length(headers, version, limits.body_bytes)
         self._chunked = self._left == framing.CHUNKED
+        if self._chunked or self._left > _SMALL_BODY:
+            self._server.allow(headers)
 
     # Answering.
 
