@@ -22,7 +22,6 @@ from daulat.tlog.merkle import leaf_hash, root
 from daulat.tlog.note import Signer, Verifier
 
 SIGNER = Signer("test/1", bytes(range(32)))
-CALLS = ("write", "fsync", "replace", "mkdir", "unlink")
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, steps: Steps) -> None:
@@ -46,9 +45,13 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, steps: Steps) -> None:
         return len(data) // 2 + real_write(descriptor, data[len(data) // 2 :])
 
     monkeypatch.setattr(log_files.os, "write", write)
-    monkeypatch.setattr(log_files.os, "fsync", around(os.fsync))
+    monkeypatch.setattr(log_files.os, "fsync", around(_nothing))
     monkeypatch.setattr(Path, "replace", around(Path.replace))
     monkeypatch.setattr(Path, "mkdir", around(Path.mkdir))
+
+
+def _nothing(_descriptor: int) -> None:
+    """Instead of a sync: the machine lives on, so nothing is lost that was not synced."""
 
 
 class Disk:
@@ -94,6 +97,7 @@ def life(disk: Disk) -> None:
 def test_a_crash_at_any_system_call_leaves_a_log_that_can_be_read_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "fsync", _nothing)
     for last in itertools.count():
         disk = Disk(tmp_path / f"{last}" / "log" / "1")
         disk.folder.parent.mkdir(parents=True)
