@@ -17,9 +17,9 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/bubblewrap >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
-test-slow: $(VENV)/dev.stamp ## the real engine, real processes, the openai package end to end
+test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
-	@tools/debian-packages golang-go golang-golang-x-mod-dev >&2
+	@tools/debian-packages curl golang-go golang-golang-x-mod-dev >&2
 	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
@@ -48,6 +48,8 @@ lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra serve --extra dev pyproject.toml requirements/build.in --constraint requirements/serve.lock \
 	    --output-file requirements/dev.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/clients.in --output-file requirements/clients.lock $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -69,3 +71,10 @@ $(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.lock >&2
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@ $(VENV)/serve.stamp
+
+$(VENV)/clients.stamp: requirements/clients.lock | $(BIN)/python
+	@echo "Installing the clients to be tested into $(VENV)/clients ..." >&2
+	@$(BIN)/python -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	    -r requirements/clients.lock >&2
+	@touch $@
