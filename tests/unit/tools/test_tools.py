@@ -137,6 +137,16 @@ def test_an_environment_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "venv/bin/python").exists()
 
 
+def make(*arguments: str) -> str:
+    """What a `make` prints that knows nothing of one around it."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    return subprocess.run(
+        ["make", *arguments], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=60
+    ).stdout
+
+
 def test_make_passes_arguments_through_and_needs_nothing_twice(tmp_path: Path) -> None:
     """With everything installed, `make up` is `daulat up` with ARGS, and prints nothing of its own."""
     environment = tmp_path / "venv"
@@ -147,14 +157,11 @@ def test_make_passes_arguments_through_and_needs_nothing_twice(tmp_path: Path) -
     (environment / "serve.stamp").touch()
     arguments = ["--json", "--home", "/srv/a folder", "--port", "9000"]
     quoted = " ".join(f"'{item}'" for item in arguments)
-    command = ["make", "--no-print-directory", "up", f"VENV={environment}", f"ARGS={quoted}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
-    assert done.stdout == f"daulat up {' '.join(arguments)}\n"
+    assert make("up", f"VENV={environment}", f"ARGS={quoted}") == f"daulat up {' '.join(arguments)}\n"
 
 
 def test_make_help_lists_the_two_commands_first() -> None:
-    done = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
-    lines = done.stdout.splitlines()
+    lines = make("help").splitlines()
     assert lines[0].startswith("  make up ")
     assert lines[1].startswith("  make test ")
 
