@@ -22,6 +22,7 @@ import uvloop
 from tests.support.request_path import DONE, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
+from daulat.core import entries
 from daulat.core.snapshot import Limits, Snapshot
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
@@ -78,10 +79,13 @@ class Memory:
         return total
 
     def whole(self) -> bool:
-        """Whether every admission has exactly one completion, and numbers ascend without gaps."""
-        admitted = [record.sequence for record in self.all() if record.kind == records.ADMISSION]
-        completed = sorted(record.sequence for record in self.all() if record.kind == records.COMPLETION)
-        return admitted == sorted(admitted) and completed == list(range(1, len(admitted) + 1))
+        """Whether numbers ascend without gaps, and every admission has one completion that makes it a good entry."""
+        every = self.all()
+        admitted = {record.sequence: record.payload for record in every if record.kind == records.ADMISSION}
+        completed = {record.sequence: record.payload for record in every if record.kind == records.COMPLETION}
+        for sequence in admitted.keys() & completed.keys():
+            entries.decode(entries.join_inference(admitted[sequence], completed[sequence]))
+        return list(admitted) == sorted(completed) == list(range(1, len(admitted) + 1))
 
 
 @dataclass

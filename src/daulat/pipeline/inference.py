@@ -53,6 +53,7 @@ PATHS: Final = {
     "embeddings": "/v1/embeddings",
 }
 _MAX_ANSWER: Final = 64 * 1024 * 1024
+_MOST_ATTEMPTS: Final = 8
 _MAX_HELD: Final = 1024 * 1024  # of a stream, while its admission is not durable
 _EVENT_STREAM: Final = b"text/event-stream"
 
@@ -327,7 +328,7 @@ class Inference:
     def _retry(self, error: DaulatError) -> None:
         """Nothing has gone out yet: another replica may answer, once this attempt is durable."""
         try:
-            if self._model is None:
+            if self._model is None or len(self._attempts) >= _MOST_ATTEMPTS:
                 raise error
             self._route = self._choose(self._model)
             grant = self._service.world.grant(self._principal, self._action, self._model, self._route)

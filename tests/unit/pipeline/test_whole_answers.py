@@ -16,6 +16,7 @@ from tests.support.worlds import (
     WORKER,
     key,
     lease,
+    person,
     replica,
     snapshot,
 )
@@ -70,6 +71,32 @@ def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() 
     assert completion["usage"] == {"prompt_tokens": 11, "cached_tokens": 0, "completion_tokens": 4}
     for kind, record, sent in (("request", admission, body), ("response", completion, client.body)):
         assert opens(record[kind], salt(EPOCH_KEY, client.request_id, kind), kind, sent)
+
+
+def test_names_in_any_script_make_entries_that_anybody_can_read() -> None:
+    attributes = replace(person(1).attributes, roles=("ketua-\u9867\u5ba2", "user"))
+    path = Path(people=(replace(person(1), attributes=attributes),))
+    _, client = path.ask(chat())
+    path.call.answer(answered())
+    _, other = path.ask(chat(model='\u6a21\u578b \u00e9\u2028\x7f\0"\\/'))
+    path.journal.commit()
+    path.journal.commit()
+    assert (client.status, other.status) == (200, 404)
+    assert path.journal.values("admission")[0]["attributes"]["roles"] == ["ketua-\u9867\u5ba2", "user"]
+    assert path.at_rest()
+
+
+def test_no_more_replicas_are_tried_than_fit_an_entry() -> None:
+    path = Path(replicas=tuple(replica(number) for number in range(1, 1500)))
+    _, client = path.ask(chat())
+    for _ in range(2000):
+        if path.call.aborted or not path.service.active:
+            break
+        path.call.fail(EngineDead("gone"))
+    path.journal.commit()
+    assert client.status == 502
+    assert len(path.engines.calls) == 8
+    assert path.at_rest()
 
 
 def test_an_engines_refusal_in_openais_envelope_passes_as_it_is() -> None:
