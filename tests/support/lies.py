@@ -297,6 +297,13 @@ COUNTERS: list[Case] = [
            answer=b'{"type":"refusals/v1","time":1750000001000,"worker":3,"from":1,"to":2,"counts":{},"principals":{}}'),
 ]  # fmt: skip
 
+ROTATION: list[Case] = [
+    steps("a key replaced without a signature", "rotation", "key-2",
+          lambda: add("worker", Step("key-2", "key/v1", key(35, "worker", WORKER.vkey, replaces=Ref("worker"))))),
+    steps("another key of the log, out of nowhere", "rotation", "key-2",
+          lambda: add("worker", Step("key-2", "key/v1", key(35, "log", STRANGER.vkey)))),
+]  # fmt: skip
+
 TREE: list[Case] = [
     Case("a level 0 tile of other entries", "tile", "charter", lambda: tampered("tile/0/000.p/20", flip)),
     Case("an upper tile of another tree", "tile", None, lambda: tampered("tile/1/000.p/2", flip, long_log())),
@@ -318,14 +325,11 @@ WEAK: list[Case] = [
     steps("an entry long after its time", "late", "late-answer",
           lambda: [*story()[:15], Step("renewed", "node.lease/v1", lease(71_000, canary=Ref("canary"))),
                    asked("late-answer", 5, 9500)], lie=False),
-    steps("a rotated key", "rotation", "key-2",
-          lambda: add("worker", Step("key-2", "key/v1", key(35, "worker", WORKER.vkey, replaces=Ref("worker")))),
-          lie=False),
     steps("an engine without readings", "counters", "started",
           lambda: [step for step in story()[:14] if step.name != "canary"], lie=False),
 ]  # fmt: skip
 
-ALL: list[Case] = [*CHAIN, *CONTRADICTIONS, *DECISIONS, *SEQUENCES, *COUNTERS, *TREE, *WEAK]
+ALL: list[Case] = [*CHAIN, *CONTRADICTIONS, *DECISIONS, *SEQUENCES, *COUNTERS, *ROTATION, *TREE, *WEAK]
 
 
 def promises(log: Published) -> Mapping[str, tuple[str | None, Promise]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from daulat.audit import facts
+from daulat.audit import facts, rotation
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
 from daulat.core import entries
@@ -101,8 +101,11 @@ class Chain:
         key = facts.key(index, entry)
         Verifier(key.vkey)
         self.keys[index] = key
-        if key.replaces is not None:
-            yield Finding("rotation", "a key's rotation signatures are not checked by this version", index, lie=False)
+        if key.replaces is not None and (words := rotation.wrong(self.keys[key.replaces], key, entry["signatures"])):
+            yield Finding("rotation", words, index)
+        before = [known.vkey for known in self.keys.values() if known.purpose == "log" and known.index != index]
+        if key.purpose == "log" and key.replaces is None and any(vkey != key.vkey for vkey in before):
+            yield Finding("rotation", "another key of the log, which the one before it does not vouch for", index)
 
     def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         model = self.models[index] = facts.model(index, entry)

@@ -69,7 +69,8 @@ def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: 
         before = found[-1].predecessor
         if before is None or before in {report.origin for report in found}:
             break
-        verifier = verifier.renamed(before)
+        replaced = found[-1].replaced
+        verifier = (verifier if replaced is None else Verifier(replaced)).renamed(before)
     return found
 
 

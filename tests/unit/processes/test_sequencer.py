@@ -21,8 +21,9 @@ from daulat.core import entries
 from daulat.errors import ConfigError, Conflict, SealBroken, Unavailable
 from daulat.ledger import records
 from daulat.ledger.reading import read_entries
+from daulat.processes import log_keys
 from daulat.processes import sequencer as process
-from daulat.processes.sequencer import alone, load_or_create_key, open_sequencer
+from daulat.processes.sequencer import alone, open_sequencer
 from daulat.settings import Home
 from daulat.tlog.checkpoint import open_checkpoint
 from daulat.tlog.note import Verifier
@@ -51,27 +52,44 @@ def shard(home: Home, period: str) -> list[dict[str, object]]:
 
 
 class TestKey:
-    """The log's private key."""
+    """The log's private keys."""
 
     def test_it_is_made_once_and_has_another_name_in_each_shard(self, home: Home) -> None:
-        first, again = load_or_create_key(home, "test/1"), load_or_create_key(home, "test/2")
+        first, again = log_keys.load(home, "test", ["1"]), log_keys.load(home, "test", ["1", "2"])
         assert (home.keys / "log.key").stat().st_mode & 0o777 == 0o600
         assert (first.name, again.name) == ("test/1", "test/2")
         assert Verifier(first.vkey).renamed("test/2").vkey == again.vkey
+        assert log_keys.rotation(home, "test", ["1", "2"]) is None
 
     def test_one_that_others_may_read_is_not_used(self, home: Home) -> None:
-        load_or_create_key(home, "test/1")
+        log_keys.load(home, "test", ["1"])
         (home.keys / "log.key").chmod(0o640)
         with pytest.raises(ConfigError, match="chmod 600"):
-            load_or_create_key(home, "test/1")
+            log_keys.load(home, "test", ["1"])
 
     def test_what_is_no_key_is_not_repeated_in_words(self, home: Home) -> None:
         path = home.keys / "log.key"
         path.write_text("PRIVATE+KEY+secret+secret+secret\n")
         path.chmod(0o600)
         with pytest.raises(ConfigError) as caught:
-            load_or_create_key(home, "test/1")
+            log_keys.load(home, "test", ["1"])
         assert "secret" not in str(caught.value)
+
+    def test_a_period_may_begin_with_a_new_one_that_those_after_it_keep(self, home: Home) -> None:
+        log_keys.load(home, "test", ["1"])
+        path = log_keys.make(home, "test", "2")
+        assert path.stat().st_mode & 0o777 == 0o600
+        text = path.read_text()
+        assert log_keys.make(home, "test", "2").read_text() == text  # repeated after a crash
+        periods = ["1", "2", "3"]
+        one, two, three = (log_keys.load(home, "test", periods[:count]) for count in (1, 2, 3))
+        assert one.renamed("test/2").vkey != two.vkey
+        assert two.renamed("test/3").vkey == three.vkey
+        assert log_keys.rotation(home, "test", ["1"]) is None
+        assert log_keys.rotation(home, "test", periods) is None
+        rotation = log_keys.rotation(home, "test", ["1", "2"])
+        assert rotation is not None
+        assert rotation["old"] == one.renamed("test/2").vkey
 
 
 class TestAlone:
