@@ -17,7 +17,7 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/bubblewrap >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
-test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp ## the real engine, real processes, other people's clients
+test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
 	@tools/debian-packages curl golang-go golang-golang-x-mod-dev >&2
 	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault $(ARGS)
@@ -50,6 +50,9 @@ lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 	    --output-file requirements/dev.lock $(ARGS)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    requirements/clients.in --output-file requirements/clients.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/open-webui.in --excludes requirements/open-webui.without \
+	    --output-file requirements/open-webui.lock $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -77,4 +80,14 @@ $(VENV)/clients.stamp: requirements/clients.lock | $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/clients
 	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
 	    -r requirements/clients.lock >&2
+	@touch $@
+
+# Open WebUI wants Python below 3.13; its tests are skipped elsewhere.
+$(VENV)/open-webui.stamp: requirements/open-webui.lock | $(BIN)/python
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+	    echo "Installing Open WebUI, without what chat does not need, into $(VENV)/open-webui ..." >&2; \
+	    $(BIN)/python -m venv $(VENV)/open-webui && \
+	    $(VENV)/open-webui/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	        -r requirements/open-webui.lock >&2; \
+	fi
 	@touch $@
