@@ -181,7 +181,8 @@ def test_two_starts_on_one_home_and_a_port_that_is_taken(service: Service, tmp_p
     assert service.status()["not_serving_because"] == []
 
 
-def test_make_up_in_a_process_group_that_gets_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "terminal closes"])
+def test_make_up_in_a_process_group_that_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
     """As in a terminal: the signal reaches make, the command and every process at once."""
     stamp = BIN.parent / "serve.stamp"
     if not stamp.exists():
@@ -195,9 +196,9 @@ def test_make_up_in_a_process_group_that_gets_ctrl_c(tmp_path: Path) -> None:
         assert f'"home": "{home}"' in process.stdout.readline()
         service = Service(home, port)
         assert service.engines()
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         process.wait(30)
-    assert service.left_running() == []
+    service.wait(lambda: not service.left_running(), 30)
     assert list((home / "run").iterdir()) == []
 
 

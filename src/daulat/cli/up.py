@@ -73,8 +73,9 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     _log_to(plan.home)
     loop = asyncio.get_running_loop()
     control = Control(plan, progress.say)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, control.ended.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps it running when the terminal closes
+            loop.add_signal_handler(number, control.ended.set)
     announced = False
     try:
         progress.say("Starting the log, the rules and the gateway ...")
