@@ -14,7 +14,7 @@ from tests.support import logs
 from tests.support.log_server import TOKEN, serve
 from tests.support.logs import REQUEST, RESPONSE, SIGNER
 
-# A verifier is started for one receipt: what it imports is most of what it costs. Measured: 0.1 s of CPU and 203 modules.
+# A verifier is started for one receipt, and importing is most of what that costs. Measured: 0.1 s of CPU, 203 modules.
 BUDGET_SECONDS = 1.5
 MAX_MODULES = 300
 
