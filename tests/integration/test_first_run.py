@@ -99,7 +99,7 @@ def test_the_readme_from_the_first_question_to_the_audit(walk: list[str]) -> Non
     assert "entries: holds." in everything
 
 
-def test_what_up_prints_can_be_pasted(service: Service, folder: Path) -> None:
+def test_what_up_prints_can_be_pasted(service: Service, tmp_path: Path) -> None:
     """The announcement of a later start, with the first start's key in the environment."""
     assert service.stop() == 0
     command = [sys.executable, "-m", "daulat", "up", "--home", str(service.home), "--port", str(service.port)]
@@ -111,15 +111,15 @@ def test_what_up_prints_can_be_pasted(service: Service, folder: Path) -> None:
             assert line, printed
             printed += line
         curl = printed[printed.index("  curl") : printed.index("\n\n", printed.index("  curl"))]
-        answer = shell(curl, folder, service)
+        answer = shell(curl, tmp_path, service)
         assert "Kuala Lumpur" in answer
         python = printed[printed.index("  import os") : printed.index("\n\nCheck it")]
-        (folder / "ask.py").write_text("\n".join(line[2:] for line in python.splitlines()))
-        assert "Kuala Lumpur" in shell(f"{sys.executable} ask.py", folder, service)
+        (tmp_path / "ask.py").write_text("\n".join(line[2:] for line in python.splitlines()))
+        assert "Kuala Lumpur" in shell(f"{sys.executable} ask.py", tmp_path, service)
         (request_id,) = set(re.findall(r"x-request-id: (req_[0-9a-f]{32})", answer))
         for line in re.findall(r"^  (.* (?:receipt|verify) .*)$", printed, re.MULTILINE):
             if "daulat" in line:
-                said = shell(line.replace("req_...", request_id), folder, service)
+                said = shell(line.replace("req_...", request_id), tmp_path, service)
         assert "holds" in said
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
