@@ -129,6 +129,19 @@ def test_a_python_without_venv_gets_debians_package(machine: Machine, tmp_path: 
     assert "python3-venv" in done.stderr
 
 
+def test_half_an_environment_is_removed_and_what_was_there_before_is_not(machine: Machine, tmp_path: Path) -> None:
+    for name in ("rm", "mkdir"):
+        (machine.bin / name).symlink_to(str(shutil.which(name)))
+    half = 'case "$*" in "-m venv"*) mkdir -p "$3/bin"; exit 1;; esac; exit 0'
+    machine.put("python3", half)
+    for existed in (False, True):
+        folder = tmp_path / f"venv-{existed}"
+        if existed:
+            folder.mkdir()
+        assert machine.run("virtual-environment", str(folder)).returncode == 1
+        assert folder.exists() == existed
+
+
 def test_an_environment_is_made(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHON": sys.executable}
     command = [ROOT / "tools/virtual-environment", tmp_path / "venv"]
