@@ -42,6 +42,15 @@ def test_an_answer_waits_until_its_completion_is_durable() -> None:
     assert path.at_rest()
 
 
+def test_a_clock_that_is_set_back_meanwhile_makes_no_lie_of_an_answer() -> None:
+    path = Path()
+    path.ask(chat())
+    path.clock.pass_seconds(-60)
+    path.call.answer(answered())
+    path.journal.commit()
+    assert path.journal.one("completion")["time"] == path.journal.one("admission")["time"]
+
+
 def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() -> None:
     path = Path()
     body = chat()
