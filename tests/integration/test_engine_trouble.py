@@ -220,27 +220,28 @@ def test_an_optimised_model_is_a_derived_one_with_its_own_digest_and_reads_faste
     assert made["digest"] != original["digest"]
     assert made["derived_from"]["digest"] == original["digest"]
     assert (original["quantisation"], made["quantisation"]) == ("Q4_1", "Q8_0")
-    speeds, service = {}, Service(home)
+    costs, service = {}, Service(home)
     for name in (MODEL, made["name"]):
         service.start("--model", name, "--slots", "1")
         with service.closing():
-            speeds[name] = reading_speed(service, name)
+            costs[name] = reading_cost(service, name)
             admitted = service.entries("model.admitted/v1")[-1]
             service.stop()
     assert admitted["digest"] == made["digest"]
     assert admitted["derived_from"] == made["derived_from"]
-    assert speeds[made["name"]] > 1.3 * speeds[MODEL], speeds
+    assert costs[made["name"]] * 1.3 < costs[MODEL], costs
 
 
-def reading_speed(service: Service, model: str) -> float:
-    """Prompt tokens a second, the best of three: other load can only make it slower."""
+def reading_cost(service: Service, model: str) -> float:
+    """Processor milliseconds a prompt token, the least of four: other load can only add to it."""
     with service.client(120) as client:
         seen = []
-        for number in range(3):
+        for number in range(4):
+            before = sum(engine(service).cpu_times()[:2])
             prompt = f"{number} " + "the officer keeps every record in order and answers with care . " * 30
             got = client.post("completions", json={"model": model, "prompt": prompt, "max_tokens": 1})
-            seen.append(got.json()["timings"]["prompt_per_second"])
-    return float(max(seen))
+            seen.append((sum(engine(service).cpu_times()[:2]) - before) / got.json()["timings"]["prompt_n"] * 1000)
+    return min(seen)
 
 
 def ordinary_python() -> str | None:
