@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -46,12 +47,19 @@ class SmallDisk(Battered):
         self.view = Home(Path(f"/proc/{self.secrets['pid']}/root") / self.home.path.relative_to("/"))
 
     def fill(self, leave: int) -> None:
-        """Take all space but so much."""
+        """Take all that is free at this moment but so much: not what the service gives up because of it."""
         descriptor = os.open(self.view.path / "filler", os.O_CREAT | os.O_WRONLY, 0o600)
+        more = free_bytes(self.view.path) - leave
         try:
-            while (more := free_bytes(self.view.path) - leave) > 0:
-                with contextlib.suppress(OSError):  # somebody else took some of it
+            while more > 0:
+                try:
                     os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, more)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    more -= 65_536  # somebody else has taken some meanwhile
+                else:
+                    break
         finally:
             os.close(descriptor)
 
@@ -108,8 +116,10 @@ async def _full() -> None:
         await service.integrated()
         reckoning = reckon(service.view, load.exchanges)
         assert reckoning.outcomes["interrupted"] == 0
-        starts = {child["name"]: child["starts"] for child in (await service.status())["processes"]}
-        assert set(starts.values()) == {1}  # nobody died of it
+        starts = [(child["name"], child["starts"]) for child in (await service.status())["processes"]]
+        # Nobody died of it, but for a sequencer in the middle of a step that found room when it began.
+        assert all(count == 1 for name, count in starts if name != "sequencer"), starts
+        assert all(count <= 3 for _, count in starts), starts
 
 
 async def _count(load: Load, count: int) -> bool:
@@ -132,7 +142,6 @@ async def _killed_while_full() -> None:
         before = await service.processes()
         service.fill(0)
         await service.until(lambda: _gone(service.view.log / ".reserve"))
-        service.fill(0)  # what the log had kept back, too
         await load.pause()
         for name in ("sequencer", "worker"):
             for pid in before[name]:
@@ -155,8 +164,12 @@ async def _gone(path: Path) -> bool:
     return not path.exists()
 
 
-async def _waits(service: Battered, before: set[int]) -> bool:
-    """Whether a new sequencer has lived for a while: it is not ready, and does not give up."""
+async def _waits(service: SmallDisk, before: set[int]) -> bool:
+    """Whether a new sequencer has lived for a while: it is not ready, and does not give up.
+
+    Whatever becomes free is taken again: what the log had kept back, above all, whose pages go after its name.
+    """
+    service.fill(0)
     for process in psutil.process_iter(["cmdline", "create_time", "pid"]):
         line = " ".join(process.info["cmdline"] or ())
         if "daulat.processes.sequencer" in line and str(service.home.path) in line and process.pid not in before:

@@ -125,8 +125,13 @@ class Service:
         return {"indices": indices}
 
     async def flush(self) -> dict[str, Any]:
-        """Take in the journals now."""
-        return {"taken": await self.tick()}
+        """Take in the journals now.
+
+        Raises:
+            Unavailable: the disk is full.
+        """
+        self._room.need()
+        return {"taken": await self._take()}
 
     async def status(self) -> dict[str, Any]:
         seconds = time.monotonic() - self._ticked
@@ -144,6 +149,9 @@ class Service:
         except Unavailable as error:
             _log.warning("the log waits: %s", error.message)
             return 0
+        return await self._take()
+
+    async def _take(self) -> int:
         taken: int = await self._run(self._sequencer.tick)
         self._ticked = time.monotonic()
         return taken
