@@ -37,27 +37,31 @@ def test_only_the_last_bundle_may_be_a_partial_one() -> None:
         tree.add([bytes(32)] * WIDTH)
 
 
-def test_a_failed_first_attempt_may_have_used_its_replica() -> None:
+@pytest.mark.parametrize("first", ["started", "started-2"])
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_a_failed_first_attempt_may_have_used_its_replica(first: str, requests: int) -> None:
     """Nobody knows how many tokens it took, so up to its context is allowed for, on either way through a log."""
     second = {"counters": None, "replica": "replica-2", "lease": logs.Ref("renewed")}
     again = {
         **logs.UNDER_RENEWED,
         "completion.attempts": [
-            {"replica": logs.Ref("started-2"), "lease": logs.Ref("renewed"), "outcome": "failed"},
+            {"replica": logs.Ref(first), "lease": logs.Ref("renewed"), "outcome": "failed"},
             {"replica": logs.Ref("started"), "lease": logs.Ref("renewed"), "outcome": "ok"},
         ],
     }
-    begin = [*logs.story()[:16], logs.Step("started-2", "replica.started/v1", logs.started(9200, **second))]
-    for requests in (1, 2, 3):
-        steps = [
-            logs.Step(f"r{n}", entries.INFERENCE, logs.inference(5 + n, 9500 + n, **again)) for n in range(requests)
-        ]
-        for counted, holds in ((1000 * requests, True), (1000 * requests + 1, False)):
-            end = logs.probe(
-                20_000, replica="replica-2", started=logs.Ref("started-2"), counters=logs.counters(counted, 0)
-            )
-            log = logs.write(steps=[*begin, *steps, logs.Step("end", "canary/v1", end)])
-            assert audit(log, logs.VERIFIER, logs.terms()).holds == holds, (requests, counted)
+    numbers = range(5, 5 + requests)
+    steps = [
+        *logs.story()[:16],
+        logs.Step("started-2", "replica.started/v1", logs.started(9200, **second)),
+        *(logs.Step(f"r{n}", entries.INFERENCE, logs.inference(n, 9500 + n, **again)) for n in numbers),
+    ]
+    replica = "replica-1" if first == "started" else "replica-2"
+    logged = (16 + 8 * requests, 10 + 5 * requests) if first == "started" else (0, 0)
+    for excess, holds in ((1000 * requests, True), (1000 * requests + 1, False)):
+        counters = logs.counters(logged[0] + excess, logged[1])
+        end = logs.probe(20_000, replica=replica, started=logs.Ref(first), counters=counters)
+        log = logs.write(steps=[*steps, logs.Step("end", "canary/v1", end)])
+        assert audit(log, logs.VERIFIER, logs.terms()).holds == holds
 
 
 @given(st.integers(0, 600), st.data())
