@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import httptools
@@ -37,6 +36,7 @@ _SINGLE: Final = frozenset(
 )
 _KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range"}
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_HTTP_1_1: Final = b" HTTP/1.1\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_TARGET: Final = 2048
 _OK: Final = 200
@@ -49,7 +49,6 @@ class Exchange:
     __slots__ = (
         "_chunked",
         "_connection",
-        "_head_only",
         "_keep",
         "_marks",
         "body",
@@ -59,24 +58,25 @@ class Exchange:
         "target",
     )
 
-    def __init__(self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes
+    ) -> None:
         self._connection: Connection | None = connection
-        self.method, self.target, self.headers = method, target, headers
-        self.body = b""
+        self.method, self.target, self.headers, self.body = method, target, headers, body
         self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
         self._marks = b""
-        self._head_only = method == b"HEAD"
         self._keep = True
         self._chunked = True
 
     def mark(self, request_id: str, promise: str) -> None:
         """See `Reply.mark`."""
-        self._marks = f"x-request-id: {request_id}\r\n".encode()
         if promise:
             self._marks = (
                 f"x-request-id: {request_id}\r\ndaulat-receipt: /v1/receipts/{request_id}\r\n"
                 f"daulat-promise: {promise}\r\n"
             ).encode()
+        else:
+            self._marks = f"x-request-id: {request_id}\r\n".encode()
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer; JSON unless `headers` name another type."""
@@ -84,18 +84,24 @@ class Exchange:
         if connection is None:
             return
         keep = connection.keeps and self._keep
-        head = [connection.status_line(status), self._marks]
         kind = b"content-type: application/json\r\n"
+        others = b""
         for name, value in headers:
-            head.append(b"%b: %b\r\n" % (name, value))
+            others += b"%b: %b\r\n" % (name, value)
             if name == b"content-type":
                 kind = b""
-        head.append(
-            b"%bcontent-length: %d\r\n%b" % (kind, len(body), b"\r\n" if keep else b"connection: close\r\n\r\n")
+        connection.write(
+            b"%b%b%b%bcontent-length: %d\r\n%b%b"
+            % (
+                connection.status_line(status),
+                self._marks,
+                others,
+                kind,
+                len(body),
+                b"\r\n" if keep else b"connection: close\r\n\r\n",
+                b"" if self.method == b"HEAD" else body,
+            )
         )
-        if not self._head_only:
-            head.append(body)
-        connection.write(b"".join(head))
         self._end(keep=keep)
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
@@ -121,14 +127,14 @@ class Exchange:
         )
 
     def write(self, data: bytes) -> None:
-        if self._connection is not None and data and not self._head_only:
+        if self._connection is not None and data and self.method != b"HEAD":
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self, data: bytes) -> None:
         """The last bytes and the end, in one write."""
         if self._connection is None:
             return
-        if self._head_only:
+        if self.method == b"HEAD":
             self._connection.write(b"")
         elif self._chunked:
             self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
@@ -177,10 +183,11 @@ class Server:
         self, handle: Callable[[Exchange], None], limits: Callable[[], Limits], refused: Callable[[str], None]
     ) -> None:
         """`handle` gets every whole request; `refused` counts what never became one, by error code."""
-        self.handle, self.limits, self.refused = handle, limits, refused
+        self.handle, self.refused = handle, refused
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
+        self._limits = limits
         self.tick()
 
     def connection(self) -> Connection:
@@ -188,7 +195,8 @@ class Server:
         return Connection(self)
 
     def tick(self) -> None:
-        """About once a second: the `Date` header's text, and the usual first lines."""
+        """About once a second: the limits in force, the `Date` header's text, and the usual first lines."""
+        self.limits = self._limits()
         self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
@@ -216,6 +224,7 @@ class Connection(asyncio.Protocol):
         "_expects",
         "_headers",
         "_left",
+        "_method",
         "_parser",
         "_paused",
         "_reading",
@@ -239,13 +248,14 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._stalled = 0.0  # since when the client has taken nothing
         self._deadline = 0.0
-        self.keeps, self.version = True, "1.1"
+        self.keeps = True
         self._begin()
 
     def _begin(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[bytes, bytes] = {}
-        self._target = b""
+        self._method = self._target = b""
+        self.version = "1.1"
         self._body: list[bytes] = []
         self._size = self._left = 0
         self._chunked = self._whole = self._expects = False
@@ -255,8 +265,8 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(_HIGH_WATER)
         server = self._server
         server.connections.add(self)
-        self._deadline = time.monotonic() + server.limits().header_seconds
-        if len(server.connections) > server.limits().connections:
+        self._deadline = time.monotonic() + server.limits.header_seconds
+        if len(server.connections) > server.limits.connections:
             self._refuse(_wire("too_many_connections", "Too many connections are open; try again later."))
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -272,7 +282,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
         if self._state == "busy":
-            if len(self._buffer) > self._server.limits().header_bytes:
+            if len(self._buffer) > self._server.limits.header_bytes:
                 self._pause_reading()
             return
         self._advance()
@@ -292,7 +302,7 @@ class Connection(asyncio.Protocol):
 
     def _take_head(self) -> bool:
         """Parse one head when it is whole; whether the request went on to its body or further."""
-        limits = self._server.limits()
+        limits = self._server.limits
         if self._buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line before a request
             self._buffer = self._buffer[2:]
         end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
@@ -302,18 +312,23 @@ class Connection(asyncio.Protocol):
             if b"\n\n" in self._buffer or b"\0" in self._buffer:
                 raise InvalidRequest("Malformed HTTP: a line of the header ends in LF alone, or holds NUL.")
             return False
-        head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-        with suppress(httptools.HttpParserUpgrade):  # RFC 9110 section 7.8: an upgrade may be ignored
+        end += 4
+        head = self._buffer[:end]
+        try:
             self._parser.feed_data(head)
-        self._check_head()
+        except httptools.HttpParserUpgrade:
+            pass  # RFC 9110 section 7.8: an upgrade may be ignored
+        self._check_head(head)
         self._check_framing(limits)
+        if self._left == len(self._buffer) - end and not self._chunked:  # all of it came at once, as nearly always
+            body, self._buffer, self._left = self._buffer[end:], b"", 0
+            self._complete(body)
+            return True
+        self._buffer = self._buffer[end:]
         self._deadline = time.monotonic() + limits.body_seconds
-        if self._chunked or self._left:
-            self._state = "body"
-            if self._expects:
-                self._transport.write(_CONTINUE)
-        else:
-            self._complete()
+        self._state = "body"
+        if self._expects:
+            self._transport.write(_CONTINUE)
         return True
 
     def _take_body(self) -> bool:
@@ -326,7 +341,7 @@ class Connection(asyncio.Protocol):
                     raise
                 self.keeps = False  # the body is whole, what follows it is no request
             if self._whole:
-                self._complete()
+                self._complete(b"".join(self._body))
             return self._whole
         part = self._buffer[: self._left]
         self._buffer = self._buffer[len(part) :]
@@ -334,14 +349,14 @@ class Connection(asyncio.Protocol):
         self._body.append(part)
         if self._left:
             return False
-        self._complete()
+        self._complete(b"".join(self._body))
         return True
 
     # httptools' callbacks.
 
     def on_url(self, url: bytes) -> None:
         if self._state == "head":
-            self._target += url
+            self._target = self._target + url if self._target else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -353,7 +368,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._state == "body" and not self._whole:
             self._size += len(data)
-            limit = self._server.limits().body_bytes
+            limit = self._server.limits.body_bytes
             if self._size > limit:
                 raise _too_large(limit)
             self._body.append(data)
@@ -367,24 +382,26 @@ class Connection(asyncio.Protocol):
             # the second is not answered: the client learns it from `Connection: close` and may ask again.
             self.keeps = False
 
-    def _check_head(self) -> None:
+    def _check_head(self, head: bytes) -> None:
         """RFC 9112 sections 2.3 and 3.2."""
-        self.version = self._parser.get_http_version()
-        self.keeps = self._parser.should_keep_alive() and not self._server.draining
-        if self.version not in {"1.1", "1.0"}:
-            raise _wire("version_not_supported", f"HTTP/{self.version} is not spoken here.")
+        parser, headers = self._parser, self._headers
+        method = self._method = parser.get_method()
+        self.keeps = parser.should_keep_alive() and not self._server.draining
+        if not head.startswith(_HTTP_1_1, len(method) + 1 + len(self._target)):
+            self.version = parser.get_http_version()
+            if self.version not in {"1.1", "1.0"}:
+                raise _wire("version_not_supported", f"HTTP/{self.version} is not spoken here.")
         if len(self._target) > _MAX_TARGET:
             raise _wire("target_too_long", f"The request target is longer than {_MAX_TARGET} bytes.")
-        if self._parser.get_method() not in _METHODS:
+        if method not in _METHODS:
             raise _wire("not_implemented", "That method is not implemented here.")
-        if self.version == "1.1" and b"host" not in self._headers:
+        if b"host" not in headers and self.version == "1.1":
             raise InvalidRequest("HTTP/1.1 needs a Host header.")
-        expect = self._headers.get(b"expect")
-        if expect is not None:
-            if expect.lower() != b"100-continue":
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
                 raise _wire("expectation_failed", "The only expectation known here is 100-continue.")
-            self._expects = self.version == "1.1" and not self._buffer
-        if self._parser.should_upgrade() and b"transfer-encoding" in self._headers:
+            self._expects = self.version == "1.1" and len(self._buffer) == len(head)
+        if parser.should_upgrade() and b"transfer-encoding" in headers:
             raise InvalidRequest("An upgrade with a chunked body is refused.")
 
     def _check_framing(self, limits: Limits) -> None:
@@ -405,11 +422,9 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _complete(self) -> None:
+    def _complete(self, body: bytes) -> None:
         self._state = "busy"
-        exchange = Exchange(self, self._parser.get_method(), self._target, self._headers)
-        exchange.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._exchange = exchange
+        exchange = self._exchange = Exchange(self, self._method, self._target, self._headers, body)
         self._server.handle(exchange)
 
     def answered(self, *, keep: bool) -> None:
@@ -422,7 +437,7 @@ class Connection(asyncio.Protocol):
             return
         self._state = "head"
         self._begin()
-        limits = self._server.limits()
+        limits = self._server.limits
         self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
         if not self._reading:
             self._reading = True
@@ -461,7 +476,7 @@ class Connection(asyncio.Protocol):
             self._exchange.listener.resume()
 
     def sweep(self, now: float) -> None:
-        if self._stalled and now - self._stalled > self._server.limits().write_seconds:
+        if self._stalled and now - self._stalled > self._server.limits.write_seconds:
             self._transport.abort()
         elif self._state in {"head", "body"} and now > self._deadline:
             if self._state == "head" and not self._buffer:
@@ -483,7 +498,7 @@ class Connection(asyncio.Protocol):
         self.keeps = False
         self._state = "busy"
         self._buffer = b""
-        self._exchange = Exchange(self, b"", b"", {})
+        self._exchange = Exchange(self, b"", b"", {}, b"")
         self._exchange.fail(error)
 
 

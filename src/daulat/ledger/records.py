@@ -30,6 +30,7 @@ _HEADER: Final = b'{"format":"daulat/journal/v1",'
 _MAGIC: Final = b"DJG1"
 _GROUP: Final = struct.Struct("<4sQII")
 _RECORD: Final = struct.Struct("<BQI")
+pack: Final = _RECORD.pack
 MAX_HEADER: Final = 4096
 MAX_GROUP: Final = 64 * 1024 * 1024
 
@@ -70,12 +71,8 @@ def header_length(data: bytes) -> int:
     return 0
 
 
-def encode_group(number: int, records: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """One group from (kind, sequence, payload) triples."""
-    pack = _RECORD.pack
-    parts: list[bytes] = []
-    for kind, sequence, payload in records:
-        parts += (pack(kind, sequence, len(payload)), payload)
+def encode_group(number: int, parts: Iterable[bytes]) -> bytes:
+    """One group, from each record's head (`pack(kind, sequence, length of the payload)`) and its payload, in turn."""
     body = b"".join(parts)
     return _GROUP.pack(_MAGIC, number, len(body), zlib.crc32(body)) + body
 
