@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import os
+import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from daulat.errors import ConfigError
 
 _SOCKET_PATH_MAX: Final = 107  # sun_path less its NUL
 _LONGEST_NAME: Final = len("/engine-0123456789abcdef/e.sock")
+_NOT_SETTINGS: Final = frozenset({"DAULAT_HOME", "DAULAT_API_KEY"})  # where the home is; what clients' verbs send
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,27 @@ class Home:
         """Create the folders, private to this user.
 
         Raises:
-            ConfigError: the home or run folder belongs to another user.
+            ConfigError: a folder belongs to another user or cannot be made; says which and why.
         """
-        for path in (self.path, self.run, self.keys, self.log, self.journal, self.models, self.policies):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.stat().st_uid != os.getuid():
-                raise ConfigError("belongs to another user; choose another --home", location=str(path))
-        for path in (self.path, self.run, self.keys):
-            path.chmod(0o700)
+        path = self.path
+        try:
+            for path in (self.path, self.run, self.keys, self.log, self.journal, self.models, self.policies):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if path.stat().st_uid != os.getuid():
+                    raise ConfigError("belongs to another user; choose another --home", location=str(path))
+            for path in (self.path, self.run, self.keys):
+                path.chmod(0o700)
+        except OSError as error:
+            said = f"cannot be made ({error.strerror}); choose another --home, or make it yours"
+            raise ConfigError(said, location=str(path)) from None
+
+    def clear_run(self) -> None:
+        """Remove sockets and engines' folders of the last run. Only for whoever holds the home's lock."""
+        for path in self.run.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +148,16 @@ class Settings:
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 
+_MANY: Final = 2**31 - 1
+_BOUNDS: Final = {
+    "port": (1, 65_535),
+    "workers": (0, 256),
+    "threads": (0, 1024),
+    "slots": (1, 256),
+    "canary_seconds": (1, 1200),
+}
+
+
 def default_home() -> Path:
     """`$DAULAT_HOME`, else `daulat` under `$XDG_DATA_HOME` (XDG Base Directory Specification)."""
     if named := os.environ.get("DAULAT_HOME"):
@@ -144,27 +170,39 @@ def load(home: Home, flags: Mapping[str, Any], environ: Mapping[str, str] = os.e
     """Defaults, then `settings.toml`, then `DAULAT_<NAME>`, then flags that are not None.
 
     Raises:
-        ConfigError: an unknown key or variable, or a value of the wrong type; says which are known.
+        ConfigError: an unknown key or variable, or a value of the wrong type or size; says where, and what is right.
     """
-    fields = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
-    values: dict[str, Any] = {}
-    if home.settings.exists():
-        try:
-            values.update(tomllib.loads(home.settings.read_text()))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"not valid TOML: {error}", location=str(home.settings)) from None
-    for name, text in environ.items():
-        if name.startswith("DAULAT_") and name != "DAULAT_HOME":
-            values[name.removeprefix("DAULAT_").lower()] = text
-    values.update({name: value for name, value in flags.items() if value is not None})
-    if unknown := sorted(set(values) - set(fields)):
-        raise ConfigError(f"unknown settings {unknown}; known are {sorted(fields)}", location=str(home.settings))
-    return Settings(**{name: _typed(name, value, fields[name]) for name, value in values.items()})
+    named = {name: text for name, text in environ.items() if name.startswith("DAULAT_") and name not in _NOT_SETTINGS}
+    given = [
+        *((name, value, str(home.settings)) for name, value in _file(home.settings).items()),
+        *((name.removeprefix("DAULAT_").lower(), text, f"environment, {name}") for name, text in named.items()),
+        *((name, value, f"--{name}") for name, value in flags.items() if value is not None),
+    ]
+    return Settings(**{name: _checked(name, value, location) for name, value, location in given})
 
 
-def _typed(name: str, value: Any, kind: type) -> Any:
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
+        raise ConfigError(f"cannot be read as TOML: {error}", location=str(path)) from None
+
+
+def _checked(name: str, value: Any, location: str) -> Any:
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
+    kind = kinds.get(name)
+    if kind is None:
+        near = difflib.get_close_matches(name, kinds, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown setting {name!r}: {meant}known are {', '.join(sorted(kinds))}", location=location)
     if kind is int and isinstance(value, str) and value.isdecimal():
-        return int(value)
+        value = int(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ConfigError(f"setting {name} is {value!r}, expected a {kind.__name__}")
+        expected = "a whole number" if kind is int else "a text"
+        raise ConfigError(f"{name} is {value!r}, expected {expected}", location=location)
+    low, high = _BOUNDS.get(name, (0, _MANY))
+    if isinstance(value, int) and not low <= value <= high:
+        raise ConfigError(f"{name} is {value}, expected a whole number from {low} to {high}", location=location)
     return value

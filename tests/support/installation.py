@@ -32,6 +32,7 @@ FACTS = ModelFacts(
     derived_from=None,
     templates=(),
 )
+NOTHING_COUNTED = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0}
 
 
 class Installation(Control):
@@ -42,10 +43,8 @@ class Installation(Control):
 
     async def enrol(self, address: str, *, slots: int = 64, dialect: str = "openai") -> None:
         """Report an engine as the supervisor would: contained, then ready."""
-        replica = os.urandom(8).hex()
-        counters = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0}
-        probe: dict[str, Any] = {"nonce": "00" * 16, "probes": [], "counters": counters, "final": False}
-        await self._report(replica, "contained", probe)
+        self._engine = replica = os.urandom(8).hex()
+        await self.probed(NOTHING_COUNTED)
         ready = {
             "address": address,
             "dialect": dialect,
@@ -55,9 +54,14 @@ class Installation(Control):
             "engine": {"name": "stub", "version": "0", "parameters": {}},
             "device": {"kind": "cpu", "product": "stub", "count": 1},
             "sandbox": {"grade": "G2"},
-            "counters": counters,
+            "counters": NOTHING_COUNTED,
         }
         await self._report(replica, "ready", ready)
+
+    async def probed(self, counters: dict[str, int]) -> None:
+        """Report a canary that found the engine contained, with what the engine has counted until now."""
+        probe: dict[str, Any] = {"nonce": "00" * 16, "probes": [], "counters": counters, "final": False}
+        await self._report(self._engine, "contained", probe)
 
 
 @dataclass(frozen=True)

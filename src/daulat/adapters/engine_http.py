@@ -34,7 +34,7 @@ async def fetch(path: Path, method: str, target: str, body: bytes = b"", *, seco
         raise EngineTimeout(f"the engine did not answer {target} in {seconds:g} s") from None
     except (OSError, asyncio.IncompleteReadError) as error:
         raise EngineDead(f"the engine's socket: {error}") from None
-    except (ValueError, asyncio.LimitOverrunError) as error:
+    except (ValueError, IndexError, asyncio.LimitOverrunError) as error:
         raise EngineError(f"the engine answered {target} with what is not HTTP: {error}") from None
 
 

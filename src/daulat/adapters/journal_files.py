@@ -14,10 +14,12 @@ import re
 from pathlib import Path
 from typing import Final
 
+from daulat.adapters.reserve import free_bytes, preallocate
 from daulat.ledger import records
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 PREALLOCATE_BYTES: Final = 4 * 1024 * 1024
+_SMALL_BYTES: Final = 64 * 1024  # allocated ahead on a full disk
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 WATERMARK_BYTES: Final = 256 * 1024 * 1024
 _SEGMENT: Final = re.compile(r"w(\d+)-(\d{6})\Z", re.ASCII)
@@ -39,7 +41,7 @@ class WorkerSegments:
         self._watermark, self._limit = watermark, segment
         self._lock = _lock(folder / f"w{worker}.lock")
         self._reserve = folder / f"w{worker}.reserve"
-        _preallocate_file(self._reserve, RESERVE_BYTES)
+        preallocate(self._reserve, RESERVE_BYTES)
         self._number = 0
         self._position = self._allocated = 0
         self._open()
@@ -57,8 +59,7 @@ class WorkerSegments:
         self._position = end
 
     def shortage(self) -> str:
-        facts = os.statvfs(self._folder)
-        free = facts.f_bavail * facts.f_frsize
+        free = free_bytes(self._folder)
         if free >= self._watermark:
             return ""
         return f"{free >> 20} MiB are free for the journal, {self._watermark >> 20} are needed"
@@ -94,11 +95,14 @@ class WorkerSegments:
         try:
             os.posix_fallocate(self._file, 0, wanted)
         except OSError as error:
-            if error.errno != errno.ENOSPC or not self._reserve.exists():
+            if error.errno != errno.ENOSPC:
                 raise
-            self._reserve.unlink()
-            wanted = end + 64 * 1024
+            self._reserve.unlink(missing_ok=True)
+            wanted = end + _SMALL_BYTES
             os.posix_fallocate(self._file, 0, wanted)
+        else:
+            if not self._reserve.exists() and not self.shortage():  # there is room again
+                preallocate(self._reserve, RESERVE_BYTES)
         os.fsync(self._file)  # the size, so that a synchronous write need not
         self._allocated = wanted
 
@@ -167,12 +171,3 @@ def _lock(path: Path) -> int:
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     beside.replace(path)
     return held
-
-
-def _preallocate_file(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,9 +13,9 @@ import httpx
 from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable
 
 _AT_ONCE: Final = 8
-_AHEAD: Final = 64
+_AHEAD: Final = 16  # bounds memory, with the size of a file
 _SECONDS: Final = 30.0
-_MOST_BYTES: Final = 64 * 1024 * 1024  # a full bundle has at most 16.8 MB
+_MOST_BYTES: Final = 17 * 1024 * 1024  # a full bundle has at most 16.8 MB
 
 
 class LogHttp:
@@ -62,7 +62,7 @@ class LogHttp:
                     if size > _MOST_BYTES:
                         raise Unavailable(f"{url} is larger than any file of a log")
                     parts.append(part)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(f"{url} cannot be had: {error or type(error).__name__}") from None
         if answer.status_code != httpx.codes.OK:
             raise _refused(url, answer.status_code)

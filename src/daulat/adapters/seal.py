@@ -39,6 +39,11 @@ class SqliteSeal:
         """Every log that this file has sealed, oldest first."""
         return [origin for (origin,) in self._db.execute("SELECT origin FROM seal ORDER BY rowid")]
 
+    def checkpoint(self) -> bytes:
+        """The newest sealed checkpoint of this log, closed or not; empty when there is none."""
+        row = self._db.execute("SELECT checkpoint FROM seal WHERE origin = ?", (self._origin,)).fetchone()
+        return b"" if row is None else bytes(row[0])
+
     def load(self) -> Sealed | None:
         row = self._db.execute(
             "SELECT size, checkpoint, base_size, base_checkpoint FROM seal WHERE origin = ?", (self._origin,)

@@ -52,6 +52,3 @@ class SnapshotFile:
     def touch(self) -> None:
         """Be seen alive."""
         os.utime(self._path)
-
-    def withdraw(self) -> None:
-        self._path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -26,6 +27,7 @@ _LONGEST_ANSWER: Final = 65_536
 _MOST_PROBES: Final = 64
 _VMADDR_CID_ANY: Final = 0xFFFFFFFF
 _VMADDR_CID_HOSTS: Final = (1, 2)  # the local one, and the host as a guest sees it
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,14 @@ class Listeners:
         self.heard: set[str] = set()
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+        return self
+
+    async def _open(self) -> None:
         abstract = f"daulat-canary-{secrets.token_hex(8)}"
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
@@ -117,7 +127,6 @@ class Listeners:
         self._path.chmod(0o666)  # only the mount namespace and the folder stand before it
         await self._unix("abstract", f"\0{abstract}", abstract)
         await self._vsock()
-        return self
 
     async def __aexit__(self, *_reason: object) -> None:
         await self._closing.aclose()
@@ -196,16 +205,19 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 async def one_round(sandbox: Sandbox, interpreter: str, bpf: bytes, path: Path) -> Finding:
-    """Run the canary once. Takes some 100 ms; at most 15 s when it is silent."""
+    """Run the canary once. Takes some 100 ms; at most 15 s when it is silent. What cannot be tried is silence."""
     nonce = secrets.token_hex(16)
     source = (Path(__file__).parent / "probe.py").read_text()
     command = sandbox.joined((interpreter, "-I", "-S", "-c", source))
-    async with Listeners(nonce, path) as listeners:
-        order = {"nonce": nonce, "filter": base64.b64encode(bpf).decode(), "targets": listeners.targets}
-        answer = await _ask(command, json.dumps(order).encode() + b"\n")
-        await asyncio.sleep(0.02)  # what was sent last may still be on its way to a listener
-        heard = frozenset(listeners.heard)
-    return judge(nonce, answer, heard, sandbox.kernel())
+    answer, listeners = None, Listeners(nonce, path)
+    try:
+        async with listeners:
+            order = {"nonce": nonce, "filter": base64.b64encode(bpf).decode(), "targets": listeners.targets}
+            answer = await _ask(command, json.dumps(order).encode() + b"\n")
+            await asyncio.sleep(0.02)  # what was sent last may still be on its way to a listener
+    except OSError as error:
+        _log.warning("the canary could not listen: %s", error)
+    return judge(nonce, answer, frozenset(listeners.heard), sandbox.kernel())
 
 
 async def _ask(command: Sequence[str], order: bytes) -> bytes | None:

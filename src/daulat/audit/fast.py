@@ -1,13 +1,14 @@
 """The layout of an `inference/v1` entry as every worker writes it, for reading 100,000 a second.
 
-An entry falls into parts. The *route* (action, caller, decision and references: everything between the admission's time
-and its sequence number) and the *ending* (outcome, status, error and attempts) are the same for many requests, so each
-distinct one is decoded and checked once, in full, and then known by its bytes. What remains are digits and base64,
-which one regular expression reads.
+An entry falls into parts. The *route* (the caller's attributes, decision and references: everything between the
+caller's pseudonyms and the sequence number, and the action before them) and the *ending* (outcome, status, error and
+attempts) are the same for many requests, so each distinct one is decoded and checked once, in full, and then known by
+its bytes. What remains are pseudonyms, digits and base64, which two regular expressions read.
 
 Why that is sound: `HEAD` and `TAIL` match complete JSON members up to the entry's last byte, so a route or ending that
-made a valid entry of the right shape between them once makes one between any others. Whatever does not match, or is
-not known yet, takes the slow way through `core.entries.decode`; the fast way only ever says "as before".
+made a valid entry of the right shape between them once makes one between any others. No rule looks at a pseudonym, but
+for a decision that is run again: that is asked once for each caller. Whatever does not match, or is not known yet,
+takes the slow way through `core.entries.decode`; the fast way only ever says "as before".
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from daulat.audit.sequences import Worker
 _NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
 _COMMITMENT: Final = rb"[A-Za-z0-9+/]{43}="
 _STRING: Final = rb'"[ !#-\[\]-~]*"'
+_PSEUDONYM: Final = rb'"[A-Za-z0-9_-]{22}"'
 HEAD: Final = re.compile(
-    rb'\{"type":"inference/v1","admission":\{"request_id":"(req_[0-9a-f]{32})","time":([1-9][0-9]{12}),(?="action":)'
-)
+    rb'\{"type":"inference/v1","admission":\{"request_id":"(req_[0-9a-f]{32})","time":([1-9][0-9]{12}),'
+    rb'"action":"([a-z.]{1,32})",("tenant":' + _PSEUDONYM + rb',"principal":' + _PSEUDONYM + rb'),"key":' + _PSEUDONYM
+    + rb',(?="attributes":)'
+)  # fmt: skip
 TAIL: Final = re.compile(
     rb',"sequence":' + _NUMBER + rb',"requested_model":' + _STRING + rb',"stream":'
     rb'(?:true|false),"request":"' + _COMMITMENT + rb'"\},"completion":\{"time":([1-9][0-9]{12}),'
@@ -33,7 +37,6 @@ TAIL: Final = re.compile(
     rb'"usage":\{"prompt_tokens":' + _NUMBER + rb',"cached_tokens":' + _NUMBER + rb',"completion_tokens":' + _NUMBER
     + rb'\},"overhead":' + _NUMBER + rb',"response":(null|"' + _COMMITMENT + rb'")\}\}\Z'
 )  # fmt: skip
-ROUTE_AT: Final = len(b'{"type":"inference/v1","admission":{"request_id":"req_","time":,') + 32 + 13
 ROUTE_ENDS: Final = b',"sequence":'
 
 
@@ -55,6 +58,7 @@ class Route:
     not_before: int
     not_after: int
     endings: dict[bytes, Ending] = field(default_factory=dict)
+    callers: set[bytes] = field(default_factory=set)  # those about whom the decision was run again
 
 
 def ending(request: InferenceFacts, accounts: dict[int, Account]) -> Ending:
@@ -64,11 +68,11 @@ def ending(request: InferenceFacts, accounts: dict[int, Account]) -> Ending:
     return Ending(asked[-1] if asked else None, int(not ok), tuple(asked[:-1]), ok)
 
 
-def split(entry: bytes) -> tuple[bytes, bytes] | None:
-    """The route's and the ending's bytes of an entry in the fixed layout, or None for any other."""
+def split(entry: bytes) -> tuple[tuple[bytes, bytes], bytes, bytes] | None:
+    """The route's, the ending's and the caller's bytes of an entry in the fixed layout, or None for any other."""
     head = HEAD.match(entry)
-    cut = entry.find(ROUTE_ENDS, ROUTE_AT)
+    cut = entry.find(ROUTE_ENDS, head.end()) if head is not None else -1
     tail = TAIL.match(entry, cut) if cut > 0 else None
     if head is None or tail is None:
         return None
-    return entry[ROUTE_AT:cut], tail[3]
+    return (head[3], entry[head.end() : cut]), tail[3], head[4]

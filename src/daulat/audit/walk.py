@@ -24,8 +24,7 @@ from daulat.tlog.checkpoint import Checkpoint
 LONGEST_ANSWER_MS: Final = 600_000
 _LATE_MS: Final = 60_000  # an entry this much older than the ones before it is remarked on
 _FUTURE_MS: Final = 60_000
-_MAX_ROUTES: Final = 100_000  # bounds memory
-_MAX_ENDINGS: Final = 1000
+_MAX_LEARNED: Final = 100_000  # routes, endings and callers: bounds memory
 _TYPES: Final = ("", *entries.SHAPES)
 _CODES: Final = {name: code for code, name in enumerate(_TYPES)}
 _INFERENCE: Final = _CODES[entries.INFERENCE]
@@ -57,7 +56,8 @@ class Walk:
         self._decisions = None if terms.decider is None else Decisions(self._chain, terms.decider, blob)
         self._workers: dict[int, Worker] = {}
         self._accounts: dict[int, Account] = {}
-        self._routes: dict[bytes, fast.Route] = {}
+        self._routes: dict[tuple[bytes, bytes], fast.Route] = {}
+        self._learned = 0
         self._latest = 0  # the latest time any entry gave so far
 
     def bundle(self, new: Sequence[bytes], tile: bytes) -> None:
@@ -75,12 +75,16 @@ class Walk:
     def _entries(self, first: int, new: Sequence[bytes]) -> None:
         """Every entry, the fast way where it is known to hold (see `audit.fast`)."""
         known, head_of, tail_of = self._routes.get, fast.HEAD.match, fast.TAIL.match
-        start, ends, promised = fast.ROUTE_AT, fast.ROUTE_ENDS, self.promised
+        ends, promised, rerun = fast.ROUTE_ENDS, self.promised, self._decisions is not None
         for index, entry in enumerate(new, first):
-            cut = entry.find(ends, start)
-            route = known(entry[start:cut])
             head = head_of(entry)
-            if route is None or head is None or (tail := tail_of(entry, cut)) is None:
+            if head is None:
+                self._slow(index, entry)
+                continue
+            start = head.end()
+            cut = entry.find(ends, start)
+            route = known((head[3], entry[start:cut]))
+            if route is None or (rerun and head[4] not in route.callers) or (tail := tail_of(entry, cut)) is None:
                 self._slow(index, entry)
                 continue
             sequence, finished, key, prompt_, cached_, completion, overhead, response = tail.groups()
@@ -135,7 +139,7 @@ class Walk:
         for finding in wrong:
             self.findings.add(finding)
         if type_ in _ENDS_ROUTES or (type_ == "canary/v1" and value["outcome"] != "contained"):
-            self._routes.clear()
+            self._forget()
 
     def _consequences(self, index: int, type_: str, value: Mapping[str, Any], time: int) -> Iterator[Finding]:
         """What an entry means for workers, accounts and decisions."""
@@ -185,13 +189,20 @@ class Walk:
         # An attempt under another lease has times of its own, which a route's do not bound.
         if parts is None or any((a.replica, a.lease) != (request.replica, request.lease) for a in request.attempts):
             return
-        if len(self._routes) >= _MAX_ROUTES:
-            self._routes.clear()
-        route = self._routes.get(parts[0])
+        self._learned += 1
+        if self._learned >= _MAX_LEARNED:
+            self._forget()
+        key, end, caller = parts
+        route = self._routes.get(key)
         if route is None:
-            route = self._routes[parts[0]] = fast.Route(worker, *self._chain.lasts(request))
-        if len(route.endings) < _MAX_ENDINGS:
-            route.endings[parts[1]] = ending
+            route = self._routes[key] = fast.Route(worker, *self._chain.lasts(request))
+        route.endings[end] = ending
+        if self._decisions is not None:
+            route.callers.add(caller)
+
+    def _forget(self) -> None:
+        self._routes.clear()
+        self._learned = 0
 
     def _rerun(self, index: int, check: Callable[[Decisions], str | None]) -> Iterator[Finding]:
         if self._decisions is None:

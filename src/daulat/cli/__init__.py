@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -31,6 +32,8 @@ VERBS: Final = {
     "audit": ("daulat.cli.audit:audit", "Check a whole log with public keys and an auditor's token."),
     "bench": ("daulat.cli.bench:bench", "Measure a running service."),
 }
+# All of ASCII and Unicode that moves the cursor or turns the direction of writing, but for tab and newline.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 EXIT_ERROR: Final = 1  # a DaulatError; click itself uses 2 for wrong usage
 
 
@@ -65,17 +68,28 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line on stderr, or one JSON line with --json, and exit code 1."""
+    """Entry point: our errors, and the machine's, become one line on stderr (JSON with --json) and exit code 1."""
     try:
         cli(standalone_mode=True)
     except DaulatError as error:
-        if "--json" in sys.argv:
-            click.echo(json.dumps({"error": {"code": error.code, "message": error.message}}), err=True)
-        else:
-            click.echo(f"daulat: {error.message}", err=True)
-        sys.exit(EXIT_ERROR)
+        _fail(error.code, error.message)
+    except OSError as error:  # a file or folder that cannot be used: who runs the command has to mend that
+        name = f"{error.filename}: " if error.filename else ""
+        _fail("machine_error", f"{name}{error.strerror or error}")
+
+
+def _fail(code: str, message: str) -> NoReturn:
+    as_json = "--json" in sys.argv
+    said = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
+    click.echo(said if as_json else f"daulat: {_plain(message)}", err=True)
+    sys.exit(EXIT_ERROR)
 
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:
     """Print a verb's result: one JSON line for scripts, or text for people."""
-    click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
+    click.echo(json.dumps(value, ensure_ascii=False) if as_json else _plain(text))
+
+
+def _plain(text: str) -> str:
+    """Text that cannot draw on a terminal, whatever a log, a receipt or a server has put into it."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

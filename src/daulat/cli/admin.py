@@ -21,19 +21,25 @@ from daulat.settings import Home
 def _ask(home: Home, method: str, **params: Any) -> Any:
     try:
         return rpc.call(home.control_socket, method, **params)
-    except Unavailable:
-        if home.control_socket.exists():
-            raise
-        raise Unavailable(f"no service runs in {home.path}: start it with `daulat up`, then try again") from None
+    except Unavailable as error:
+        raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
+
+
+def _named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
+    """The rows, with `<column>_name` beside the id that stands in `column`."""
+    names = {row["id"]: row["name"] for row in _ask(home, "list", table=table)}
+    return [{**row, f"{column}_name": names.get(row[column], "")} for row in rows]
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> str:
     if not rows:
         return empty
-    cells = [[_cell(row, column) for column in columns] for row in rows]
-    widths = [max(len(name), *(len(line[at]) for line in cells)) for at, name in enumerate(columns)]
-    lines = [list(columns), *cells]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    titles = [column.removesuffix("_name").replace("_", " ") for column in columns]
+    lines = [titles, *([_cell(row, column) for column in columns] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
@@ -82,8 +88,8 @@ def list_keys(home: Home, as_json: bool) -> None:
     Example:
         daulat key list
     """
-    rows = _ask(home, "list", table="keys")
-    columns = ("id", "label", "person", "models", "requests_per_minute", "expires", "revoked")
+    rows = _named(home, _ask(home, "list", table="keys"), "person", "people")
+    columns = ("id", "label", "person_name", "models", "requests_per_minute", "expires", "revoked")
     emit(rows, as_json=as_json, text=_table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
 
@@ -148,8 +154,8 @@ def list_people(home: Home, as_json: bool) -> None:
     Example:
         daulat person list
     """
-    rows = _ask(home, "list", table="people")
-    columns = ("id", "name", "tenant", "citizenship", "assurance", "roles", "expires")
+    rows = _named(home, _ask(home, "list", table="people"), "tenant", "tenants")
+    columns = ("id", "name", "tenant_name", "citizenship", "assurance", "roles", "expires")
     emit(rows, as_json=as_json, text=_table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 
 

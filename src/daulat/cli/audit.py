@@ -18,7 +18,7 @@ from daulat.audit.words import witnesses
 from daulat.cli import emit
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
-from daulat.cli.verify import FILE, cedar, key
+from daulat.cli.verify import FILE, cedar, key, promises, text_of
 from daulat.core.promise import Promise, parse_header
 from daulat.errors import ConfigError
 from daulat.tlog.note import Verifier
@@ -31,9 +31,9 @@ _MOST_SHARDS: Final = 1000
 @click.option("--vkey", required=True, help="The log's public key, or a file that holds it.")
 @click.option("--token-file", type=FILE, required=True, help="Holds an auditor's token.")
 @click.option("--state", "state_file", type=click.Path(path_type=Path), help="Remembers each log's last checkpoint.")
-@click.option("--promises", type=FILE, help="Daulat-Promise headers that clients kept, one a line.")
+@click.option("--promises", "kept", type=FILE, help="Daulat-Promise headers that clients kept, one a line.")
 @json_option
-def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, promises: Path | None, as_json: bool) -> None:
+def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: Path | None, as_json: bool) -> None:
     """Download a log, all its shards, and check every hash, signature, reference, rule, promise and counter.
 
     With --state, the log must also continue what it was at the last audit. Decisions are run again where Cedar is
@@ -45,8 +45,8 @@ def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, promis
     """
     root = url.rstrip("/") if url.rstrip("/").endswith("/log") else f"{url.rstrip('/')}/log"
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
-    terms = Terms(now=round(time.time() * 1000), promises=_promises(promises), remembered=remembered, decider=cedar())
-    reports = _reports(root, key(vkey), token_file.read_text().strip(), terms, Progress(quiet=as_json))
+    terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
+    reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json))
     holds = all(report.holds for report in reports)
     value = {"holds": holds, "logs": [_value(report) for report in reports]}
     emit(value, as_json=as_json, text="\n\n".join(map(_text, reports)))
@@ -70,10 +70,9 @@ def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: 
     return found
 
 
-def _promises(path: Path | None) -> tuple[Promise, ...]:
-    if path is None:
-        return ()
-    return tuple(parse_header(line) for line in path.read_text().splitlines() if line.strip())
+def _kept(path: Path | None) -> tuple[Promise, ...]:
+    text = "" if path is None else path.read_text(errors="replace")
+    return tuple(map(parse_header, promises(text))) if text.strip() else ()
 
 
 def _remember(path: Path, logs: dict[str, str]) -> None:

@@ -133,23 +133,24 @@ def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
     folder = _folder(home, period)
     verifier = Verifier(folder.vkey())
     seal = SqliteSeal(home.sequencer_db, verifier.name)
+    index = request_index.IndexReader(home.index_db, verifier.name)
     try:
-        sealed = seal.load() if seal.origins()[-1:] == [verifier.name] else None
+        in_force = seal.origins()[-1:] == [verifier.name]
+        shard = ledger_fsck.Shard(
+            verifier,
+            LogFiles(folder, home.log / "blob"),
+            lambda: seal.load() if in_force else None,
+            seal.checkpoint(),
+            index,
+        )
+        now = round(time.time() * 1000)
+        found = ledger_fsck.check(
+            shard, JournalFolder(home.journal), now, lambda done, size: progress.bar(f"log {period}", done, size)
+        )
+        return [{"log": verifier.name, "what": item.what, "serious": item.serious} for item in found]
     finally:
+        index.close()
         seal.close()
-    shard = ledger_fsck.Shard(
-        verifier,
-        LogFiles(folder, home.log / "blob"),
-        sealed,
-        lambda: request_index.opened(home.index_db, verifier.name),
-    )
-    found = ledger_fsck.check(
-        shard,
-        JournalFolder(home.journal),
-        round(time.time() * 1000),
-        lambda done, size: progress.bar(f"log {period}", done, size),
-    )
-    return [{"log": verifier.name, "what": item.what, "serious": item.serious} for item in found]
 
 
 @log.command("roll")

@@ -14,13 +14,14 @@ class Progress:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
-        self._what = ""
-        self._shown = -1
+        self._steps = 100 if self._terminal else 10
+        self._what, self._shown = "", -1
+        self._open = False  # whether the cursor stands behind an unfinished bar
 
     def say(self, text: str) -> None:
         """One line."""
         if not self._quiet:
-            self._end()
+            self.end()
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
@@ -28,24 +29,27 @@ class Progress:
         """How far `what` is; called as often as one likes."""
         if self._quiet or total <= 0:
             return
-        if what != self._what:
-            self._end()
-            self._what, self._shown = what, -1
         share = min(1.0, done / total)
-        step = int(share * (100 if self._terminal else 10))
-        if step == self._shown:
+        step = int(share * self._steps)
+        if what != self._what or (step == 0 and self._shown == self._steps):
+            self.end()
+            self._what, self._shown = what, -1
+        if step <= self._shown:
             return
         self._shown = step
         if self._terminal:
             filled = int(share * _WIDTH)
             sys.stderr.write(f"\r  {what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {share:4.0%}")
+            self._open = True
         else:
             sys.stderr.write(f"  {what} {share:.0%}\n")
         sys.stderr.flush()
-        if share >= 1.0:
-            self._end()
+        if step == self._steps:
+            self.end()
 
-    def _end(self) -> None:
-        if self._what and self._terminal:
+    def end(self) -> None:
+        """Leave a bar as it is: what follows begins a line."""
+        if self._open:
             sys.stderr.write("\n")
-        self._what, self._shown = "", -1
+            sys.stderr.flush()
+        self._open = False

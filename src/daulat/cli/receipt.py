@@ -39,7 +39,7 @@ def receipt(request_id: str, url: str, key_file: Path | None, output: Path | Non
     secret = key_file.read_text().strip() if key_file is not None else os.environ.get("DAULAT_API_KEY", "")
     if not secret:
         raise Unauthenticated("give the API key that asked: --key-file FILE, or DAULAT_API_KEY")
-    data = fetch(f"{url.rstrip('/')}/v1/receipts/{request_id}", secret)
+    data = fetch(f"{url.rstrip('/')}/v1/receipts/{request_id}", secret, _PATIENCE)
     if output is None:
         click.echo(data)
         return
@@ -48,7 +48,7 @@ def receipt(request_id: str, url: str, key_file: Path | None, output: Path | Non
     emit({"request_id": request_id, "file": str(output)}, as_json=as_json, text=text)
 
 
-def fetch(url: str, secret: str, patience: float = _PATIENCE) -> bytes:
+def fetch(url: str, secret: str, patience: float) -> bytes:
     """The receipt's bytes.
 
     Raises:

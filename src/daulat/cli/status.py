@@ -28,10 +28,10 @@ def status(home: Home, as_json: bool) -> None:
     """
     try:
         found = rpc.call(home.control_socket, "status")
-    except Unavailable:
-        raise Unavailable(f"no service runs in {home.path}: start it with `daulat up`") from None
+    except Unavailable as error:
+        raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
     emit(found, as_json=as_json, text=_text(found))
-    if found["replica"] is None or found["lease"] is None:
+    if found["not_serving_because"] or found["replica"] is None or found["lease"] is None:
         raise SystemExit(1)
 
 

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
-import socket
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -17,13 +19,14 @@ import click
 from daulat import registry
 from daulat.adapters.models import ModelStore, fetch_starter
 from daulat.catalog.starter import STARTER
+from daulat.cli import before
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.errors import ConfigError
 from daulat.processes import edge
-from daulat.processes.control import Control, Plan, lock, write_starter_charter
+from daulat.processes.control import Control, Plan, lock
 from daulat.registry.model import ModelFacts
-from daulat.settings import Home, Settings, load
+from daulat.settings import Home, Settings, default_home, load
 
 QUESTION = "What is the capital of Malaysia?"
 
@@ -54,10 +57,10 @@ def up(home: Home, as_json: bool, **flags: object) -> None:
     settings = load(home, flags)
     held = lock(home)
     try:
-        _port_must_be_free(settings)
-        _bubblewrap_must_be_there()
+        before.port(settings)
+        before.bubblewrap()
         began = time.monotonic()
-        if write_starter_charter(home):
+        if before.charter_and_rules(home):
             progress.say(f"First start: wrote {home.charter}; read it, every line says what it promises.")
         facts, path = _model(home, settings, progress)
         plan = Plan(home, settings, facts, path)
@@ -72,16 +75,21 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     control = Control(plan, progress.say)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, control.ended.set)
+    announced = False
     try:
         progress.say("Starting the log, the rules and the gateway ...")
         await control.start()
         await control.wait_engine(lambda share: progress.bar("loading the model", share, 1.0))
-        _announce(control, plan, time.monotonic() - began, as_json=as_json)
+        click.echo(json.dumps(_facts(control, plan)) if as_json else _announcement(control, plan, began))
+        announced = True
         await control.ended.wait()
         progress.say("\nStopping ...")
     finally:
-        if control.failure:
+        progress.end()
+        if control.failure and announced:
             progress.say(f"Stopping: {control.failure}")
+        if control.secrets and not announced:
+            progress.say(f"Made by this first start, and shown once:\n{_secrets(control.secrets)}")
         await control.stop()
     progress.say("Stopped. Nothing is left running.")
     return 1 if control.failure else 0
@@ -99,37 +107,48 @@ def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFac
             if store.path(digest).exists()
             else store.add(source, None, progress.bar)
         )
+    elif "/" in settings.model or settings.model.endswith(".gguf"):
+        raise ConfigError(
+            "there is no such model file; give a GGUF file, or a name from `daulat model list`", location=settings.model
+        )
     else:
         facts = store.find(settings.model)
     return facts, store.verified(facts.digest, progress.bar)
 
 
-def _announce(control: Control, plan: Plan, seconds: float, *, as_json: bool) -> None:
+def _facts(control: Control, plan: Plan) -> dict[str, str | None]:
     secrets = control.secrets or {}
-    if as_json:
-        line = {
-            "url": plan.url,
-            "api_key": secrets.get("api_key"),
-            "auditor_token": secrets.get("auditor_token"),
-            "log_url": f"{plan.url}/log",
-            "log_vkey": control.vkey,
-            "home": str(plan.home.path),
-        }
-        click.echo(json.dumps(line))
-        return
-    key = secrets.get("api_key", "$DAULAT_API_KEY")
+    return {
+        "url": plan.url,
+        "api_key": secrets.get("api_key"),
+        "auditor_token": secrets.get("auditor_token"),
+        "log_url": f"{plan.url}/log",
+        "log_vkey": control.vkey,
+        "home": str(plan.home.path),
+    }
+
+
+def _secrets(made: Mapping[str, str]) -> str:
+    return (
+        f"API key           {made['api_key']}   (shown once)\nAuditor's token   {made['auditor_token']}   (shown once)"
+    )
+
+
+def _announcement(control: Control, plan: Plan, began: float) -> str:
+    made, program = control.secrets or {}, _program()
+    key = made.get("api_key", "$DAULAT_API_KEY")
+    in_python = f'"{key}"' if made else 'os.environ["DAULAT_API_KEY"]'
     question = [{"role": "user", "content": QUESTION}]
     body = json.dumps({"model": plan.facts.name, "temperature": 0, "messages": question})
-    shown = (
-        f"API key           {key}   (shown once)\nAuditor's token   {secrets['auditor_token']}   (shown once)\n"
-        if secrets
-        else ""
-    )
-    click.echo(f"""
-Ready after {seconds:.1f} s.
+    keys = _secrets(made) if made else f"API key           yours; a new one: {program} key create --person first-person"
+    model = plan.facts.name + ("   (tiny, and often wrong)" if plan.facts.digest == STARTER.sha256 else "")
+    home = "" if plan.home.path == default_home() else f" --home {shlex.quote(str(plan.home.path))}"
+    return f"""
+Ready after {time.monotonic() - began:.1f} s.
 
 URL               {plan.url}
-{shown}Model             {plan.facts.name}  (small models are often wrong)
+{keys}{home if not made else ""}
+Model             {model}
 Log               {plan.url}/log
 Log's public key  {control.vkey}
                   also in {plan.home.vkey}: give it to every auditor
@@ -137,40 +156,32 @@ Home              {plan.home.path}
 
 Ask it:
 
-  curl {plan.url}/v1/chat/completions -H "Authorization: Bearer {key}" \\
+  curl -i {plan.url}/v1/chat/completions -H "Authorization: Bearer {key}" \\
     -H "Content-Type: application/json" -d '{body}'
 
-  from openai import OpenAI
-  client = OpenAI(base_url="{plan.url}/v1", api_key="{key}")
+  {"" if made else "import os; "}from openai import OpenAI
+  client = OpenAI(base_url="{plan.url}/v1", api_key={in_python})
   answer = client.chat.completions.create(
       model="{plan.facts.name}", temperature=0,
       messages=[{{"role": "user", "content": "{QUESTION}"}}])
   print(answer.choices[0].message.content)
 
-Every answer's x-request-id has a receipt:  daulat receipt req_... -o receipt.json  then  daulat verify receipt.json
-This is a starter charter (profile "evaluation", no approvals): receipts say so.
-Ctrl-C stops everything.""")
+Check it: the answer's x-request-id names its receipt, and anybody with the log's public key can verify that.
+
+  export DAULAT_API_KEY={made.get("api_key", "sk-...")}
+  {program} receipt req_... --url {plan.url} -o receipt.json
+  {program} verify receipt.json --vkey {shlex.quote(str(plan.home.vkey))}
+
+The charter in {plan.home.charter} is a starter (profile "evaluation", no approvals), and receipts say so.
+Ctrl-C stops everything."""
 
 
-def _port_must_be_free(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
-                "choose another port: daulat up --port N"
-            ) from None
-
-
-def _bubblewrap_must_be_there() -> None:
-    if shutil.which("bwrap") is None:
-        raise ConfigError(
-            "bubblewrap is not installed, and the starter charter serves only from sandboxed engines. "
-            "Install it: sudo apt-get install -y bubblewrap"
-        )
+def _program() -> str:
+    """What to type for `daulat` in this shell."""
+    called, found = Path(sys.argv[0]), shutil.which("daulat")
+    if called.name != "daulat":
+        return f"{sys.executable} -m daulat"
+    return "daulat" if found and Path(found).resolve() == called.resolve() else str(called)
 
 
 def _log_to(home: Home) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -13,9 +14,10 @@ from daulat.audit.decisions import DeciderFactory
 from daulat.audit.receipt import Given, Verdict
 from daulat.cli import emit
 from daulat.cli.options import json_option
-from daulat.errors import VerificationFailed
+from daulat.errors import ConfigError, VerificationFailed
 from daulat.tlog.note import Verifier
 
+_HEADER: Final = "daulat-promise:"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -24,7 +26,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--vkey", required=True, help="The log's public key, or a file that holds it. Not from the receipt!")
 @click.option("--request", type=FILE, help="The request body, byte for byte.")
 @click.option("--response", type=FILE, help="The response body, byte for byte; of a stream, all of it.")
-@click.option("--promise", type=FILE, help="The value of the answer's Daulat-Promise header.")
+@click.option("--promise", type=FILE, help="The answer's Daulat-Promise header, or all its headers (curl -D FILE).")
 @json_option
 def verify(
     receipt: Path, vkey: str, request: Path | None, response: Path | None, promise: Path | None, as_json: bool
@@ -42,7 +44,7 @@ def verify(
     given = Given(
         request=None if request is None else request.read_bytes(),
         response=None if response is None else response.read_bytes(),
-        promise=None if promise is None else promise.read_text().strip(),
+        promise=None if promise is None else promises(promise.read_text(errors="replace"))[-1],
         now=round(time.time() * 1000),
         decider=cedar(),
     )
@@ -58,7 +60,33 @@ def key(given: str) -> Verifier:
     """
     if "+" not in given and not Path(given).is_file():
         raise VerificationFailed(f"{given!r} is neither a public key of the form <name>+<id>+<key> nor a file")
-    return Verifier(Path(given).read_text() if Path(given).is_file() else given)
+    return Verifier(text_of(Path(given)) if Path(given).is_file() else given)
+
+
+def text_of(path: Path) -> str:
+    """A short text file.
+
+    Raises:
+        ConfigError: it is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("is not a text file", location=str(path)) from None
+
+
+def promises(text: str) -> list[str]:
+    """The Daulat-Promise headers in a file of them alone, one a line, or of whole headers as curl writes them.
+
+    Raises:
+        VerificationFailed: there is none.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line[len(_HEADER) :].strip() for line in lines if line.lower().startswith(_HEADER)]
+    found = named or [line for line in lines if not line.startswith("HTTP/")]
+    if not found:
+        raise VerificationFailed("the file with promises holds no Daulat-Promise header")
+    return found
 
 
 def cedar() -> DeciderFactory | None:

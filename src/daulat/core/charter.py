@@ -19,6 +19,13 @@ PROFILES: Final = ("evaluation", "production")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")
 _T = TypeVar("_T")
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,7 @@ class _Table:
             raise ConfigError(f"key {key!r} is missing", location=self._location)
         value = self._values.pop(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self._wrong(key, value, f"a {kind.__name__}")
+            raise self._wrong(key, value, _KINDS[kind])
         return value
 
     def table(self, key: str) -> _Table:
@@ -122,7 +129,7 @@ class _Table:
     def integer(self, key: str, low: int, high: int) -> int:
         value = self.take(key, int)
         if not low <= value <= high:
-            raise self._wrong(key, value, f"an integer from {low} to {high}")
+            raise self._wrong(key, value, f"a whole number from {low} to {high}")
         return value
 
     def matching(self, key: str, pattern: re.Pattern[str], meaning: str) -> str:

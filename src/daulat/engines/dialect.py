@@ -26,6 +26,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
     body: bytes
     stream: bool
     fields: Any  # Fields
+    leads: bool = True  # may read a shared prefix ahead for others
 
     def raw(self, name: str) -> bytes | None:
         """A field's JSON as it came, None where it is absent or null."""
@@ -59,8 +60,47 @@ class Prepared:
     overhead: int = 0  # prompt tokens spent beside it on its behalf
 
 
+class Merger(Protocol):
+    """Puts the answers of a request's parts into one. `part` counts from 0; the last `finish` completes the answer."""
+
+    overhead: int
+    """Prompt tokens that the parts spent beyond the usage that the answer states."""
+
+    def feed(self, part: int, data: bytes) -> bytes:
+        """Bytes of a part's event stream in, bytes of the one event stream out."""
+        ...
+
+    def hold(self, part: int, data: bytes) -> bytes:
+        """Bytes of a part's whole answer in; nothing out before `finish`."""
+        ...
+
+    def finish(self, part: int) -> bytes:
+        """A part has ended.
+
+        Raises:
+            EngineError: before its answer was complete.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A request that must be asked in several."""
+
+    requests: tuple[EngineRequest, ...]
+    merger: Merger
+
+
 class Dialect(Protocol):
     """One replica's, in one worker."""
+
+    def parts(self, request: EngineRequest) -> Parts | None:
+        """How a request is asked in several, None where it is asked as it is.
+
+        Raises:
+            InvalidRequest: there would be too many.
+        """
+        ...
 
     async def prepare(self, request: EngineRequest) -> Prepared:
         """Wait for a place, and change what must be changed.

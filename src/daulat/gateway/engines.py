@@ -1,7 +1,7 @@
 """HTTP/1.1 towards engines: pooled keep-alive connections over Unix sockets and TCP, requests always re-framed.
 
 `Pool.call` is the fast path for engines that take OpenAI's wire as it is. An engine with a dialect (`engines.dialect`)
-is asked through `Translated`, which may wait for a slot, change the body, and rewrite the answer.
+is asked through `translated`, which may wait for a slot, change the body, and rewrite the answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httptools
 from daulat.core.snapshot import ReplicaRow
 from daulat.engines.dialect import Dialect, EngineRequest
 from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
-from daulat.gateway.translated import Translated
+from daulat.gateway import translated
 from daulat.pipeline.ports import EngineCall, EngineSink
 
 _TYPE_LENGTH: Final = len(b"content-type")
@@ -49,7 +49,7 @@ class Pool:
         dialect = self._dialects.get(replica.id)
         if dialect is None:
             dialect = self._dialects[replica.id] = maker(replica, self.fetcher(replica.address))
-        return Translated(self, replica.address, dialect, request, sink)
+        return translated.ask(self, replica.address, dialect, request, sink)
 
     def retain(self, replicas: set[str], addresses: set[str]) -> None:
         """Forget replicas that are no longer in the snapshot."""

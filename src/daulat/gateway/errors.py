@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -62,7 +63,7 @@ def envelope(error: errors.DaulatError) -> bytes:
 def headers_for(error: errors.DaulatError) -> list[tuple[bytes, bytes]]:
     """What goes with the status: `Retry-After`, `WWW-Authenticate`."""
     if isinstance(error, errors.Overloaded):
-        return [(b"retry-after", str(max(1, round(error.retry_after))).encode())]
+        return [(b"retry-after", str(max(1, math.ceil(error.retry_after))).encode())]
     if isinstance(error, errors.Unavailable):
         return [(b"retry-after", b"5")]
     if isinstance(error, errors.Unauthenticated):

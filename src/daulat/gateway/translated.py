@@ -3,17 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import logging
+from typing import Final, Protocol
 
 from daulat.engines.dialect import Dialect, EngineRequest, Prepared
-from daulat.errors import DaulatError, EngineDead
+from daulat.errors import DaulatError, EngineRequestFailed
+from daulat.gateway.several import Several
 from daulat.pipeline.ports import EngineCall, EngineSink
+
+_MOST_KEPT: Final = 64 * 1024 * 1024  # bytes of an answer that a rewriter may keep back
+_log = logging.getLogger(__name__)
 
 
 class Poster(Protocol):
     """Port: whoever posts a body to an address (`gateway.engines.Pool`)."""
 
     def post(self, address: str, path: str, body: bytes, sink: EngineSink) -> EngineCall: ...
+
+
+def ask(poster: Poster, address: str, dialect: Dialect, request: EngineRequest, sink: EngineSink) -> EngineCall:
+    """Ask through a dialect, in parts where the dialect wants it so. Failures reach the sink, from the loop."""
+    try:
+        parts = dialect.parts(request)
+    except DaulatError as error:
+        return Refused(sink, error)
+    if parts is None:
+        return Translated(poster, address, dialect, request, sink)
+    return Several(lambda part, listener: Translated(poster, address, dialect, part, listener), parts, sink)
+
+
+class Refused:
+    """A call that is never made."""
+
+    overhead = 0
+
+    def __init__(self, sink: EngineSink, error: DaulatError) -> None:
+        self._told = asyncio.get_running_loop().call_soon(sink.engine_failed, error)
+
+    def abort(self) -> None:
+        self._told.cancel()
+
+    def pause(self) -> None:
+        """Nothing will come."""
+
+    def resume(self) -> None:
+        """Nothing will come."""
 
 
 class Translated:
@@ -24,6 +58,7 @@ class Translated:
         "_call",
         "_dialect",
         "_events",
+        "_kept",
         "_poster",
         "_prepared",
         "_request",
@@ -40,6 +75,7 @@ class Translated:
         self._prepared: Prepared | None = None
         self._call: EngineCall | None = None
         self._events = False
+        self._kept = 0
         self.overhead = 0
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._prepare())
 
@@ -49,6 +85,11 @@ class Translated:
         except DaulatError as error:
             self._task = None
             self.engine_failed(error)
+            return
+        except Exception:  # noqa: BLE001  the edge of one call: a defect must not leave its client waiting
+            _log.exception("a request could not be prepared")
+            self._task = None
+            self.engine_failed(DaulatError("internal error"))
             return
         self._task = None
         self._prepared, self.overhead = prepared, prepared.overhead
@@ -81,7 +122,12 @@ class Translated:
     def engine_data(self, data: bytes) -> None:
         rewriter = self._prepared.rewriter if self._prepared is not None else None
         if rewriter is not None:
-            data = rewriter.feed(data) if self._events else rewriter.hold(data)
+            passed = rewriter.feed(data) if self._events else rewriter.hold(data)
+            self._kept += len(data) - len(passed)
+            if self._kept > _MOST_KEPT:
+                self._break_off(EngineRequestFailed("The engine's answer is too large.", status=502))
+                return
+            data = passed
         if data and self._sink is not None:
             self._sink.engine_data(data)
 
@@ -99,7 +145,12 @@ class Translated:
         sink, self._sink = self._sink, None
         self._release()
         if sink is not None:
-            sink.engine_failed(error if isinstance(error, DaulatError) else EngineDead(str(error)))
+            sink.engine_failed(error)
+
+    def _break_off(self, error: DaulatError) -> None:
+        if self._call is not None:
+            self._call.abort()
+        self.engine_failed(error)
 
     def _release(self) -> None:
         prepared, self._prepared, self._call = self._prepared, None, None

@@ -9,33 +9,48 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from daulat.audit.log import LogSource, Progress, audit
 from daulat.audit.walk import Terms
 from daulat.core import entries
 from daulat.errors import DaulatError, SealBroken
 from daulat.ledger import records
+from daulat.ledger.edge import RightEdge
 from daulat.ledger.intake import Journals
 from daulat.ledger.reading import read_entries
 from daulat.ledger.sequencer import Sealed
 from daulat.tlog.checkpoint import open_checkpoint
 from daulat.tlog.note import Verifier
-from daulat.tlog.tiles import TileSource
+from daulat.tlog.tiles import WIDTH, TileSource
+
+_INFERENCE: Final = b'{"type":"inference/v1"'
 
 
 class Store(TileSource, LogSource, Protocol):
     """Port: one shard's files, for both kinds of reading."""
 
 
+class Index(Protocol):
+    """Port: the projection of the log, as it is on disk."""
+
+    @property
+    def size(self) -> int: ...
+
+    def position_of(self, request_id: str) -> int | None: ...
+
+    def type_of(self, index: int) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What is to be checked. `sealed` is None for a shard that is closed."""
+    """What is to be checked. Of a closed shard, the second place holds the final checkpoint and nothing else."""
 
     verifier: Verifier
     store: Store
-    sealed: Sealed | None
-    indexed: Callable[[], tuple[int, Callable[[str], int | None]]]  # size of the index; where it has a request
+    sealed: Callable[[], Sealed | None]  # of the shard in force; looked at after what is published
+    final: bytes  # the sealed checkpoint of a closed one
+    index: Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +71,42 @@ def check(shard: Shard, journals: Journals, now: int, progress: Progress | None 
     for finding in report.findings.kept:
         if finding.lie:
             yield Problem(str(finding), serious=True)
-    yield from _places(shard, report.checkpoint)
-    yield from _blobs(shard, report.size)
-    yield from _index(shard, report.size)
-    if shard.sealed is not None:
-        yield from _journals(shard.sealed, journals)
+    sealed = shard.sealed()
+    try:
+        yield from _places(shard, sealed, report.checkpoint)
+        yield from _blobs(shard, report.size)
+        yield from _index(shard, report.size)
+    except DaulatError as error:
+        yield Problem(error.message, serious=True)
+    if sealed is not None:
+        yield from _journals(sealed, journals)
 
 
-def _places(shard: Shard, published: bytes) -> Iterator[Problem]:
+def _places(shard: Shard, sealed: Sealed | None, published: bytes) -> Iterator[Problem]:
     """Both places hold the same checkpoint, or the second is one step ahead, as a crash leaves it."""
-    sealed = shard.sealed
-    if sealed is None or published == sealed.checkpoint:
+    if sealed is None:
+        if published != shard.final:
+            yield Problem("a closed log is final, yet its checkpoint is not the sealed one", serious=True)
+        return
+    yield from _staged(shard, sealed)
+    if published == sealed.checkpoint:
         return
     if published == sealed.base_checkpoint:
         yield Problem("the sealed checkpoint is not published yet; the next start does it", serious=False)
         return
+    # Where the sequencer has gone on between our two looks, that one's tree is in the tiles, which were checked.
+    if open_checkpoint(published, shard.verifier).size >= sealed.base_size:
+        yield Problem("the published checkpoint is neither the sealed one nor the one before it", serious=True)
+
+
+def _staged(shard: Shard, sealed: Sealed) -> Iterator[Problem]:
+    """The entries that would be written again after a crash lead from one sealed checkpoint to the other."""
     newest = open_checkpoint(sealed.checkpoint, shard.verifier)
-    if open_checkpoint(shard.store.checkpoint(), shard.verifier).size >= newest.size:
-        return  # the sequencer has gone on between our two looks
-    yield Problem("the published checkpoint is neither the sealed one nor the one before it", serious=True)
+    edge = RightEdge(sealed.base_size, shard.store)
+    for _ in edge.extend(sealed.staged):
+        pass
+    if (edge.size, edge.frontier.root()) != (newest.size, newest.root):
+        yield Problem("the staged entries do not lead to the sealed checkpoint", serious=True)
 
 
 def _blobs(shard: Shard, size: int) -> Iterator[Problem]:
@@ -93,24 +125,31 @@ def _blobs(shard: Shard, size: int) -> Iterator[Problem]:
                     yield Problem(f"blob {item['sha256']} ({item['name']}) has other bytes", serious=True)
 
 
+def _entries(store: TileSource, size: int) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, size, WIDTH):
+        yield from enumerate(read_entries(store, start, min(size, start + WIDTH), size), start)
+
+
 def _control(store: TileSource, size: int) -> Iterator[bytes]:
-    for start in range(0, size, 256):
-        for entry in read_entries(store, start, min(size, start + 256), size):
-            if not entry.startswith(b'{"type":"inference/v1"'):
-                yield entry
+    return (entry for _, entry in _entries(store, size) if not entry.startswith(_INFERENCE))
 
 
 def _index(shard: Shard, size: int) -> Iterator[Problem]:
-    indexed, find = shard.indexed()
-    if indexed < size:
-        yield Problem(f"the index knows {indexed} of {size} entries; the next start does the rest", serious=False)
-    for index in range(min(indexed, size) - 1, -1, -1):
-        (entry,) = read_entries(shard.store, index, index + 1, size)
-        value = entries.decode(entry)
-        if value["type"] == entries.INFERENCE:
-            if find(value["admission"]["request_id"]) != index:
-                yield Problem("the index points elsewhere: `daulat log reindex` makes it anew", serious=False)
-            return
+    index = shard.index
+    if index.size < size:
+        yield Problem(f"the index knows {index.size} of {size} entries; the next start does the rest", serious=False)
+    wrong = sum(not _indexed(index, at, entry) for at, entry in _entries(shard.store, min(index.size, size)))
+    if wrong:
+        words = f"the index points elsewhere for {wrong} entries: `daulat log reindex` makes it anew"
+        yield Problem(words, serious=False)
+
+
+def _indexed(index: Index, at: int, entry: bytes) -> bool:
+    if entry.startswith(_INFERENCE):
+        request_id: str = json.loads(entries.admission_bytes(entry))["request_id"]
+        return index.position_of(request_id) == at
+    type_: str = json.loads(entry)["type"]
+    return index.type_of(at) == type_
 
 
 def _journals(sealed: Sealed, journals: Journals) -> Iterator[Problem]:
@@ -122,11 +161,15 @@ def _journals(sealed: Sealed, journals: Journals) -> Iterator[Problem]:
             if cursor is not None and segment < cursor.segment:
                 continue
             offset = cursor.offset if cursor is not None and segment == cursor.segment else 0
-            data = journals.read(worker, segment, offset)
             try:
-                start = records.header_length(data) if offset == 0 else 0
-                for group in records.groups(data, start, expected):
-                    expected = group.number + 1
+                data = journals.read(worker, segment, offset)
+                end = records.header_length(data) if offset == 0 else 0
+                for group in records.groups(data, end, expected):
+                    end, expected = group.end, group.number + 1
+                if records.is_cut(data, end):
+                    raise SealBroken(f"it ends in the middle of group {expected}: it was cut")
+            except FileNotFoundError:
+                continue  # taken in and swept while we looked
             except SealBroken as error:
                 if not journals.alive(worker):  # a living one may have written while we read
                     yield Problem(f"journal of worker {worker}, segment {segment}: {error.message}", serious=True)

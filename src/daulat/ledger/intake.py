@@ -70,7 +70,8 @@ class Intake:
             SealBroken: a journal was changed, or says something twice.
         """
         taken: list[bytes] = []
-        for worker in journals.workers():
+        # Whoever has left an open admission is looked at, even if its journal is gone: the promise is not.
+        for worker in sorted({*journals.workers(), *(worker for worker, _ in self.opened)}):
             # Asked first: what a living worker writes after this question is read the next time.
             alive = journals.alive(worker)
             done = self._read(journals, worker, taken, limit, clock)
@@ -146,7 +147,7 @@ def _interrupted(item: Open, clock: Clock) -> bytes:
     for attempt in attempts:
         attempt["outcome"] = "interrupted"
     completion = {
-        "time": clock.now_ms(),
+        "time": max(clock.now_ms(), int(admission["time"])),  # a clock that was set back since makes no lie of it
         "outcome": "interrupted",
         "status": 0,
         "error": "interrupted",

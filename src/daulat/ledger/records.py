@@ -94,13 +94,23 @@ def groups(data: bytes, offset: int, expected: int) -> Iterator[Group]:
         offset, expected = group.end, expected + 1
 
 
+def is_cut(data: bytes, offset: int) -> bool:
+    """Whether the file ends within the group at `offset`. No crash does that: room is made before a group is."""
+    if data[offset : offset + len(_MAGIC)] != _MAGIC:
+        return False
+    if offset + _GROUP.size > len(data):
+        return True
+    return bool(offset + _GROUP.size + _GROUP.unpack_from(data, offset)[2] > len(data))
+
+
 def _group(data: bytes, offset: int) -> Group | None:
     if offset + _GROUP.size > len(data):
         return None
     magic, number, length, crc = _GROUP.unpack_from(data, offset)
     start = offset + _GROUP.size
     end = start + length
-    if magic != _MAGIC or length > MAX_GROUP or end > len(data):
+    # No group is empty; a torn header, zeros from the length on, looks as if it were, checksum and all.
+    if magic != _MAGIC or not 0 < length <= MAX_GROUP or end > len(data):
         return None
     body = data[start:end]
     if zlib.crc32(body) != crc:

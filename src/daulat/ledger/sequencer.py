@@ -101,6 +101,7 @@ class Sequencer:
         self._sealed = sealed
         self._lost = False  # whether a step failed half-way
         self._intake = Intake(sealed.cursors, sealed.opened)
+        self._forget_gone()
         self._edge = self._recover(sealed)
 
     @property
@@ -142,6 +143,12 @@ class Sequencer:
         sealed = Sealed(0, signed, 0, b"", (), {}, {})
         self._seal.advance(b"", sealed)
         return sealed
+
+    def _forget_gone(self) -> None:
+        """Drop the cursors of workers whose segments a sequencer had swept before it was killed."""
+        for worker in set(self._intake.cursors) - set(self._journals.workers()):
+            self._journals.forget(worker)  # durably gone, see `_sweep`
+            del self._intake.cursors[worker]
 
     def _recover(self, sealed: Sealed) -> RightEdge:
         try:

@@ -39,6 +39,7 @@ class Node:
         self.replica: ReplicaRow | None = None
         self.refusals: tuple[str, ...] = ("the engine is starting",)
         self.progress = 0.0
+        self.stops, self.last_stop = 0, ""  # how many engines have ended, and why the last did
 
     def inventory(self, found: Mapping[str, Any]) -> None:
         self._inventory = found
@@ -60,11 +61,12 @@ class Node:
 
     async def recover(self) -> None:
         """Close what a control plane that was killed has left open: nobody knows what those engines did since."""
+        read = self._book.held("canary/v1", self._node)
         for found in self._book.all_held("replica.started/v1"):
-            value = found["value"]
-            await self._stop_entry(
-                value["replica"], found["position"], "the control plane ended", value["counters"], False
-            )
+            value, counters = found["value"], found["value"]["counters"]
+            if read is not None and read["value"]["started"] == found["position"]:
+                counters = read["value"]["counters"] or counters
+            await self._stop_entry(value["replica"], found["position"], "the control plane ended", counters, False)
 
     async def _probed(self, replica: str, outcome: str, data: Mapping[str, Any]) -> bool:
         started = None if self.replica is None else self.replica.index
@@ -77,7 +79,7 @@ class Node:
             "probes": data["probes"],
             "counters": data.get("counters"),
         }
-        index = await self._book.write("canary/v1", fields)
+        index = await self._book.write("canary/v1", fields, name=self._node)
         self._counters = data.get("counters") or self._counters
         if outcome == "contained":
             self._canary = (index, {**data, "outcome": outcome})
@@ -109,6 +111,7 @@ class Node:
         self.refusals = ()
 
     async def _stopped(self, replica: str, data: Mapping[str, Any]) -> None:
+        self.stops, self.last_stop = self.stops + 1, data["reason"]
         self.refusals = (f"the engine stopped ({data['reason']}) and is being started again",)
         held = self._book.held("replica.started/v1", replica)
         self.replica = None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from daulat.pipeline import usage
 
-DONE: Final = b"data: [DONE]"
 MAX_EVENT: Final = 8 * 1024 * 1024
+_DONE: Final = b"[DONE]"
+_END: Final = re.compile(rb"\n\r?\n")  # lines end in LF, from some engines in CRLF; a blank one ends an event
+_LAST: Final = re.compile(rb"^data: ?\[DONE\][ \r]*$", re.MULTILINE)
+_DATA: Final = re.compile(rb"^data:(.*)$", re.MULTILINE)
 
 
 class EventStream:
@@ -31,33 +35,28 @@ class EventStream:
         Raises:
             ValueError: one event is larger than 8 MiB.
         """
-        if not self._rest and data.endswith(b"\n\n") and b'"usage":' not in data and DONE not in data:
+        if not self._rest and data.endswith(b"\n\n") and b'"usage":' not in data and _DONE not in data:
             self.events += data.count(b"data:")
             return data
         data = self._rest + data
-        end = data.rfind(b"\n\n")
-        if end < 0:
-            end = data.rfind(b"\r\n\r\n") + 2
-            if end < 2:  # noqa: PLR2004  nothing found
-                if len(data) > MAX_EVENT:
-                    raise ValueError("an event of the engine's stream is too large")
-                self._rest = data
-                return b""
-        end += 2
+        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
+        if end < 3:  # noqa: PLR2004  nothing found, or only blank lines
+            if len(data) > MAX_EVENT:
+                raise ValueError("an event of the engine's stream is too large")
+            self._rest = data
+            return b""
         self._rest = data[end:]
         return self._whole(data[:end])
 
     def _whole(self, data: bytes) -> bytes:
         passed: list[bytes] = []
         position = 0
-        while position < len(data):
-            end = data.find(b"\n\n", position)
-            end = len(data) if end < 0 else end + 2
-            event = data[position:end]
-            position = end
-            if event.startswith(DONE):
-                self.final = event + data[position:]
-                break
+        for end in _END.finditer(data):
+            event = data[position : end.end()]
+            position = end.end()
+            if _DONE in event and _LAST.search(event):
+                self.final = event
+                break  # whatever an engine says after its last word is not passed on
             if b'"usage":' in event and self._usage_only(event):
                 continue
             self.events += event.startswith(b"data:")
@@ -66,9 +65,7 @@ class EventStream:
 
     def _usage_only(self, event: bytes) -> bool:
         """Note the usage an event carries; whether the event is to be hidden."""
-        if not event.startswith(b"data:"):
-            return False
-        found, alone = usage.of_event(event[5:])
+        found, alone = usage.of_event(b"".join(_DATA.findall(event)))
         if found is not None:
             self.usage = found
         return alone and not self._show_usage

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
 from typing import Final
 
 from daulat.core import commitments
 from daulat.core.decision import Decision
-from daulat.core.entries import MAX_CLIENT_STRING
 from daulat.core.principal import Principal
 from daulat.core.snapshot import ModelRow
 from daulat.engines.dialect import EngineRequest
@@ -45,6 +43,7 @@ from daulat.pipeline.events import EventStream
 from daulat.pipeline.ports import EngineCall, Headers, Reply
 from daulat.pipeline.service import Service
 from daulat.pipeline.usage import Usage
+from daulat.pipeline.wording import capped, quoted, refusal, rule
 from daulat.pipeline.world import Grant, Route, World, describe
 from daulat.routing.choose import choose
 
@@ -54,13 +53,8 @@ PATHS: Final = {
     "embeddings": "/v1/embeddings",
 }
 _MAX_ANSWER: Final = 64 * 1024 * 1024
+_MAX_HELD: Final = 1024 * 1024  # of a stream, while its admission is not durable
 _EVENT_STREAM: Final = b"text/event-stream"
-_RULES: Final = {  # the names under which an entry shows that the gateway itself refused
-    InvalidRequest: "gateway.invalid_request",
-    NotFound: "gateway.model",
-    Overloaded: "gateway.overloaded",
-    Unavailable: "gateway.lease",
-}
 
 
 class Inference:
@@ -74,7 +68,6 @@ class Inference:
         "_body",
         "_call",
         "_done",
-        "_durable",
         "_error",
         "_events",
         "_first",
@@ -97,6 +90,7 @@ class Inference:
         "_started",
         "_status",
         "_stream",
+        "_undurable",
         "request_id",
     )  # fmt: skip
 
@@ -115,13 +109,14 @@ class Inference:
         self._events: EventStream | None = None
         self._hash: hashlib._Hash | None = None
         self._request: EngineRequest | None = None
-        self._durable = self._started = self._done = False
+        self._started = self._done = False
+        self._undurable = 0  # records (the admission, further attempts) that are not durable yet
         self._stream = self._show_usage = False
         self._head = 0  # the engine's status, once known
         self._status = 0  # ours
         self._error: str | None = None
         self._overhead = 0
-        self._held: list[bytes] = []  # engine bytes that came before the admission was durable
+        self._held: list[bytes] = []  # engine bytes that came before those were durable
         self._answer: list[bytes] = []
 
     def run(self, body: bytes) -> None:
@@ -179,6 +174,7 @@ class Inference:
     def _admit(self) -> None:
         self._sequence = self._service.ledger.next_sequence()
         record = self._admission(self._grant.who, self._grant.under) if self._grant else b""
+        self._undurable += 1
         self._service.ledger.admit(self._sequence, self.request_id, record, self._admitted)
 
     def _admission(self, who: str, under: str) -> bytes:
@@ -187,7 +183,7 @@ class Inference:
         if self._model is not None:
             model = self._service.world.quoted[self._model.name]
         else:
-            model = _capped(self._peek.model) if self._peek is not None else '""'
+            model = capped(self._peek.model) if self._peek is not None else '""'
         return (
             f'{{"request_id":"{self.request_id}","time":{self._service.clock.now_ms()},{who},{under},'
             f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
@@ -202,7 +198,10 @@ class Inference:
         """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
         service, rendered = self._service, self._service.render(error)
         self._done = True
-        if not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
+        outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
+        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
+        # What is left of a full disk belongs to answers under way: denials become counts then, too.
+        if service.ledger.shortage or not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
             service.ledger.refuse_principal(self._principal.person)
             self._reply.mark(self.request_id, "")
             self._reply.send(rendered.status, rendered.headers, rendered.body)
@@ -211,19 +210,18 @@ class Inference:
         if isinstance(error, PermissionDenied) and self._grant is not None:
             who, under = self._grant.who, self._grant.under
         else:
-            rule = "gateway.rate" if self._grant is not None else _rule(error)
-            who = describe(self._principal, self._action, Decision("deny", (rule,)))
+            name = "gateway.rate" if self._grant is not None else rule(error)
+            who = describe(self._principal, self._action, Decision("deny", (name,)))
             under = service.world.under(self._model.index if self._model else None, None, None)
         self._status, self._error = rendered.status, error.code
-        outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
+        admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
         completion = self._completion(outcome, Usage(), self._commit(rendered.body))
 
         def answer(promise: str) -> None:
             self._reply.mark(self.request_id, promise)
             self._reply.send(rendered.status, rendered.headers, rendered.body)
 
-        service.ledger.admit_complete(self._sequence, self.request_id, self._admission(who, under), completion, answer)
-        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
+        service.ledger.admit_complete(self._sequence, self.request_id, admission, completion, answer)
 
     # Step 7.
 
@@ -253,10 +251,13 @@ class Inference:
             self._size += len(data)
             if self._size > _MAX_ANSWER:
                 self._engine_gave_up(EngineRequestFailed("The engine's answer is too large.", status=502))
-        elif self._durable:
+        elif not self._undurable:
             self._pass(data)
         else:
             self._held.append(data)
+            self._size += len(data)
+            if self._size > _MAX_HELD and self._call is not None:
+                self._call.pause()
 
     def engine_done(self) -> None:
         self._leave_engine("ok" if self._head < 400 else "failed")  # noqa: PLR2004
@@ -264,28 +265,36 @@ class Inference:
             return
         if self._events is None:
             self._whole(b"".join(self._answer))
-        elif self._durable:
-            self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
+        elif not self._undurable:
+            self._ended_short()
         # Otherwise `_release` will find what is held, and the call gone.
 
     def engine_failed(self, error: DaulatError) -> None:
         self._leave_engine("timeout" if isinstance(error, EngineTimeout) else "dead")
         if self._done:
             return
-        if self._started:
-            self._stream_broke(error)
+        if isinstance(error, InvalidRequest) and not self._started:
+            self._fail(error)  # no other replica would see it differently
         else:
-            self._retry(error)
+            self._stream_broke(error)
 
     def _release(self) -> None:
-        """The admission, or a further attempt, is durable: let pass what has come meanwhile."""
-        self._durable = True
+        """The admission, or a further attempt, is durable: once all are, let pass what has come meanwhile."""
+        self._undurable -= 1
+        if self._undurable or self._done:
+            return
         held, self._held = self._held, []
+        if self._call is not None and self._size > _MAX_HELD:
+            self._call.resume()
         for data in held:
             if not self._done:
                 self._pass(data)
         if self._events is not None and self._call is None and not self._done:
-            self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
+            self._ended_short()
+
+    def _ended_short(self) -> None:
+        self._attempts[-1] = (self._attempts[-1][0], "dead")
+        self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
 
     def _pass(self, data: bytes) -> None:
         events = self._events
@@ -327,7 +336,7 @@ class Inference:
         except DaulatError:
             self._fail(error)
             return
-        self._durable = False
+        self._undurable += 1
         self._held = []
         record = f'{{"replica":{self._route.replica.index},"lease":{self._route.lease.index}}}'.encode()
         self._service.ledger.attempt(self._sequence, record, self._release)
@@ -337,12 +346,17 @@ class Inference:
 
     def _whole(self, answer: bytes) -> None:
         """The engine's whole answer, or its error."""
-        if self._head >= 500:  # noqa: PLR2004
-            self._retry(EngineRequestFailed(f"The engine failed with status {self._head}.", status=self._head))
+        ok = self._head == 200  # noqa: PLR2004
+        try:
+            if not ok and not 400 <= self._head < 500:  # noqa: PLR2004
+                raise EngineRequestFailed(f"The engine failed with status {self._head}.", status=self._head)
+            usage = usages.of_answer(answer) if ok else None
+        except EngineRequestFailed as error:
+            self._retry(error)
             return
-        ok = self._head < 400  # noqa: PLR2004
+        if not ok and not usages.is_error(answer):
+            answer = self._service.render(InvalidRequest(refusal(self._head, answer), code="engine_refused")).body
         self._status, self._error = self._head, None if ok else "engine_refused"
-        usage = usages.of_answer(answer) if ok else None
         self._complete("ok" if ok else "failed", usage or Usage(), self._commit(answer))
         self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
 
@@ -359,6 +373,8 @@ class Inference:
 
     def _end_stream(self, outcome: str, final: bytes) -> None:
         """The final frame is part of the commitment, and held until the completion is durable."""
+        if self._call is not None:
+            self._call.resume()  # a slow client must not keep the engine from ending its message
         self._leave_engine("ok" if outcome == "ok" else "failed")
         self._hashed(final)
         usage = self._events.usage if self._events is not None else None
@@ -409,6 +425,11 @@ class Inference:
         if self._call is not None:
             self._call.resume()
 
+    def cut(self, reason: str) -> None:
+        """End now, with words."""
+        if not self._done:
+            self._end_early(Unavailable(f"This answer was cut: {reason}.", code="interrupted"))
+
     def _end_early(self, error: DaulatError) -> None:
         self._stop_engine("timeout" if isinstance(error, EngineTimeout) else "cut")
         if self._started:
@@ -442,8 +463,8 @@ class Inference:
         attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
         return (
             f'{{"time":{self._service.clock.now_ms()},"outcome":"{outcome}","status":{self._status},'
-            f'"error":{_quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
-            f'"overhead":{self._overhead},"response":{_quoted(response)}}}'
+            f'"error":{quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
+            f'"overhead":{self._overhead},"response":{quoted(response)}}}'
         ).encode()
 
     def _counted(self) -> Usage:
@@ -464,22 +485,6 @@ class Inference:
 
     def _digest(self) -> str | None:
         return None if self._hash is None else base64.b64encode(self._hash.digest()).decode()
-
-
-def _rule(error: DaulatError) -> str:
-    return next((rule for kind, rule in _RULES.items() if isinstance(error, kind)), "gateway.error")
-
-
-def _capped(text: str) -> str:
-    """A client's string as JSON, or its hash when it is long."""
-    raw = text.encode(errors="surrogatepass")
-    if len(raw) > MAX_CLIENT_STRING:
-        return f'"sha256:{hashlib.sha256(raw).hexdigest()}"'
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _quoted(text: str | None) -> str:
-    return "null" if text is None else f'"{text}"'
 
 
 def _nothing() -> None:

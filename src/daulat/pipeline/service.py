@@ -53,7 +53,9 @@ class Running(Protocol):
         """End, if it takes too long."""
         ...
 
-    def client_gone(self) -> None: ...
+    def cut(self, reason: str) -> None:
+        """End now, and say why."""
+        ...
 
 
 class Service:

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from daulat.errors import EngineRequestFailed
+
 
 class Usage(msgspec.Struct):
     """Tokens as the log counts them; `prompt_tokens` includes `cached_tokens`."""
@@ -40,24 +42,49 @@ class _Chunk(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
 
 
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Envelope(msgspec.Struct):
+    error: _Error
+
+
+_error: Final = msgspec.json.Decoder(_Envelope).decode
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 _chunk: Final = msgspec.json.Decoder(_Chunk).decode
 
 
 def of_answer(body: bytes) -> Usage | None:
-    """The usage of a whole JSON answer; None where the body has none or is not JSON."""
+    """The usage of a whole JSON answer; None where it states none that can be read.
+
+    Raises:
+        EngineRequestFailed: the body is no JSON object, so it is no answer.
+    """
     try:
         found = _answer(body).usage
-    except msgspec.DecodeError:
-        return None
+    except msgspec.ValidationError as error:
+        if body.lstrip()[:1] == b"{":
+            return None
+        raise EngineRequestFailed(f"The engine's answer is no JSON object ({error}).", status=502) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineRequestFailed(f"The engine's answer is not JSON ({error}).", status=502) from None
     return None if found is None else _plain(found)
+
+
+def is_error(body: bytes) -> bool:
+    """Whether a body is OpenAI's error envelope, as clients can read it."""
+    try:
+        return bool(_error(body).error.message)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def of_event(data: bytes) -> tuple[Usage | None, bool]:
     """The usage of one stream event's JSON, and whether the event carries nothing else."""
     try:
         found = _chunk(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, False
     if found.usage is None:
         return None, False

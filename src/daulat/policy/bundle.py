@@ -73,4 +73,4 @@ def _check(path: Path, files: Mapping[str, str]) -> None:
     try:
         CedarDecider(path.read_text(), files[SCHEMA])
     except ConfigError as error:
-        raise ConfigError(error.message, location=str(path)) from None
+        raise ConfigError(error.message.removeprefix(f"{error.location}: "), location=str(path)) from None

@@ -17,7 +17,7 @@ from daulat.errors import Unavailable
 
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 30.0
-_STEADY_SECONDS: Final = 60.0
+_STEADY_SECONDS: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +33,10 @@ class Child:
         gives_up: int | None = None,
         on_giving_up: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`gives_up`: after how many quick failures in a row nothing is tried any more and `on_giving_up` is called."""
+        """`gives_up`: after how many starts in a row without becoming ready `on_giving_up` is called, and that was it.
+
+        One that was ready and then ended (killed, say) is always started again, the later the oftener it happens.
+        """
         self.name = module.rpartition(".")[2]
         self._command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
         self._log, self._gives_up, self._on_giving_up = log, gives_up, on_giving_up
@@ -85,15 +88,16 @@ class Child:
         while True:
             began = time.monotonic()
             code = await self._one_life()
+            failures = 0 if self.ready.is_set() else failures + 1
             self.ready.clear()
             if self._stopping:
                 return
             lasted = time.monotonic() - began
-            wait, failures = (_FIRST_WAIT, 0) if lasted > _STEADY_SECONDS else (wait, failures + 1)
+            wait = _FIRST_WAIT if lasted > _STEADY_SECONDS else wait
             _log.warning("the %s ended with %s after %.1f s", self.name, code, lasted)
             if self._gives_up is not None and failures >= self._gives_up:
                 self._on_giving_up(
-                    f"the {self.name} ended {failures} times in a row (last with {code}); see {self._log}"
+                    f"the {self.name} could not start {failures} times in a row (last: {code}); see {self._log}"
                 )
                 return
             await asyncio.sleep(wait)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
+import json
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ import psutil
 
 from daulat.adapters import log_files, rpc
 from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
@@ -38,6 +42,7 @@ from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings
 
 READY_SECONDS: Final = 30.0
+ENGINE_TRIES: Final = 3  # before the first start is given up
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +103,7 @@ class Control:
             ConfigError, PermissionDenied: charter, rules or model are not in order; says what is not.
             Unavailable: a process does not start.
         """
+        self._home.clear_run()  # a killed run leaves its own behind
         text = self._home.charter.read_text()
         self._charter = charters_core.parse(text, location=str(self._home.charter))
         self._bundle = load(self._home.policies)
@@ -116,14 +122,23 @@ class Control:
         """Until the engine answers under a lease.
 
         Raises:
-            Unavailable: no lease is granted, or the service ended.
+            Unavailable: no lease is granted, the engine cannot start, or the service ended.
         """
+        said = 0
         while self.node.replica is None:
             progress(self.node.progress)
+            why = self.node.refusals[0] if self.node.refusals else ""
             if self.ended.is_set():
-                raise Unavailable(self.failure or "the service is stopping")
-            if self.node.refusals and self.node.refusals[0].startswith("no lease is granted"):
-                raise Unavailable(self.node.refusals[0])
+                raise Unavailable(self.failure or "the service was stopped before it was ready")
+            if why.startswith("no lease is granted"):
+                raise Unavailable(f"{why}. `daulat doctor` says what this machine lacks")
+            if self.node.stops >= ENGINE_TRIES:
+                raise Unavailable(
+                    f"the engine does not start, in {self.node.stops} tries: {self.node.last_stop}. See `daulat doctor`"
+                )
+            if self.node.stops > said:
+                said = self.node.stops
+                self._say(f"The engine did not start ({self.node.last_stop}). Trying again ...")
             await asyncio.sleep(0.05)
         await asyncio.sleep(2 * POLL_SECONDS)  # until every worker has seen the snapshot that names it
         progress(1.0)
@@ -142,7 +157,7 @@ class Control:
         if fleet.sequencer is not None:
             await fleet.sequencer.stop(10.0)
         self._db.close()
-        self._snapshot.withdraw()
+        self._home.clear_run()
 
     @property
     def vkey(self) -> str:
@@ -265,7 +280,8 @@ class Control:
         await waiting
 
     def _give_up(self, reason: str) -> None:
-        self.failure = reason
+        last = _last_error(self._log_file)
+        self.failure = f"{reason}{'. It said: ' if last else ''}{last}"
         self.ended.set()
 
     # Serving.
@@ -320,7 +336,7 @@ class Control:
                 "seconds_left": round((lease.expires - self._clock.now_ms()) / 1000),
             },
             "replica": None if self.node.replica is None else msgspec.to_builtins(self.node.replica),
-            "not_serving_because": list(self.node.refusals),
+            "not_serving_because": [*self.node.refusals, *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
                 {"name": child.name, "pid": child.pid, "starts": child.starts, "ready": child.ready.is_set()}
@@ -381,6 +397,24 @@ def write_starter_charter(home: Home) -> bool:
         return False
     home.charter.write_text(charters.starter())
     return True
+
+
+def _no_room(home: Home) -> list[str]:
+    """Why the workers admit nothing, where the disk is too full."""
+    free = shutil.disk_usage(home.journal).free
+    if free >= WATERMARK_BYTES:
+        return []
+    return [f"{free >> 20} MiB are free at {home.journal}, {WATERMARK_BYTES >> 20} are needed: make room"]
+
+
+def _last_error(log: Path) -> str:
+    """What the last process that ended with an error said of it."""
+    for line in reversed(log.read_text(errors="replace").splitlines()[-50:]):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            if said["level"] == "error":
+                return str(said["message"])
+    return ""
 
 
 def _inventory() -> dict[str, Any]:

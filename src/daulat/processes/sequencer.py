@@ -18,15 +18,17 @@ from daulat.adapters import log_files, rpc
 from daulat.adapters.journal_files import JournalFolder, sync_folder
 from daulat.adapters.log_files import LogFolder
 from daulat.adapters.request_index import RequestIndex
+from daulat.adapters.reserve import LogRoom
 from daulat.adapters.seal import SqliteSeal
 from daulat.core.clock import SystemClock
-from daulat.errors import ConfigError, Conflict, DaulatError, IntegrityError
+from daulat.errors import ConfigError, Conflict, DaulatError, IntegrityError, Unavailable
 from daulat.ledger.sequencer import Sequencer
 from daulat.processes import edge
 from daulat.settings import Home
 from daulat.tlog.note import Signer
 
 TICK_SECONDS: Final = 0.4
+ROOM_SECONDS: Final = 1.0
 HANDOVER_SECONDS: Final = 20.0  # under the time in which the control plane wants its child to be ready
 _log = logging.getLogger(__name__)
 
@@ -123,13 +125,18 @@ def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
 class Service:
     """The sequencer behind its socket. All its work runs on one thread; the loop only waits."""
 
-    def __init__(self, sequencer: Sequencer, origin: str, vkey: str) -> None:
-        self._sequencer, self._origin, self._vkey = sequencer, origin, vkey
+    def __init__(self, sequencer: Sequencer, origin: str, vkey: str, room: LogRoom) -> None:
+        self._sequencer, self._origin, self._vkey, self._room = sequencer, origin, vkey, room
         self._thread = ThreadPoolExecutor(1, "sequencer")
         self._ticked = time.monotonic()
 
     async def append(self, entries: list[str]) -> dict[str, Any]:
-        """Add control entries; answers when a published checkpoint covers them."""
+        """Add control entries; answers when a published checkpoint covers them.
+
+        Raises:
+            Unavailable: the disk is full; nothing was added.
+        """
+        self._room.need()
         indices = await self._run(self._sequencer.append, [entry.encode() for entry in entries])
         return {"indices": indices}
 
@@ -148,6 +155,12 @@ class Service:
         }
 
     async def tick(self) -> int:
+        """Take in what there is, while there is room for it: what a full disk leaves in the journals is not lost."""
+        try:
+            self._room.need()
+        except Unavailable as error:
+            _log.warning("the log waits: %s", error.message)
+            return 0
         taken: int = await self._run(self._sequencer.tick)
         self._ticked = time.monotonic()
         return taken
@@ -159,8 +172,11 @@ class Service:
 async def run(home: Home, name: str, period: str) -> int:
     """Serve until a signal, or until the log can no longer be trusted; returns the exit code."""
     stop = edge.stop_event(asyncio.get_running_loop())
+    room = LogRoom(home.log)
+    if not await _room_comes(room, stop):
+        return 0
     sequencer = open_sequencer(home, name, period)
-    service = Service(sequencer, f"{name}/{period}", home.vkey.read_text().strip())
+    service = Service(sequencer, f"{name}/{period}", home.vkey.read_text().strip(), room)
     failed: list[BaseException] = []
 
     async def append(entries: list[str]) -> dict[str, Any]:
@@ -173,6 +189,7 @@ async def run(home: Home, name: str, period: str) -> int:
             raise
 
     handlers: dict[str, rpc.Handler] = {"append": append, "flush": service.flush, "status": service.status}
+    await service.tick()  # a journal that was changed shows here: a sequencer that cannot go on is never ready
     async with await rpc.serve(home.sequencer_socket, handlers):
         edge.ready()
         while not stop.is_set():
@@ -187,6 +204,20 @@ async def run(home: Home, name: str, period: str) -> int:
         _log.error("the log stops here: %s", failed[0])
         return 1
     return 0
+
+
+async def _room_comes(room: LogRoom, stop: asyncio.Event) -> bool:
+    """Wait for room to recover in: whether it has come before a signal."""
+    while not stop.is_set():
+        try:
+            room.need()
+        except Unavailable as error:
+            _log.error("the log cannot go on: %s", error.message)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), ROOM_SECONDS)
+        else:
+            return True
+    return False
 
 
 def main() -> None:

@@ -12,15 +12,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from daulat import registry
 from daulat.adapters import engine_http
 from daulat.adapters.reports import Reports
-from daulat.agent import canary, seccomp
+from daulat.agent import seccomp
+from daulat.agent.canary import Finding, Silence, one_round
 from daulat.agent.supervise import Backoff, HangWatch, memory_overrun
 from daulat.engines.port import Counters, context_for, counters, threads_for
 from daulat.errors import DaulatError, EngineDead, EngineError
@@ -34,23 +34,59 @@ HEALTH_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 1.5
 STOP_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.05
+_OK: Final = 200
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """How often the canary runs, and where its listener stands."""
+class Machine(Protocol):
+    """Port: what a supervisor does to this machine. `LocalMachine` is the real one."""
 
-    seconds: float
-    path: Path
+    async def start(self) -> Engine:
+        """Start the engine and wait until it listens.
+
+        Raises:
+            EngineDead: it could not be started; says why.
+        """
+        ...
+
+    async def probe(self, engine: Engine) -> Finding:
+        """One round of the canary."""
+        ...
+
+    async def ask(self, target: str) -> tuple[int, bytes]:
+        """GET from the engine: status and body.
+
+        Raises:
+            EngineError: no answer within five seconds.
+        """
+        ...
+
+
+class LocalMachine:
+    """bubblewrap, the canary, and the engine's Unix socket."""
+
+    def __init__(self, wanted: Wanted, reports: Reports, listener: Path) -> None:
+        """`listener`: where the canary's own Unix socket stands."""
+        self._wanted, self._reports, self._listener = wanted, reports, listener
+        self._bpf = seccomp.build()
+
+    async def start(self) -> Engine:
+        return await start(self._wanted, self._bpf, self._reports)
+
+    async def probe(self, engine: Engine) -> Finding:
+        return await one_round(engine.sandboxed, interpreter(), self._bpf, self._listener)
+
+    async def ask(self, target: str) -> tuple[int, bytes]:
+        return await engine_http.fetch(self._wanted.socket, "GET", target, seconds=HEALTH_SECONDS)
 
 
 class Supervisor:
     """Starts engines one after the other until it is told to stop."""
 
-    def __init__(self, wanted: Wanted, reports: Reports, rounds: Rounds) -> None:
-        self._wanted, self._reports, self._rounds = wanted, reports, rounds
+    def __init__(self, wanted: Wanted, reports: Reports, machine: Machine, canary_seconds: float) -> None:
+        self._wanted, self._reports, self._machine = wanted, reports, machine
+        self._canary_seconds = canary_seconds
         self._stop = asyncio.Event()
-        self._bpf = seccomp.build()
         self._seen = Counters()
         self._was_ready = False
 
@@ -59,15 +95,15 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until `stop`. Never raises for what an engine does."""
-        backoff = Backoff()
+        backoff, now = Backoff(), asyncio.get_running_loop().time
         while not self._stop.is_set():
-            began = time.monotonic()
+            began = now()
             self._seen = Counters()
             reason, exact = await self._one_life()
             self._reports.say("stopped", reason=reason, counters=self._seen.as_dict(), exact=exact)
             if self._stop.is_set():
                 break
-            wait = backoff.after(time.monotonic() - began)
+            wait = backoff.after(now() - began)
             _log.warning("the engine stopped (%s); the next start is in %.1f s", reason, wait)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), wait)
@@ -76,11 +112,9 @@ class Supervisor:
         """From start to end of one engine: why it ended, and whether its last counters are exact."""
         engine: Engine | None = None
         try:
-            engine = await self._unless_stopped(start(self._wanted, self._bpf, self._reports))
-            if engine is None:
+            engine, silence = await self._unless_stopped(self._machine.start()), Silence()
+            if engine is None or await self._unless_stopped(self._canary(engine, silence, first=True)) is None:
                 return "told to stop", True
-            silence = canary.Silence()
-            await self._canary(engine, silence, first=True)
             self._say_ready(engine)
             if (reason := await self._serve(engine, silence)) is not None:
                 return reason, False
@@ -91,15 +125,14 @@ class Supervisor:
             if engine is not None:
                 await engine.sandboxed.stop(STOP_SECONDS)
 
-    async def _unless_stopped(self, starting: Any) -> Engine | None:
-        """The engine, or None when `stop` came first; a half-started one is ended."""
-        work = asyncio.ensure_future(starting)
+    async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
+        """Its result, or None when `stop` came first; what was half done is ended."""
+        work = asyncio.ensure_future(doing)
         told = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         if work.done():
-            engine: Engine = work.result()
-            return engine
+            return work.result()
         work.cancel()
         await asyncio.wait((work,))
         return None
@@ -121,7 +154,7 @@ class Supervisor:
             self._was_ready = True
             edge.ready()
 
-    async def _serve(self, engine: Engine, silence: canary.Silence) -> str | None:
+    async def _serve(self, engine: Engine, silence: Silence) -> str | None:
         """Watch until something ends it: why, or None when told to stop."""
         watches = {
             asyncio.create_task(self._died(engine)),
@@ -144,12 +177,12 @@ class Supervisor:
 
     async def _watch(self, engine: Engine) -> str:
         """Health, memory and counters, every two seconds."""
-        sandboxed = engine.sandboxed
-        watch = HangWatch(time.monotonic(), sandboxed.cpu_seconds())
+        sandboxed, now = engine.sandboxed, asyncio.get_running_loop().time
+        watch = HangWatch(now(), sandboxed.cpu_seconds())
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             healthy = await self._read_counters()
-            hung = watch.see(now=time.monotonic(), healthy=healthy, cpu=sandboxed.cpu_seconds())
+            hung = watch.see(now=now(), healthy=healthy, cpu=sandboxed.cpu_seconds())
             overrun = memory_overrun(sandboxed.resident_bytes() / 2**20, self._wanted.memory_mib)
             if reason := hung or overrun:
                 return reason
@@ -157,31 +190,28 @@ class Supervisor:
     async def _read_counters(self) -> bool:
         """Whether the engine answered; `_seen` is what it said."""
         try:
-            status, body = await self._fetch("/metrics")
+            status, body = await self._machine.ask("/metrics")
             self._seen = counters(body)
         except EngineError:
             return False
-        return status == 200  # noqa: PLR2004
+        return status == _OK
 
-    async def _fetch(self, target: str) -> tuple[int, bytes]:
-        return await engine_http.fetch(self._wanted.socket, "GET", target, seconds=HEALTH_SECONDS)
-
-    async def _probe(self, engine: Engine, silence: canary.Silence) -> str:
+    async def _probe(self, engine: Engine, silence: Silence) -> str:
         while True:
-            await asyncio.sleep(self._rounds.seconds)
+            await asyncio.sleep(self._canary_seconds)
             try:
                 await self._canary(engine, silence)
             except EngineDead as error:
                 return error.message
 
-    async def _canary(self, engine: Engine, silence: canary.Silence, *, first: bool = False) -> None:
+    async def _canary(self, engine: Engine, silence: Silence, *, first: bool = False) -> Finding:
         """One round, reported. The `first` of an engine must be a contained one.
 
         Raises:
             EngineDead: it escaped, or was silent twice in a row.
         """
         while True:
-            finding = await canary.one_round(engine.sandboxed, interpreter(), self._bpf, self._rounds.path)
+            finding = await self._machine.probe(engine)
             await self._read_counters()
             stopped = silence.broken_out(finding)
             report = {**finding.as_dict(), "counters": self._seen.as_dict(), "final": stopped}
@@ -190,14 +220,15 @@ class Supervisor:
                 bad = sorted({probe["target"] for probe in finding.probes if probe["outcome"] != "refused"})
                 raise EngineDead(f"canary: {finding.outcome}{': ' if bad else ''}{', '.join(bad)}")
             if finding.outcome == "contained" or not first:
-                return
+                return finding
 
     async def _drain(self, engine: Engine) -> bool:
         """Wait for what still runs; whether the counters were read after the last request."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
+        now = asyncio.get_running_loop().time
+        deadline = now() + DRAIN_SECONDS
+        while now() < deadline:
             try:
-                _, body = await self._fetch("/metrics")
+                _, body = await self._machine.ask("/metrics")
                 self._seen = counters(body)
             except EngineError:
                 return False
@@ -213,8 +244,8 @@ async def run(arguments: argparse.Namespace) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
     wanted = describe(arguments, home)
     reports = Reports(home.control_socket, arguments.replica)
-    listener = home.run / f"canary-{arguments.replica}.sock"
-    supervisor = Supervisor(wanted, reports, Rounds(arguments.canary_seconds, listener))
+    machine = LocalMachine(wanted, reports, home.run / f"canary-{arguments.replica}.sock")
+    supervisor = Supervisor(wanted, reports, machine, arguments.canary_seconds)
     sending = asyncio.create_task(reports.run())
     told = asyncio.create_task(stop.wait())
     told.add_done_callback(lambda _: supervisor.stop())

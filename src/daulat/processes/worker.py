@@ -41,6 +41,7 @@ from daulat.settings import Home
 from daulat.tlog.note import Signer
 
 DRAIN_SECONDS: Final = 5.0
+FLUSH_SECONDS: Final = 1.0
 SWITCH_SECONDS: Final = 0.0002
 _log = logging.getLogger(__name__)
 
@@ -156,10 +157,12 @@ class Worker:
         while self.service.active and time.monotonic() < end:  # noqa: ASYNC110  once in a process' life
             await asyncio.sleep(0.05)
         for inference in list(self.service.active):
-            inference.client_gone()
+            inference.cut("the service is stopping")
         if not self.failed:
             self.journal.close()
-            await asyncio.sleep(0)  # what the last commit acknowledges
+            end = time.monotonic() + FLUSH_SECONDS
+            while self.server.connections and time.monotonic() < end:  # noqa: ASYNC110  what was acknowledged goes out
+                await asyncio.sleep(0.01)
         self.pool.close()
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from daulat.engines.dialect import EngineRequest, Prepared
-from daulat.engines.llamacpp import tools
+from daulat.engines.dialect import EngineRequest, Parts, Prepared
+from daulat.engines.llamacpp import parts, tools
 from daulat.engines.llamacpp.prefix import Saves, Shared, prompt_of, shared
 from daulat.engines.llamacpp.slots import Places, Slots, with_slot
 from daulat.engines.port import Fetch
@@ -57,6 +57,10 @@ class LlamaCpp:
         self._most_waiting, self._wait_seconds = most_waiting, wait_seconds
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def parts(self, request: EngineRequest) -> Parts | None:
+        """See `engines.dialect.Dialect`."""
+        return parts.split(request)
+
     async def prepare(self, request: EngineRequest) -> Prepared:
         """Wait for a slot; see `engines.dialect.Dialect`.
 
@@ -64,21 +68,20 @@ class LlamaCpp:
             InvalidRequest: a tool choice that no tool fulfils.
             Overloaded: too many wait already, or this one has waited too long.
         """
-        alone = request.raw("prompt") or b""
-        if request.action == "embeddings" or alone.lstrip().startswith(b"["):
-            return Prepared(request.body, _nothing)  # many prompts in one: the engine spreads them itself
+        if request.action == "embeddings":
+            return Prepared(request.body, _nothing)  # many inputs in one: the engine spreads them itself
         own_tools, messages = request.raw("tools"), request.raw("messages")
         body, rewriter = request.body, None
         if (changed := tools.change(request)) is not None:
             body, rewriter = changed.body, changed.rewriter
             if changed.messages is not None:
                 own_tools, messages = None, changed.messages
-        prompt = prompt_of(own_tools, messages, alone)
+        prompt = prompt_of(own_tools, messages, request.raw("prompt"))
         prefix = shared(own_tools, messages)
         if prefix is None:
             slot, overhead = await self._take(prompt, 0), 0
         else:
-            slot, overhead = await self._warm_slot(prompt, prefix)
+            slot, overhead = await self._warm_slot(prompt, prefix, leads=request.leads)
         self._slots.remember(slot, prompt)
         return Prepared(with_slot(body, slot), self._releaser(slot), rewriter, overhead)
 
@@ -100,34 +103,33 @@ class LlamaCpp:
             return slot
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded("Too many requests wait for the engine.", retry_after=1.0, code="engine_busy")
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                return await self._queue(prompt, common)
-        except TimeoutError:
-            raise Overloaded("The engine was busy for too long.", retry_after=5.0, code="engine_busy") from None
-
-    async def _queue(self, prompt: bytes, common: int) -> int:
-        first = False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_seconds
+        again = False
         while True:
-            turn = asyncio.get_running_loop().create_future()
-            if first:
+            turn = loop.create_future()
+            if again:
                 self._waiting.appendleft(turn)
             else:
                 self._waiting.append(turn)
-            first = True
+            again = True
             try:
-                await self._turn(turn)
+                await self._turn(turn, deadline)
             except BaseException:
                 self._leave(turn)
                 raise
             if (slot := self._slots.take(prompt, common)) is not None:
                 return slot
 
-    async def _turn(self, turn: asyncio.Future[None]) -> None:
+    async def _turn(self, turn: asyncio.Future[None], deadline: float) -> None:
         """Until we are told, or, where other workers hold slots too and we are the first, for a moment."""
+        clock = asyncio.get_running_loop().time
         while not turn.done():
-            await asyncio.wait((turn,), timeout=self._poll or None)
-            if not turn.done() and self._waiting[0] is turn:
+            left = deadline - clock()
+            if left <= 0:
+                raise Overloaded("The engine was busy for too long.", retry_after=5.0, code="engine_busy")
+            await asyncio.wait((turn,), timeout=min(left, self._poll or left))
+            if self._poll and not turn.done() and self._waiting[0] is turn:
                 self._waiting.popleft()
                 return
 
@@ -147,14 +149,14 @@ class LlamaCpp:
 
     # Shared prefixes.
 
-    async def _warm_slot(self, prompt: bytes, prefix: Shared) -> tuple[int, int]:
+    async def _warm_slot(self, prompt: bytes, prefix: Shared, *, leads: bool) -> tuple[int, int]:
         """A slot that has read the prefix, and the prompt tokens this request has to answer for."""
         while (warming := self._warming.get(prefix.key)) is not None:
             await self._follow(warming)
         known = self._saves.seen(prefix.key)
         common = len(prefix.key) if self._saves.name(prefix.key) is not None else 0
         slot = await self._take(prompt, common)
-        work = asyncio.create_task(self._warm(slot, prefix, known=known))
+        work = asyncio.create_task(self._warm(slot, prefix, known=known, leads=leads))
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
         try:
@@ -170,7 +172,7 @@ class LlamaCpp:
         finally:
             warming.followers -= 1
 
-    async def _warm(self, slot: int, prefix: Shared, *, known: bool) -> int:
+    async def _warm(self, slot: int, prefix: Shared, *, known: bool, leads: bool) -> int:
         """Bring the prefix into a taken slot: it is there, is restored, or is read. Never fails: then it stays cold."""
         key = prefix.key
         if self._slots.holds(slot, key):
@@ -184,7 +186,7 @@ class LlamaCpp:
                 self._slots.remember(slot, key)
                 return 0
             self._saves.forget(key)
-        if key in self._warming:
+        if key in self._warming or not leads:
             return 0
         return await self._lead(slot, prefix, known=known)
 
@@ -207,6 +209,8 @@ class LlamaCpp:
 
     async def _save(self, slot: int, key: bytes) -> None:
         name = self._saves.reserve()
+        if name is None:
+            return
         if await self._slot_action(slot, "save", name):
             self._saves.keep(key, name)
         else:

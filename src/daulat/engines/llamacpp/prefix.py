@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -50,7 +51,10 @@ def shared(tools: bytes | None, messages: bytes | None) -> Shared | None:
 
 
 class Saves:
-    """Which prefix stands in which file of the engine's folder: few names, used again and again: disk is bounded."""
+    """Which prefix stands in which file of the engine's folder: few names, used again and again: disk is bounded.
+
+    Prefixes are known by their digest: a few hundred long system prompts would be too much to keep.
+    """
 
     def __init__(self, worker: int, files: int) -> None:
         self._free = [f"prefix-{worker}-{number}" for number in range(files)]
@@ -59,31 +63,41 @@ class Saves:
 
     def seen(self, prefix: bytes) -> bool:
         """Whether it was asked for before; it has been from now on."""
-        known = prefix in self._seen
-        self._seen[prefix] = None
-        self._seen.move_to_end(prefix)
+        digest = _digest(prefix)
+        known = digest in self._seen
+        self._seen[digest] = None
+        self._seen.move_to_end(digest)
         if len(self._seen) > _SEEN:
             self._seen.popitem(last=False)
         return known
 
     def name(self, prefix: bytes) -> str | None:
         """The file that holds it."""
-        if prefix in self._names:
-            self._names.move_to_end(prefix)
-        return self._names.get(prefix)
+        digest = _digest(prefix)
+        if digest in self._names:
+            self._names.move_to_end(digest)
+        return self._names.get(digest)
 
-    def reserve(self) -> str:
-        """A name to save to: an unused one, or the least recently used prefix's."""
-        return self._free.pop() if self._free else self._names.popitem(last=False)[1]
+    def reserve(self) -> str | None:
+        """A name to save to: an unused one, or the least recently used prefix's. None: all are being written to."""
+        if self._free:
+            return self._free.pop()
+        return self._names.popitem(last=False)[1] if self._names else None
 
     def keep(self, prefix: bytes, name: str) -> None:
-        self._names[prefix] = name
+        """It stands in that file from now on."""
+        self.forget(prefix)
+        self._names[_digest(prefix)] = name
 
     def forget(self, prefix: bytes) -> None:
         """The file turned out not to be usable."""
-        if (name := self._names.pop(prefix, None)) is not None:
+        if (name := self._names.pop(_digest(prefix), None)) is not None:
             self._free.append(name)
 
     def cancel(self, name: str) -> None:
         """Nothing was saved under a reserved name."""
         self._free.append(name)
+
+
+def _digest(prefix: bytes) -> bytes:
+    return hashlib.sha256(prefix).digest()

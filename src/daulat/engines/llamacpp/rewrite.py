@@ -16,6 +16,7 @@ _TAGGED: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _FENCED: Final = re.compile(r"\A```(?:json)?\s*(.*?)\s*(?:```)?\Z", re.DOTALL)
 _FIRST_KEY: Final = re.compile(r'[\[{\s]*"([^"\\]*)"')
 _KEYS: Final = frozenset({"name", "arguments", "parameters", "function", "type", "id", "tool_call", "tool_calls"})
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _TAG: Final = "<tool_call>"
 _FENCES: Final = ("```json", "```")
 _LONGEST: Final = 1_048_576  # characters kept back
@@ -55,21 +56,28 @@ def _calls_of(value: Any, names: frozenset[str]) -> list[tuple[str, str]]:
         if isinstance(value.get(wrapper), dict):
             return _calls_of(value[wrapper], names)
     name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
-    if isinstance(arguments, str):
-        try:
+    try:
+        if isinstance(arguments, str):
             arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            return []
-    if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):
-        return []
-    return [(name, json.dumps(arguments, ensure_ascii=False))]
+        if isinstance(name, str) and name in names and isinstance(arguments, dict):
+            return [(name, _written(arguments))]
+    except (ValueError, RecursionError):
+        pass  # no JSON, or NaN, which JSON has not
+    return []
+
+
+def _written(value: Any) -> str:
+    """JSON as short and readable as UTF-8 can carry it: half a surrogate pair must stay escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text if _SURROGATE.search(text) is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def may_be_call(text: str) -> bool:
     """Whether text that begins like this may still become nothing but calls."""
+    short = len(text) <= _LONGEST
     text = text.lstrip()
     if text.startswith(_TAG) or _TAG.startswith(text):
-        return True
+        return short
     for fence in _FENCES:
         if fence.startswith(text):
             return True
@@ -81,8 +89,8 @@ def may_be_call(text: str) -> bool:
     if text[0] not in "{[":
         return False
     if key := _FIRST_KEY.match(text):
-        return key[1] in _KEYS
-    return not text.strip('{[ \t\r\n"') or (_FIRST_KEY.match(text + '"') is not None and len(text) < _LONGEST)
+        return short and key[1] in _KEYS
+    return not text.strip('{[ \t\r\n"') or _FIRST_KEY.match(text + '"') is not None
 
 
 def tool_calls(calls: list[tuple[str, str]], *, streamed: bool) -> list[dict[str, Any]]:
@@ -133,7 +141,7 @@ class ToolCalls:
             changed = [self._choice(choice) for choice in answer["choices"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return body
-        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else body
+        return _written(answer).encode() if any(changed) else body
 
     def _choice(self, choice: dict[str, Any]) -> bool:
         message = choice["message"]
@@ -186,7 +194,4 @@ class ToolCalls:
         spoken = {**value, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
         spoken.pop("usage", None)
         ended = {**value, "choices": [{**value["choices"][0], "delta": {}, "finish_reason": "tool_calls"}]}
-        return b"".join(
-            b"data: " + json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-            for part in (spoken, ended)
-        )
+        return b"".join(b"data: " + _written(part).encode() + b"\n\n" for part in (spoken, ended))

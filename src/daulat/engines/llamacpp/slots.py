@@ -112,7 +112,12 @@ def common_length(one: bytes, other: bytes) -> int:
 
 
 def with_slot(body: bytes, slot: int) -> bytes:
-    """The same request, in that slot: added at the end, where it wins over a client's own `id_slot`."""
+    """The same request, in that slot."""
+    return with_members(body, b'"id_slot":%d' % slot)
+
+
+def with_members(body: bytes, members: bytes) -> bytes:
+    """The same object with `members` at its end, where they win over the client's own of these names."""
     head = body.rstrip()[:-1]
     comma = b"" if head.rstrip().endswith(b"{") else b","
-    return b"%b%b" % (head, comma) + b'"id_slot":%d}' % slot
+    return b"%b%b%b}" % (head, comma, members)

@@ -37,22 +37,28 @@ def change(request: EngineRequest) -> Changed | None:
     raw = request.raw("tools")
     if request.action != "chat.completions" or raw is None:
         return None
-    tools = _functions(raw)
-    choice = json.loads(request.raw("tool_choice") or b'"auto"')
+    try:
+        return _change(request.body, _functions(raw), json.loads(request.raw("tool_choice") or b'"auto"'))
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the tools cannot be read", param="tools") from None
+
+
+def _change(body: bytes, tools: dict[str, Mapping[str, Any]], choice: Any) -> Changed | None:
     required = choice == "required" or (isinstance(choice, dict) and choice.get("type") == "function")
     if not required:
         names = frozenset(tools)
-        return Changed(request.body, ToolCalls(names)) if choice == "auto" and names else None
+        return Changed(body, ToolCalls(names)) if choice == "auto" and names else None
     if isinstance(choice, dict):
-        name = (choice.get("function") or choice).get("name")
-        if name not in tools:
+        function = choice.get("function")
+        name = (function if isinstance(function, dict) else choice).get("name")
+        if not isinstance(name, str) or name not in tools:
             raise InvalidRequest(
                 f"tool_choice names {str(name)[:64]!r}, which is none of the tools", param="tool_choice"
             )
         tools = {name: tools[name]}
     if not tools:
         raise InvalidRequest("tool_choice requires a call, and there are no function tools", param="tool_choice")
-    return _forced(request.body, tools)
+    return _forced(body, tools)
 
 
 def _functions(raw: bytes) -> dict[str, Mapping[str, Any]]:
@@ -73,8 +79,8 @@ def _forced(body: bytes, tools: Mapping[str, Mapping[str, Any]]) -> Changed:
     value["messages"] = _instructed(value.get("messages"), tools)
     schema = {"name": "tool_call", "strict": True, "schema": call_schema(tools)}
     value["response_format"] = {"type": "json_schema", "json_schema": schema}
-    messages = json.dumps(value["messages"], ensure_ascii=False).encode()
-    return Changed(json.dumps(value, ensure_ascii=False).encode(), ToolCalls(frozenset(tools)), messages)
+    messages = json.dumps(value["messages"]).encode()
+    return Changed(json.dumps(value).encode(), ToolCalls(frozenset(tools)), messages)
 
 
 def _instructed(messages: Any, tools: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -103,9 +109,8 @@ def call_schema(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         parameters = function.get("parameters")
         if not isinstance(parameters, dict):
             parameters = {"type": "object", "properties": {}}
-        own = {
-            f"{number}_{key}": value for group in _DEFINITIONS for key, value in (parameters.get(group) or {}).items()
-        }
+        groups = [parameters.get(group) for group in _DEFINITIONS]
+        own = {f"{number}_{key}": value for group in groups if isinstance(group, dict) for key, value in group.items()}
         definitions.update({key: _moved(value, number) for key, value in own.items()})
         plain = {key: _moved(value, number) for key, value in parameters.items() if key not in _DEFINITIONS}
         calls.append(

@@ -1,0 +1,54 @@
+"""A published log over HTTP, as the service has it under `/log/`: for the auditor's command, on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from tests.support.logs import Published
+
+from daulat.errors import NotFound
+
+TOKEN = "an-auditors-token"
+
+
+@contextmanager
+def serve(shards: Mapping[str, Published]) -> Iterator[str]:
+    """The log's address; `shards` by period. Entry bundles need `TOKEN`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, data = self._find()
+            self.send_response(status)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _find(self) -> tuple[int, bytes]:
+            period, _, path = self.path.removeprefix("/log/").partition("/")
+            allowed = self.headers["authorization"] == f"Bearer {TOKEN}"
+            if path.startswith("tile/entries/") and not allowed:
+                return 401, b""
+            try:
+                if period == "blob":
+                    return 200, next(iter(shards.values())).blob(path)
+                log = shards[period]
+                return 200, log.checkpoint() if path == "checkpoint" else log.read(path)
+            except (NotFound, KeyError):
+                return 404, b""
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/log"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,89 @@
+"""`daulat log`: looking at entries, keys, the index, the next shard."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from tests.support import logs
+from tests.support.verbs import PERIOD, Shell, publish
+
+from daulat.adapters import request_index
+from daulat.processes.control import lock
+
+
+def test_the_last_entries_in_a_line_each(run: Shell) -> None:
+    log = publish(run.home)
+    said = run("log", "show", "--last", 3)
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["17", "18", "19"]
+    assert f"{logs.request_id(6)} allow by use.permit, failed 502" in lines[1]
+    everything = run("log", "show", "--last", 1000, "--json").value
+    assert [item["index"] for item in everything] == list(range(len(log.entries)))
+    assert everything[0]["type"] == "charter/v1"
+
+
+def test_entries_of_one_type(run: Shell) -> None:
+    log = publish(run.home)
+    found = run("log", "show", "--type", "node.lease/v1", "--json").value
+    assert [item["index"] for item in found] == [log.names["lease"], log.names["renewed"]]
+    assert run("log", "show", "--type", "nothing/v1").out == "No such entries.\n"
+
+
+def test_one_entry_whole(run: Shell) -> None:
+    log = publish(run.home)
+    index = log.names["answer"]
+    assert run("log", "show", index, "--json").value == json.loads(log.entries[index])
+    assert json.loads(run("log", "show", index).out) == json.loads(log.entries[index])
+    assert "the log has entries 0 to 19" in run("log", "show", 20).err
+    assert run("log", "show", 20).code == 1
+
+
+def test_a_broken_checkpoint_is_not_shown_from(run: Shell) -> None:
+    publish(run.home)
+    path = run.home.log / PERIOD / "checkpoint"
+    path.write_bytes(path.read_bytes().replace(b"\n20\n", b"\n19\n"))
+    said = run("log", "show", "--json")
+    assert (said.code, said.value["error"]["code"]) == (1, "verification_failed")
+
+
+def test_the_public_key_of_every_shard(run: Shell) -> None:
+    said = run("log", "key")
+    assert (said.code, "daulat up" in said.err) == (1, True)
+    publish(run.home)
+    assert run("log", "key").out == f"{logs.SIGNER.vkey}\n"
+    assert run("log", "key", "--json").value == {PERIOD: logs.SIGNER.vkey}
+
+
+def test_the_index_can_be_made_anew(run: Shell) -> None:
+    log = publish(run.home)
+    request_index.drop(run.home.index_db)
+    assert request_index.find(run.home.index_db, logs.request_id(2)) is None
+    assert run("log", "reindex", "--json").value == {logs.ORIGIN: len(log.entries)}
+    assert request_index.find(run.home.index_db, logs.request_id(2)) == (logs.ORIGIN, log.names["stream"])
+
+
+@pytest.mark.parametrize("verb", [["reindex"], ["roll", "2027"]])
+def test_what_needs_the_service_stopped_says_so(run: Shell, verb: list[str]) -> None:
+    publish(run.home)
+    held = lock(run.home)
+    try:
+        said = run("log", *verb, "--json")
+    finally:
+        os.close(held)
+    assert (said.code, said.value["error"]["code"]) == (1, "conflict")
+    assert "is running already" in said.value["error"]["message"]
+
+
+@pytest.mark.parametrize("period", ["", "../x", "a b", PERIOD])
+def test_a_period_is_a_name_of_its_own(run: Shell, period: str) -> None:
+    publish(run.home)
+    said = run("log", "roll", period)
+    assert (said.code, "such as 2027" in said.err) == (1, True)
+
+
+@pytest.mark.parametrize("verb", [["show"], ["roll", "2027"], ["show", "--period", "1999"]])
+def test_without_a_log_they_say_how_one_begins(run: Shell, verb: list[str]) -> None:
+    said = run("log", *verb)
+    assert (said.code, "`daulat up` begins it" in said.err) == (1, True)

@@ -1,0 +1,53 @@
+"""`daulat status`: what runs, for people and for scripts; exit 1 when nothing may be answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.verbs import FakeControl, Shell
+
+SERVING: dict[str, Any] = {
+    "url": "http://127.0.0.1:8470",
+    "origin": "ai.example/2026",
+    "profile": "evaluation",
+    "snapshot": 3,
+    "model": {"name": "tiny", "digest": "0" * 64, "entry": 9},
+    "lease": {"entry": 12, "node": "node_1", "seconds_left": 240},
+    "replica": {"id": "0123", "slots": 4},
+    "not_serving_because": [],
+    "log": {"origin": "ai.example/2026", "size": 20, "vkey": "v", "seconds_since_tick": 0.2},
+    "processes": [
+        {"name": "sequencer", "pid": 1, "starts": 1, "ready": True},
+        {"name": "worker", "pid": 2, "starts": 3, "ready": False},
+    ],
+}
+
+
+def test_a_serving_installation(run: Shell, control: FakeControl) -> None:
+    control.status = SERVING
+    said = run("status")
+    assert said.code == 0
+    for words in ("lease        entry 12, 240 s left", "20 entries", "worker (pid 2) starting, started 3 times"):
+        assert words in said.out
+    assert run("status", "--json").value == SERVING
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lease": None, "not_serving_because": ["the lease was revoked (canary: escaped)"]},
+        {"replica": None, "not_serving_because": ["the engine stopped (crashed) and is being started again"]},
+        {"not_serving_because": ["12 MiB are free at /x, 256 are needed: make room"]},
+    ],
+    ids=str,
+)
+def test_an_installation_that_may_not_answer_says_why_and_exits_with_1(
+    run: Shell, control: FakeControl, change: dict[str, Any]
+) -> None:
+    control.status = SERVING | change
+    said = run("status")
+    assert said.code == 1
+    assert f"not serving  {change['not_serving_because'][0]}" in said.out
+    scripted = run("status", "--json")
+    assert (scripted.code, scripted.value) == (1, control.status)

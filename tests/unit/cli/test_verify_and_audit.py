@@ -1,0 +1,296 @@
+"""`daulat verify` and `daulat audit` as people and scripts use them: words, JSON, exit codes, the auditor's memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import lies, logs
+from tests.support.log_server import TOKEN, serve
+from tests.support.logs import REQUEST, RESPONSE, SIGNER, STRANGER, VERIFIER, Published, write
+
+from daulat import cli
+from daulat.audit import state
+from daulat.tlog import checkpoint as checkpoints
+from daulat.tlog.note import Signer
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command, in this process, through its own entry point."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["daulat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A receipt, the bodies, the promise, the key and a token."""
+    log = write()
+    (tmp_path / "receipt.json").write_text(json.dumps(log.receipt("answer")))
+    (tmp_path / "request").write_bytes(REQUEST)
+    (tmp_path / "response").write_bytes(RESPONSE)
+    (tmp_path / "promise").write_text(log.promise("denied", of="answer").header() + "\n")
+    (tmp_path / "vkey").write_text(SIGNER.vkey + "\n")
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    return tmp_path
+
+
+def bodies(files: Path) -> list[object]:
+    return ["--request", files / "request", "--response", files / "response", "--promise", files / "promise"]
+
+
+def test_verify_says_what_is_proven_by_whom_it_is_vouched_and_what_is_not(run: Run, files: Path) -> None:
+    said = run("verify", files / "receipt.json", "--vkey", files / "vkey", *bodies(files))
+    assert said.code == 0
+    proven, vouched, unproven, short = (
+        said.out.partition(f"{title}:\n")[2].partition("\n\n")[0]
+        for title in ("Proven, whoever the operator is", "Vouched for", "Not proven", "Falls short")
+    )
+    assert "is, byte for byte, the one that the entry commits to" in proven
+    assert "whose key the log certifies had promised this very admission" in proven
+    assert "run again here" in proven
+    assert "the operator: every time in the log" in vouched
+    assert "an operator: that the caller is of citizenship MY" in vouched
+    assert "root on the machine" in unproven
+    assert "omits nothing else" in unproven
+    assert 'profile "evaluation"' in short
+    assert "unwitnessed: the operator could have shown others another log" in short
+
+
+def test_verify_says_what_it_was_not_given(run: Run, files: Path) -> None:
+    value = run("verify", files / "receipt.json", "--vkey", SIGNER.vkey, "--json").json
+    assert value["holds"] is True
+    assert (value["request_id"], value["effect"], value["outcome"]) == (logs.request_id(1), "allow", "ok")
+    assert any("--request" in words for words in value["unproven"])
+    assert any("--promise" in words for words in value["unproven"])
+    assert not any("byte for byte" in words for words in value["proven"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "step"),
+    [
+        ("receipt.json", lambda data: data.replace(b'\\"snapshot\\":3', b'\\"snapshot\\":4', 1), "step 3 (inclusion)"),
+        ("receipt.json", lambda data: data[:-1], "step 1 (format)"),
+        ("receipt.json", lambda _: b"\xff", "step 1 (format)"),
+        ("request", lambda data: data + b"\n", "step 7 (bodies)"),
+        ("response", lambda data: data[:-1], "step 7 (bodies)"),
+        ("promise", lambda data: data.replace(b"batch=7", b"batch=8"), "step 8 (promise)"),
+        ("promise", lambda _: b"nothing", "step 8 (promise)"),
+        ("vkey", lambda _: STRANGER.vkey.encode(), "step 2 (checkpoint)"),
+        ("vkey", lambda _: b"a+b", "vkey"),
+        ("vkey", lambda _: "ai.example+00000000+é".encode(), "vkey"),
+    ],
+)
+def test_verify_ends_at_the_first_thing_that_does_not_hold(
+    run: Run, files: Path, name: str, change: Callable[[bytes], bytes], step: str
+) -> None:
+    (files / name).write_bytes(change((files / name).read_bytes()))
+    arguments = ["verify", files / "receipt.json", "--vkey", files / "vkey", *bodies(files)]
+    said = run(*arguments)
+    assert (said.code, said.out) == (1, "")
+    assert step in said.err
+    assert "Traceback" not in said.err
+    machine = run(*arguments, "--json")
+    assert machine.code == 1
+    assert json.loads(machine.err)["error"]["code"] == "verification_failed"
+
+
+@pytest.mark.parametrize("name", ["vkey", "promise", "token"])
+def test_files_that_are_no_text_end_in_one_line(run: Run, files: Path, name: str) -> None:
+    (files / name).write_bytes(b"\xff\xfe\x00")
+    if name == "token":
+        with serve({"2026": write()}) as url:
+            said = run("audit", url, "--vkey", files / "vkey", "--token-file", files / "token")
+    else:
+        said = run("verify", files / "receipt.json", "--vkey", files / "vkey", *bodies(files))
+    assert said.code == 1
+    assert said.err.startswith("daulat: ")
+    assert "Traceback" not in said.err
+
+
+def test_wrong_usage_is_told_from_a_lie(run: Run, files: Path) -> None:
+    assert run("verify", files / "receipt.json").code == 2
+    assert run("verify", files / "missing", "--vkey", files / "vkey").code == 2
+    said = run("verify", files / "receipt.json", "--vkey", "nothing")
+    assert said.code == 1
+    assert "neither a public key" in said.err
+
+
+def audited(run: Run, files: Path, log: Published | dict[str, Published], *more: object) -> Said:
+    shards = log if isinstance(log, dict) else {"2026": log}
+    with serve(shards) as url:
+        return run("audit", url, "--vkey", files / "vkey", "--token-file", files / "token", *more)
+
+
+def test_audit_downloads_checks_and_says_what_falls_short(run: Run, files: Path) -> None:
+    said = audited(run, files, lies.long_log())
+    assert said.code == 0, said.out
+    assert said.out.startswith("ai.example/2026, 600 entries: holds.")
+    assert 'short profile "evaluation"' in said.out
+    assert "short approvals 0" in said.out
+    assert "short unwitnessed: the operator could have shown others another log" in said.out
+    assert "decisions were run again" in said.out
+    assert "ai.example/2026 100%" in said.err, "progress is shown, and on stderr"
+
+
+def test_audit_names_the_lie_with_its_index_and_exits_with_1(run: Run, files: Path) -> None:
+    log = write({"answer": {"admission.lease": None}})
+    said = audited(run, files, log)
+    assert said.code == 1
+    assert "DOES NOT HOLD" in said.out
+    assert f"LIE   entry {log.names['answer']}: permitted without a lease" in said.out
+    machine = audited(run, files, log, "--json")
+    assert machine.code == 1
+    (shard,) = machine.json["logs"]
+    assert machine.json["holds"] is shard["holds"] is False
+    assert {name: shard["findings"][0][name] for name in ("kind", "index", "lie")} == {
+        "kind": "lease",
+        "index": 9,
+        "lie": True,
+    }
+    assert machine.err == "", "with --json nothing else is written"
+
+
+def test_the_auditor_remembers_and_a_cut_or_rewritten_log_is_a_split_view(run: Run, files: Path) -> None:
+    memory = ["--state", files / "state.json", "--json"]
+    short = write(steps=logs.story()[:14])
+    first = audited(run, files, short, *memory)
+    assert (first.code, first.json["logs"][0]["continues"]) == (0, None)
+    grown = audited(run, files, write(), *memory)
+    assert (grown.code, grown.json["logs"][0]["continues"]) == (0, 14)
+    remembered = (files / "state.json").read_bytes()
+    again = audited(run, files, write(), *memory)
+    assert (again.code, again.json["logs"][0]["continues"]) == (0, 20)
+
+    rolled_back = short
+    rewritten = write({"log-key": {"time": logs.T0 + 11}})
+    beyond = write({"log-key": {"time": logs.T0 + 11}}, [*logs.story(), lies.late_answer()])
+    for log in (rolled_back, rewritten, beyond):
+        said = audited(run, files, log, *memory)
+        assert said.code == 1
+        assert "split" in {finding["kind"] for finding in said.json["logs"][0]["findings"]}
+        assert (files / "state.json").read_bytes() == remembered, "a lie is not remembered"
+
+
+def test_state_across_a_bundles_edge(run: Run, files: Path) -> None:
+    memory = ["--state", files / "state.json", "--json"]
+    data = lies.long_log(700).entries
+    for size in (255, 256, 257, 511, 512, 600):
+        said = audited(run, files, logs.publish(data[:size]), *memory)
+        assert said.code == 0, said.out
+    other = [*data[:100], data[100].replace(b'"snapshot":3', b'"snapshot":4'), *data[101:]]
+    assert audited(run, files, logs.publish(other), *memory).code == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"{", b"[]", b'{"format":"x","logs":{}}', b'{"format":"daulat/audit-state/v1","logs":{"ai.example/2026":1}}',
+     b"\xff", b'{"format":"daulat/audit-state/v1","logs":{"ai.example/2026":"\\ud800"}}', b"[" * 100_000],
+)  # fmt: skip
+def test_a_broken_memory_is_said_and_never_overwritten(run: Run, files: Path, text: bytes) -> None:
+    (files / "state.json").write_bytes(text)
+    said = audited(run, files, write(), "--state", files / "state.json")
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    assert (files / "state.json").read_bytes() == text
+
+
+def test_a_memory_signed_by_another_key_is_not_believed(run: Run, files: Path) -> None:
+    other = Signer(SIGNER.name, bytes(32))
+    signed = checkpoints.sign(checkpoints.Checkpoint(SIGNER.name, 1, bytes(32)), [other]).decode()
+    (files / "state.json").write_bytes(state.encode({SIGNER.name: signed}))
+    said = audited(run, files, write(), "--state", files / "state.json")
+    assert said.code == 1
+    assert "remembered checkpoint" in said.err
+
+
+def test_promises_that_clients_kept_are_held_against_the_log(run: Run, files: Path) -> None:
+    found = lies.promises(write())
+    (files / "promises").write_text("".join(f"{promise.header()}\n" for kind, promise in found.values() if not kind))
+    kept = audited(run, files, write(), "--promises", files / "promises", "--json")
+    assert (kept.code, kept.json["logs"][0]["promises"]) == (0, {"kept": 1, "pending": 0})
+    (files / "promises").write_text("\n\n".join(promise.header() for _, promise in found.values()))
+    said = audited(run, files, write(), "--promises", files / "promises", "--json")
+    assert said.code == 1
+    assert {item["kind"] for item in said.json["logs"][0]["findings"]} == {"promise.broken", "promise.signature"}
+
+
+def older_and_newer(**older: Any) -> dict[str, Published]:
+    """Two shards of one log."""
+    signer = SIGNER.renamed("ai.example/2025")
+    first = write({"charter": {"origin": "ai.example/2025"}, "log-key": {"vkey": signer.vkey}, **older}, signer=signer)
+    second = write({"charter": {"restates": {"origin": "ai.example/2025", "index": 0}}})
+    return {"2025": first, "2026": second}
+
+
+def test_every_shard_is_audited_and_a_lie_in_an_old_one_counts(run: Run, files: Path) -> None:
+    both = audited(run, files, older_and_newer(), "--json", "--state", files / "state.json")
+    assert both.code == 0, both.out
+    assert [shard["origin"] for shard in both.json["logs"]] == ["ai.example/2026", "ai.example/2025"]
+    assert set(state.parse((files / "state.json").read_bytes())) == {"ai.example/2026", "ai.example/2025"}
+    lying = audited(run, files, older_and_newer(lease={"jurisdiction": "SG"}), "--json")
+    assert lying.code == 1
+    assert [shard["holds"] for shard in lying.json["logs"]] == [True, False]
+    gone = older_and_newer()
+    del gone["2025"]
+    assert audited(run, files, gone).code == 1
+
+
+def test_texts_too_long_for_an_entry_are_fetched_and_checked(run: Run, files: Path) -> None:
+    rules = logs.rules()
+    longest = rules[-1]
+    log = write({"policy": {"files": [*rules[:-1], {**longest, "text": None}]}})
+    log.blobs[longest["sha256"]] = longest["text"].encode()
+    assert audited(run, files, log).code == 0
+    log.blobs[longest["sha256"]] += b"\n"
+    assert hashlib.sha256(log.blobs[longest["sha256"]]).hexdigest() != longest["sha256"]
+    assert audited(run, files, log).code == 1
+
+
+def test_what_is_not_there_or_not_allowed_ends_in_one_line(run: Run, files: Path) -> None:
+    (files / "token").write_text("another")
+    said = audited(run, files, write())
+    assert said.code == 1
+    assert "token is not accepted" in said.err
+    for url in ("http://127.0.0.1:9/log", "http://[::bad/log", "gopher://x", "/log"):
+        said = run("audit", url, "--vkey", files / "vkey", "--token-file", files / "token")
+        assert said.code == 1, url
+        assert "cannot be had" in said.err, url
+    (files / "vkey").write_text(VERIFIER.renamed("ai.example/2031").vkey)
+    assert audited(run, files, write()).code == 1
+
+
+def test_what_a_log_says_cannot_draw_on_the_auditors_screen(run: Run, files: Path) -> None:
+    said = audited(run, files, write({"lease": {"node": "\x1b[2Jholds\r\x07\u202e"}}))
+    assert said.code == 1
+    assert "holds\\r\\x07\\u202e" in said.out
+    assert not {"\x1b", "\r", "\x07", "\u202e"} & set(said.out)

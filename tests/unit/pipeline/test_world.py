@@ -1,0 +1,99 @@
+"""What may happen now: leases, the control plane's heartbeat, and why nothing may."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.worlds import MODEL, StillClock, key, lease, replica, snapshot, world
+
+from daulat.core.snapshot import STRICT_SECONDS
+from daulat.errors import ConfigError, Unavailable
+from daulat.pipeline.world import World
+from daulat.policy.cache import CachedDecider
+
+
+def refused(clock: StillClock, **changes: object) -> Unavailable:
+    with pytest.raises(Unavailable) as found:
+        world(clock, **changes).routes(MODEL)
+    return found.value
+
+
+def test_a_lease_counts_to_the_millisecond_on_both_clocks() -> None:
+    for by_wall, by_boot in ((True, False), (False, True)):
+        clock = StillClock()
+        made = world(clock)
+        if by_wall:
+            clock.now += 299_999
+        if by_boot:
+            clock.boot += 299.999
+        assert len(made.routes(MODEL)) == 1
+        if by_wall:
+            clock.now += 1
+        if by_boot:
+            clock.boot += 0.001
+        with pytest.raises(Unavailable, match="has expired") as found:
+            made.routes(MODEL)
+        assert found.value.code == "no_live_lease"
+
+
+def test_replicas_whose_lease_lives_go_on_without_those_whose_lease_has_ended() -> None:
+    clock = StillClock()
+    leases = (lease(5, "node_1", seconds=10), lease(6, "node_2", seconds=20))
+    made = world(clock, leases=leases, replicas=(replica(1), replica(2, node="node_2")))
+    assert len(made.routes(MODEL)) == 2
+    clock.pass_seconds(10)
+    assert [route.replica.id for route in made.routes(MODEL)] == ["replica_2"]
+    assert made.not_ready() == []
+
+
+def test_a_renewed_lease_is_the_one_that_counts() -> None:
+    made = world(StillClock(), leases=(lease(8, seconds=500), lease(5, seconds=10)))
+    assert made.routes(MODEL)[0].lease.index == 8
+
+
+def test_no_replica_no_lease_and_no_model_are_different_reasons() -> None:
+    clock = StillClock()
+    assert refused(clock, replicas=()).code == "no_replica"
+    assert "canary" in refused(clock, replicas=(), refusals=("the canary escaped",)).message
+    assert refused(clock, leases=()).code == "no_replica"
+    assert world(clock, models=()).not_ready() == ["no model is admitted"]
+    assert world(clock, leases=(), refusals=("no evidence",)).not_ready()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_only_a_strict_charter_refuses_when_the_control_plane_is_silent(strict: bool) -> None:
+    clock = StillClock()
+    made = world(clock, snapshot(strict=strict))
+    clock.pass_seconds(STRICT_SECONDS)
+    assert made.routes(MODEL)
+    clock.pass_seconds(0.1)
+    if not strict:
+        assert made.routes(MODEL)
+        return
+    with pytest.raises(Unavailable, match="silent") as found:
+        made.routes(MODEL)
+    assert found.value.code == "control_plane_silent"
+    assert "silent" in made.not_ready()[0]
+    made.heartbeat = clock.boottime()
+    assert made.routes(MODEL), "its next heartbeat is enough"
+
+
+def test_silence_is_measured_on_the_clock_that_nobody_sets() -> None:
+    clock = StillClock()
+    made = world(clock, snapshot(strict=True))
+    clock.now += 1
+    clock.boot += 11
+    with pytest.raises(Unavailable):
+        made.routes(MODEL)
+
+
+def test_why_an_answer_must_be_cut() -> None:
+    clock = StillClock()
+    assert world(clock).alive("key_1", "replica_1") == ""
+    assert "revoked" in world(clock, keys=(key(2),)).alive("key_1", "replica_1")
+    assert "stopped" in world(clock).alive("key_1", "replica_2")
+    assert "lease" in world(clock, leases=()).alive("key_1", "replica_1")
+
+
+def test_a_charter_that_does_not_parse_makes_no_world() -> None:
+    with pytest.raises(ConfigError):
+        World(snapshot(charter=type(snapshot().charter)(1, "profile = 1")), CachedDecider(None), StillClock(), 1)  # type: ignore[arg-type]
