@@ -24,12 +24,13 @@ from typing import Any, Final, Protocol
 from daulat.core.clock import Clock
 from daulat.core.promise import headers, leaves, node, signed_text
 from daulat.ledger import records
-from daulat.ledger.records import ADMISSION, ATTEMPT, COMPLETION, REFUSALS, pack
+from daulat.ledger.records import ADMISSION, ATTEMPT, COMPLETION, REFUSALS, record
 from daulat.tlog.merkle import levels, paths
 
 _sha256 = hashlib.sha256
 Durable = Callable[[], None]
 Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
+_MAX_GROUP_PARTS: Final = 2048  # two a record
 _BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
 _GATHER_SECONDS: Final = 0.0005
 _SMOOTHING: Final = 0.1
@@ -73,7 +74,7 @@ class _Group:
     def close(self, number: int, deadline: int) -> None:
         """Nothing joins any more: number it, and make the tree of those who are promised something."""
         self.number, self.deadline = number, deadline
-        self.hashes = [_sha256(b"\0" + record).digest() for _, record, _ in self.promised]
+        self.hashes = [_sha256(b"\0" + admission).digest() for _, admission, _ in self.promised]
         self.tree = levels(leaves([request_id for request_id, _, _ in self.promised], self.hashes))
 
     def text(self, origin: str, worker: int) -> bytes:
@@ -148,25 +149,27 @@ class Journal:
         self._sequence += 1
         return self._sequence
 
-    def admit(self, sequence: int, request_id: str, record: bytes, on_durable: Promised) -> None:
+    def admit(self, sequence: int, request_id: str, admission: bytes, on_durable: Promised) -> None:
         group = self._open
-        group.parts += (pack(ADMISSION, sequence, len(record)), record)
-        group.promised.append((request_id, record, on_durable))
-        if not self._scheduled and not self._flying:
-            self._schedule()
+        group.parts += record(ADMISSION, sequence, admission)
+        group.promised.append((request_id, admission, on_durable))
+        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
 
-    def attempt(self, sequence: int, record: bytes, on_durable: Durable) -> None:
-        self._put(ATTEMPT, sequence, record, on_durable)
+    def attempt(self, sequence: int, replica: bytes, on_durable: Durable) -> None:
+        self._put(ATTEMPT, sequence, replica, on_durable)
 
-    def complete(self, sequence: int, record: bytes, on_durable: Durable) -> None:
-        self._put(COMPLETION, sequence, record, on_durable)
+    def complete(self, sequence: int, completion: bytes, on_durable: Durable) -> None:
+        self._put(COMPLETION, sequence, completion, on_durable)
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
     ) -> None:
         """Both records in one group, for answers that are known at once: refusals by policy, above all."""
-        self.admit(sequence, request_id, admission, on_durable)
-        self._open.parts += (pack(COMPLETION, sequence, len(completion)), completion)
+        group = self._open
+        group.parts += (*record(ADMISSION, sequence, admission), *record(COMPLETION, sequence, completion))
+        group.promised.append((request_id, admission, on_durable))
+        self._wake(group)
 
     def refuse(self, reason: str) -> None:
         """Count a refusal before authentication."""
@@ -186,8 +189,8 @@ class Journal:
         if not self._counts and not self._principals:
             return
         now = self._clock.now_ms()
-        record = {"from": self._refused_from, "to": now, "counts": self._counts, "principals": self._principals}
-        payload = json.dumps(record, separators=(",", ":")).encode()
+        counted = {"from": self._refused_from, "to": now, "counts": self._counts, "principals": self._principals}
+        payload = json.dumps(counted, separators=(",", ":")).encode()
         self._counts, self._principals, self._refused_from = Counter(), Counter(), now
         self._put(REFUSALS, 0, payload, None)
 
@@ -201,10 +204,17 @@ class Journal:
 
     def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None) -> None:
         group = self._open
-        group.parts += (pack(kind, sequence, len(payload)), payload)
+        group.parts += record(kind, sequence, payload)
         if callback is not None:
             group.callbacks.append(callback)
-        if not self._scheduled and not self._flying:
+        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
+
+    def _wake(self, group: _Group) -> None:
+        """Something has joined this group: see that it will be on its way."""
+        if len(group.parts) >= _MAX_GROUP_PARTS:
+            self._flush()
+        elif not self._scheduled and not self._flying:
             self._schedule()
 
     def _schedule(self) -> None:

@@ -30,7 +30,6 @@ _HEADER: Final = b'{"format":"daulat/journal/v1",'
 _MAGIC: Final = b"DJG1"
 _GROUP: Final = struct.Struct("<4sQII")
 _RECORD: Final = struct.Struct("<BQI")
-pack: Final = _RECORD.pack
 MAX_HEADER: Final = 4096
 MAX_GROUP: Final = 64 * 1024 * 1024
 
@@ -71,8 +70,13 @@ def header_length(data: bytes) -> int:
     return 0
 
 
+def record(kind: int, sequence: int, payload: bytes) -> tuple[bytes, bytes]:
+    """One record's head, and its payload as it is."""
+    return _RECORD.pack(kind, sequence, len(payload)), payload
+
+
 def encode_group(number: int, parts: Iterable[bytes]) -> bytes:
-    """One group, from each record's head (`pack(kind, sequence, length of the payload)`) and its payload, in turn."""
+    """One group, from its records' heads and payloads in turn."""
     body = b"".join(parts)
     return _GROUP.pack(_MAGIC, number, len(body), zlib.crc32(body)) + body
 
