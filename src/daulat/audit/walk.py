@@ -148,7 +148,8 @@ class Walk:
         elif type_ in {"canary/v1", "replica.stopped/v1"}:
             counted = facts.counters(value)
             if value["started"] is not None and counted is not None:
-                yield from self._accounts[value["started"]].read(index, time, counted)
+                exact = value.get("exact") is not False
+                yield from self._accounts[value["started"]].read(index, time, counted, exact=exact)
         elif type_ == "node.lease/v1":
             yield from self._rerun(index, lambda run: run.check_lease(self._chain.leases[index]))
         elif type_ == "model.admitted/v1":

@@ -109,7 +109,7 @@ class Limits:
     body_seconds: float = 30.0
     idle_seconds: float = 75.0  # keep-alive
     write_seconds: float = 60.0  # a client that takes nothing for this long is cut
-    engine_seconds: float = 120.0  # to the engine's first byte
+    engine_seconds: float = 120.0  # to a stream's first byte; an answer in one piece has none before its end
     request_seconds: float = 600.0  # a whole answer
 
 

@@ -38,17 +38,17 @@ class App:
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
 
     def handle(self, exchange: Exchange) -> None:
-        target = exchange.target
-        action = _INFERENCE.get(target)
+        path = exchange.target.partition(b"?")[0]
+        action = _INFERENCE.get(path)
         try:
             if action is not None and exchange.method == b"POST":
                 self._infer(exchange, action)
             else:
-                self._other(exchange, _path(target))
+                self._other(exchange, path)
         except DaulatError as error:
-            if isinstance(error, Unauthenticated):
-                self.refused(error.code)
-            exchange.fail(error)
+            if action is not None or isinstance(error, Unauthenticated):
+                self.refused(error.code)  # no entry of the log will tell of it
+            exchange.fail(error, [(b"allow", _allowed(path))] if error.code == "method_not_allowed" else ())
         except Exception:  # noqa: BLE001  the edge of one request: a defect must not leave its client waiting
             _log.exception("a request could not be handled")
             exchange.fail(DaulatError("internal error"))
@@ -128,8 +128,7 @@ class App:
     @staticmethod
     def _options(exchange: Exchange, path: bytes) -> None:
         """RFC 9110 section 9.3.7. No CORS headers: browsers of other origins are kept out."""
-        allow = b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"
-        exchange.send(200, [(b"allow", allow)], b"")
+        exchange.send(200, [(b"allow", _allowed(path))], b"")
 
     @staticmethod
     def _must_read(exchange: Exchange) -> None:
@@ -137,8 +136,7 @@ class App:
             raise InvalidRequest("This endpoint takes GET.", code="method_not_allowed")
 
 
-def _path(target: bytes) -> bytes:
-    """The path of a request target; absolute-form (RFC 9112 section 3.2.2) is for proxies, which this is not."""
-    if not target.startswith(b"/"):
-        raise InvalidRequest("The request target must begin with '/'.")
-    return target.partition(b"?")[0]
+def _allowed(path: bytes) -> bytes:
+    if path == b"*":
+        return b"GET, HEAD, POST, OPTIONS"
+    return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"

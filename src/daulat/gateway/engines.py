@@ -23,6 +23,7 @@ from daulat.pipeline.ports import EngineCall, EngineSink
 
 _TYPE_LENGTH: Final = len(b"content-type")
 _MAX_IDLE: Final = 256  # connections kept a replica
+_MAX_BESIDE: Final = 131_072  # bytes of an answer that are no body, at a stretch
 _HEAD: Final = (
     b"%b %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
 )
@@ -176,6 +177,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
+        "_beside",
         "_call",
         "_parser",
         "_paused",
@@ -209,6 +211,7 @@ class _Connection(asyncio.Protocol):
         call.connection = self
         self._parser = httptools.HttpResponseParser(self)
         self._type, self._status, self._seen, self._reused = b"", 0, False, reused
+        self._beside = 0  # bytes since the last one of a body
         self._pool.write(self._transport, call.data)
 
     def data_received(self, data: bytes) -> None:
@@ -216,25 +219,39 @@ class _Connection(asyncio.Protocol):
         if self._call is None:
             self.close()  # an engine that speaks unasked
             return
+        self._beside += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            call, self._call = self._call, None
-            self.close()
-            if call is not None:
-                call.failed(EngineRequestFailed(f"The engine's answer is malformed HTTP ({error}).", status=502))
+            self._broke(f"The engine's answer is malformed HTTP ({error}).")
+        except httptools.HttpParserUpgrade:
+            self._broke("The engine wants to speak another protocol.")
+        else:
+            if self._beside > _MAX_BESIDE:
+                self._broke("The engine's answer has too large headers.")
+
+    def _broke(self, words: str) -> None:
+        call, self._call = self._call, None
+        self.close()
+        if call is not None:
+            call.failed(EngineRequestFailed(words, status=502))
+
+    def on_message_begin(self) -> None:
+        if self._call is None:
+            self.close()  # two answers to one request: the next request must not get what is left of the second
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) == _TYPE_LENGTH and name.lower() == b"content-type":
-            self._type = value
+            self._type = value.lower()
 
     def on_headers_complete(self) -> None:
-        call, status = self._call, self._parser.get_status_code()
-        self._status = status
+        call = self._call
+        status = self._status = self._parser.get_status_code()
         if status >= 200 and call is not None and call.sink is not None:  # noqa: PLR2004  interim answers say nothing
             call.sink.engine_head(status, self._type)
 
     def on_body(self, data: bytes) -> None:
+        self._beside = 0
         call = self._call
         if call is not None and call.sink is not None:
             call.sink.engine_data(data)

@@ -14,6 +14,7 @@ _PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"rang
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
+_BEGIN_SECONDS: Final = 30.0  # until the pages process begins to answer
 
 
 class Forwarder:
@@ -47,6 +48,7 @@ class _Pages(asyncio.Protocol):
         self._length: int | None = None
         self._transport: Any = None
         self._over = self._begun = False
+        self._patience = asyncio.get_running_loop().call_later(_BEGIN_SECONDS, self._broke)
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -62,7 +64,7 @@ class _Pages(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._broke()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -74,6 +76,7 @@ class _Pages(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._begun = True
+        self._patience.cancel()
         self._exchange.start(self._parser.get_status_code(), self._headers, length=self._length)
         if self._exchange.method == b"HEAD":
             self._finish()
@@ -102,6 +105,7 @@ class _Pages(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._patience.cancel()
         self._broke()
 
     def client_gone(self) -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 towards clients: one `asyncio.Protocol` a connection, `httptools` (llhttp) for parsing.
 
 llhttp in its strict mode refuses bare LF and CR, NUL, folded lines and spaces around names; what it lets pass and
-RFC 9112 does not is refused here.
+RFC 9112 does not is refused by `framing`.
 
 A connection answers one request at a time, in order; what a pipelining client sends meanwhile waits, bounded. Bodies
 are bounded, every wait has an end (`sweep`), and a client that does not take its answer stops the engine's bytes
@@ -18,9 +18,12 @@ from typing import Any, Final, Protocol
 import httptools
 
 from daulat.core.snapshot import Limits
-from daulat.errors import DaulatError, InvalidRequest
+from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
+from daulat.gateway.framing import wire_error
+from daulat.pipeline.inference import PATHS
 from daulat.pipeline.ports import Headers
 
 _SINGLE: Final = frozenset(
@@ -35,12 +38,11 @@ _SINGLE: Final = frozenset(
     }
 )
 _KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range"}
-_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
-_HTTP_1_1: Final = b" HTTP/1.1\r\n"
+_USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_MAX_TARGET: Final = 2048
 _OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
+_LINGER_SECONDS: Final = 2.0
 
 
 class Exchange:
@@ -142,9 +144,9 @@ class Exchange:
             self._connection.write(data)
         self._end(keep=self._keep)
 
-    def fail(self, error: DaulatError) -> None:
+    def fail(self, error: DaulatError, more: Headers = ()) -> None:
         """A whole answer from an error, for those that never became a logged request."""
-        headers = wire_errors.headers_for(error)
+        headers = [*wire_errors.headers_for(error), *more]
         self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
 
     def abandon(self) -> None:
@@ -216,6 +218,7 @@ class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "_beside",
         "_body",
         "_buffer",
         "_chunked",
@@ -224,9 +227,9 @@ class Connection(asyncio.Protocol):
         "_expects",
         "_headers",
         "_left",
+        "_lingers",
         "_method",
         "_parser",
-        "_paused",
         "_reading",
         "_server",
         "_size",
@@ -248,16 +251,16 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._stalled = 0.0  # since when the client has taken nothing
         self._deadline = 0.0
-        self.keeps = True
+        self._lingers = False
+        self.keeps, self.version = True, "1.1"
         self._begin()
 
     def _begin(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._method = self._target = b""
-        self.version = "1.1"
         self._body: list[bytes] = []
-        self._size = self._left = 0
+        self._size = self._left = self._beside = 0
         self._chunked = self._whole = self._expects = False
 
     def connection_made(self, transport: Any) -> None:
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
         server.connections.add(self)
         self._deadline = time.monotonic() + server.limits.header_seconds
         if len(server.connections) > server.limits.connections:
-            self._refuse(_wire("too_many_connections", "Too many connections are open; try again later."))
+            self._refuse(Unavailable("Too many connections are open; try again later.", code="too_many_connections"))
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.connections.discard(self)
@@ -280,8 +283,10 @@ class Connection(asyncio.Protocol):
         return False  # a client that stops sending has left: closing tells the engine
 
     def data_received(self, data: bytes) -> None:
+        if self._state == "closed":
+            return  # the rest of what was refused
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state == "busy":
+        if self._state == "busy" or self._stalled:
             if len(self._buffer) > self._server.limits.header_bytes:
                 self._pause_reading()
             return
@@ -289,7 +294,7 @@ class Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         try:
-            while self._buffer and self._state in {"head", "body"}:
+            while self._buffer and self._state in {"head", "body"} and not self._stalled:
                 if self._state == "head" and not self._take_head():
                     return
                 if self._state == "body" and not self._take_body():
@@ -308,23 +313,25 @@ class Connection(asyncio.Protocol):
         end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
         if end < 0:
             if len(self._buffer) > limits.header_bytes:
-                raise _wire("headers_too_large", f"The header is larger than {limits.header_bytes} bytes.")
+                raise wire_error("headers_too_large", f"The header is larger than {limits.header_bytes} bytes.")
             if b"\n\n" in self._buffer or b"\0" in self._buffer:
                 raise InvalidRequest("Malformed HTTP: a line of the header ends in LF alone, or holds NUL.")
             return False
         end += 4
         head = self._buffer[:end]
-        try:
+        try:  # noqa: SIM105  `suppress` is an object and three calls more, for every request
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # RFC 9110 section 7.8: an upgrade may be ignored
-        self._check_head(head)
-        self._check_framing(limits)
-        if self._left == len(self._buffer) - end and not self._chunked:  # all of it came at once, as nearly always
-            body, self._buffer, self._left = self._buffer[end:], b"", 0
+        self._check_head(head, limits)
+        if self._left == len(self._buffer) - end:  # all of it is here, and nothing else: as nearly always
+            body, self._buffer = self._buffer[end:], b""
             self._complete(body)
             return True
         self._buffer = self._buffer[end:]
+        if not self._left:
+            self._complete(b"")
+            return True
         self._deadline = time.monotonic() + limits.body_seconds
         self._state = "body"
         if self._expects:
@@ -334,15 +341,20 @@ class Connection(asyncio.Protocol):
     def _take_body(self) -> bool:
         if self._chunked:
             data, self._buffer = self._buffer, b""
+            size = self._size
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 if not self._whole:
                     raise
                 self.keeps = False  # the body is whole, what follows it is no request
             if self._whole:
                 self._complete(b"".join(self._body))
-            return self._whole
+                return True
+            self._beside = self._beside + len(data) if self._size == size else 0
+            if self._beside > self._server.limits.header_bytes:
+                raise wire_error("headers_too_large", "The body's chunk extensions or trailers are too large.")
+            return False
         part = self._buffer[: self._left]
         self._buffer = self._buffer[len(part) :]
         self._left -= len(part)
@@ -363,14 +375,14 @@ class Connection(asyncio.Protocol):
         if name in _KEPT and self._state == "head":
             if name in self._headers and name in _SINGLE:
                 raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
-            self._headers[name] = value
+            self._headers[name] = value.rstrip(b" \t")
 
     def on_body(self, data: bytes) -> None:
         if self._state == "body" and not self._whole:
             self._size += len(data)
             limit = self._server.limits.body_bytes
             if self._size > limit:
-                raise _too_large(limit)
+                raise framing.too_large(limit)
             self._body.append(data)
 
     def on_message_complete(self) -> None:
@@ -382,43 +394,25 @@ class Connection(asyncio.Protocol):
             # the second is not answered: the client learns it from `Connection: close` and may ask again.
             self.keeps = False
 
-    def _check_head(self, head: bytes) -> None:
-        """RFC 9112 sections 2.3 and 3.2."""
+    def _check_head(self, head: bytes, limits: Limits) -> None:
+        """What `framing` asks."""
         parser, headers = self._parser, self._headers
-        method = self._method = parser.get_method()
-        self.keeps = parser.should_keep_alive() and not self._server.draining
-        if not head.startswith(_HTTP_1_1, len(method) + 1 + len(self._target)):
-            self.version = parser.get_http_version()
-            if self.version not in {"1.1", "1.0"}:
-                raise _wire("version_not_supported", f"HTTP/{self.version} is not spoken here.")
-        if len(self._target) > _MAX_TARGET:
-            raise _wire("target_too_long", f"The request target is longer than {_MAX_TARGET} bytes.")
-        if method not in _METHODS:
-            raise _wire("not_implemented", "That method is not implemented here.")
-        if b"host" not in headers and self.version == "1.1":
+        if head[: head.find(b"\r")] in _USUAL:
+            self.version, self._method = "1.1", b"POST"
+        else:
+            self.version, self._method = parser.get_http_version(), parser.get_method()
+            framing.check_line(head, self._method, self._target, self.version)
+            self._target = framing.origin_form(self._method, self._target)
+        version = self.version
+        self.keeps = version == "1.1" and parser.should_keep_alive() and not self._server.draining
+        if version == "1.1" and b"host" not in headers:
             raise InvalidRequest("HTTP/1.1 needs a Host header.")
         if b"expect" in headers:
-            if headers[b"expect"].lower() != b"100-continue":
-                raise _wire("expectation_failed", "The only expectation known here is 100-continue.")
-            self._expects = self.version == "1.1" and len(self._buffer) == len(head)
+            self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)
         if parser.should_upgrade() and b"transfer-encoding" in headers:
             raise InvalidRequest("An upgrade with a chunked body is refused.")
-
-    def _check_framing(self, limits: Limits) -> None:
-        """RFC 9112 sections 6.1 to 6.3: where two readers could disagree on a body's length, nothing is read."""
-        coding, length = self._headers.get(b"transfer-encoding"), self._headers.get(b"content-length")
-        if coding is not None:
-            if length is not None or self.version == "1.0" or coding.lower() != b"chunked":
-                raise InvalidRequest(
-                    "Transfer-Encoding must be exactly 'chunked', in HTTP/1.1, without Content-Length."
-                )
-            self._chunked = True
-        elif length is not None:
-            if not length.isdigit() or len(length) > 15:  # noqa: PLR2004  no body is a petabyte
-                raise InvalidRequest("Content-Length is not a number.")
-            self._left = int(length)
-            if self._left > limits.body_bytes:
-                raise _too_large(limits.body_bytes)
+        self._left = framing.body_length(headers, version, limits.body_bytes)
+        self._chunked = self._left == framing.CHUNKED
 
     # Answering.
 
@@ -439,9 +433,7 @@ class Connection(asyncio.Protocol):
         self._begin()
         limits = self._server.limits
         self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
+        self._read_on()
         if self._buffer:
             # Not recursively: a client may pipeline a thousand requests that are answered at once.
             asyncio.get_running_loop().call_soon(self._advance)
@@ -456,8 +448,16 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        if self._state != "closed":
-            self._state = "closed"
+        """Close once everything is written. After a refusal the client may still be sending: to close on it at once
+        would reset the connection, and it might never read why (RFC 9112 section 9.6)."""
+        if self._state == "closed":
+            return
+        self._state, self._buffer = "closed", b""
+        if self._lingers:
+            self._deadline = time.monotonic() + _LINGER_SECONDS
+            self._transport.write_eof()
+        else:
+            self._deadline = time.monotonic() + self._server.limits.write_seconds
             self._transport.close()
 
     def close_if_idle(self) -> None:
@@ -472,17 +472,31 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stalled = 0.0
-        if self._exchange is not None and self._exchange.listener is not None:
-            self._exchange.listener.resume()
+        if self._exchange is not None:
+            if self._exchange.listener is not None:
+                self._exchange.listener.resume()
+        elif self._buffer:
+            self._deadline = time.monotonic() + self._server.limits.header_seconds
+            self._read_on()
+            self._advance()
 
     def sweep(self, now: float) -> None:
         if self._stalled and now - self._stalled > self._server.limits.write_seconds:
             self._transport.abort()
-        elif self._state in {"head", "body"} and now > self._deadline:
+        elif self._stalled or now <= self._deadline:
+            return
+        elif self._state == "closed":
+            self._transport.abort()
+        elif self._state in {"head", "body"}:
             if self._state == "head" and not self._buffer:
                 self.close()
             else:
-                self._refuse(_wire("request_timeout", "The request did not arrive in time."))
+                self._refuse(wire_error("request_timeout", "The request did not arrive in time."))
+
+    def _read_on(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
 
     def _pause_reading(self) -> None:
         if self._reading:
@@ -495,16 +509,7 @@ class Connection(asyncio.Protocol):
         if self._state == "busy":
             self._transport.abort()
             return
-        self.keeps = False
+        self.keeps, self._lingers = False, True
         self._state = "busy"
-        self._buffer = b""
         self._exchange = Exchange(self, b"", b"", {}, b"")
         self._exchange.fail(error)
-
-
-def _wire(code: str, message: str) -> DaulatError:
-    return InvalidRequest(message, code=code)
-
-
-def _too_large(limit: int) -> DaulatError:
-    return _wire("body_too_large", f"The body is larger than {limit} bytes.")

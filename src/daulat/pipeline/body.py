@@ -58,9 +58,7 @@ _decode_options: Final = msgspec.json.Decoder(StreamOptions | None).decode
 _decode_names: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_Name).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _NEEDS: Final = {"chat.completions": "messages", "completions": "prompt", "embeddings": "input"}
-_READ: Final = frozenset(
-    {"model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice"}
-)
+_READ: Final = frozenset({"model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice"})
 _BOOLEANS: Final = {b"true": True, b"false": False, b"null": False}
 
 

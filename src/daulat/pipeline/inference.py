@@ -417,7 +417,7 @@ class Inference:
             return
         if now - self._begun > limits.request_seconds:
             self._end_early(EngineTimeout(f"An answer may take {limits.request_seconds:.0f} s."))
-        elif not self._head and now - self._begun > limits.engine_seconds:
+        elif self._stream and not self._head and now - self._begun > limits.engine_seconds:
             self._end_early(EngineTimeout(f"The engine did not begin to answer within {limits.engine_seconds:.0f} s."))
 
     def pause(self) -> None:

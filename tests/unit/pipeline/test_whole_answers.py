@@ -18,6 +18,7 @@ from tests.support.worlds import (
     lease,
     replica,
     snapshot,
+    world,
 )
 
 from daulat.core import entries
@@ -426,9 +427,18 @@ def test_a_client_that_leaves_stops_the_engine_and_the_entry_says_so() -> None:
     assert path.at_rest(), "an end comes once"
 
 
-def test_an_engine_that_does_not_begin_is_given_up() -> None:
+def test_an_answer_in_one_piece_may_take_as_long_as_any_answer() -> None:
     path = Path(limits=Limits(engine_seconds=20.0, request_seconds=600.0))
-    inference, client = path.ask(chat())
+    inference, _ = path.ask(chat())
+    path.service.sweep(inference._begun + 599)
+    assert not path.call.aborted, "its first byte comes with its last"
+    path.service.sweep(inference._begun + 600.1)
+    assert path.call.aborted
+
+
+def test_an_engine_that_does_not_begin_a_stream_is_given_up() -> None:
+    path = Path(limits=Limits(engine_seconds=20.0, request_seconds=600.0))
+    inference, client = path.ask(chat(stream=True))
     path.service.sweep(inference._begun + 20)
     assert not path.call.aborted
     path.service.sweep(inference._begun + 20.1)
@@ -490,7 +500,7 @@ def test_calls_that_were_answered_are_not_retried_by_late_words() -> None:
 
 def test_limits_come_from_the_newest_snapshot() -> None:
     path = Path()
-    path.service.world.snapshot = replace(snapshot(), limits=Limits(streams=0))
+    path.service.renew(world(path.clock, replace(snapshot(), limits=Limits(streams=0))))
     _, client = path.ask(chat())
     path.journal.commit()
     assert client.status == 429

@@ -1,0 +1,92 @@
+"""What RFC 9112 asks of a request's head and llhttp, strict as it is here, lets pass. Pure.
+
+Where two readers could disagree on what a request is, or where it ends, nothing of it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from daulat.errors import DaulatError, InvalidRequest
+
+_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_SCHEMES: Final = (b"http://", b"https://")
+_MAX_TARGET: Final = 2048
+_MAX_DIGITS: Final = 15  # no body is a petabyte
+CHUNKED: Final = -1
+
+
+def wire_error(code: str, message: str) -> DaulatError:
+    """A refusal of the wire itself; `gateway.errors` knows the status of its code."""
+    return InvalidRequest(message, code=code)
+
+
+def too_large(limit: int) -> DaulatError:
+    return wire_error("body_too_large", f"The body is larger than {limit} bytes.")
+
+
+def check_line(head: bytes, method: bytes, target: bytes, version: str) -> None:
+    """The request line (RFC 9112 section 3).
+
+    Raises:
+        InvalidRequest: it is not three words with one space between them, or one of them is not for us.
+    """
+    if version not in {"1.1", "1.0"}:
+        raise wire_error("version_not_supported", f"HTTP/{version} is not spoken here.")
+    if head.count(b" ", 0, head.find(b"\r")) != 2:  # noqa: PLR2004
+        raise InvalidRequest("Malformed HTTP: the request line has more than two spaces.")
+    if len(target) > _MAX_TARGET:
+        raise wire_error("target_too_long", f"The request target is longer than {_MAX_TARGET} bytes.")
+    if method not in _METHODS:
+        raise wire_error("not_implemented", "That method is not implemented here.")
+
+
+def origin_form(method: bytes, target: bytes) -> bytes:
+    """A target as path and query: the absolute-form must be taken as well (section 3.2.2).
+
+    Raises:
+        InvalidRequest: it is neither, nor the `*` of OPTIONS.
+    """
+    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
+        return target
+    for scheme in _SCHEMES:
+        if target[: len(scheme)].lower() == scheme:
+            authority, slash, path = target[len(scheme) :].partition(b"/")
+            if authority and not {*authority} & {*b"?#@"}:
+                return slash + path or b"/"
+    raise InvalidRequest("The request target must begin with '/'.")
+
+
+def expects_continue(headers: Mapping[bytes, bytes], version: str) -> bool:
+    """Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1).
+
+    Raises:
+        InvalidRequest: it expects something else.
+    """
+    expect = headers.get(b"expect")
+    if expect is None:
+        return False
+    if expect.lower() != b"100-continue":
+        raise wire_error("expectation_failed", "The only expectation known here is 100-continue.")
+    return version == "1.1"
+
+
+def body_length(headers: Mapping[bytes, bytes], version: str, most: int) -> int:
+    """How long the body is, or CHUNKED (RFC 9112 sections 6.1 to 6.3).
+
+    Raises:
+        InvalidRequest: there are two answers to that, or none; or it is longer than `most`.
+    """
+    coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
+    if coding is not None:
+        if length is not None or version == "1.0" or coding.lower() != b"chunked":
+            raise InvalidRequest("Transfer-Encoding must be exactly 'chunked', in HTTP/1.1, without Content-Length.")
+        return CHUNKED
+    if length is None:
+        return 0
+    if not length.isdigit() or len(length) > _MAX_DIGITS:
+        raise InvalidRequest("Content-Length is not a number.")
+    if int(length) > most:
+        raise too_large(most)
+    return int(length)

@@ -1,0 +1,461 @@
+"""HTTP/1.1 towards clients, over real sockets: what RFC 9112 lets a client do works."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from tests.support.request_path import DONE, answered, chunk
+from tests.support.wire import CHAT, STREAMED, Gateway, chunked, get, post, request, run
+
+from daulat.core.promise import parse_header
+from daulat.core.snapshot import Limits
+
+
+def test_an_answer_carries_its_id_its_receipts_address_and_a_promise() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            seen = await gateway.exchange(post())
+            assert (seen.status, seen.body) == (200, answered())
+            id_ = seen.headers["x-request-id"]
+            assert seen.headers["daulat-receipt"] == f"/v1/receipts/{id_}"
+            promise = parse_header(seen.headers["daulat-promise"])
+            assert promise.request_id == id_
+            assert seen.headers["content-type"] == "application/json"
+            assert not [name for name in seen.headers if name.startswith("access-control")]
+            (asked,) = gateway.engine.asked
+            assert asked.line == b"POST /v1/chat/completions HTTP/1.1"
+            assert asked.body == CHAT
+            assert b"authorization" not in asked.headers, "an engine never learns a key"
+
+    run(main)
+
+
+def test_a_connection_is_kept_and_used_again() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for _ in range(5):
+                client.send(post())
+                assert (await client.answer()).status == 200
+                client.send(post(STREAMED))
+                seen = await client.answer()
+                assert seen.headers["transfer-encoding"] == "chunked"
+                assert seen.body == chunk("hello") + DONE
+            assert len(gateway.server.connections) == 1
+            client.send(post(CHAT, b"Connection: close"))
+            seen = await client.answer()
+            assert seen.headers["connection"] == "close"
+            assert await client.closed() == b""
+
+    run(main)
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            slow = asyncio.Event()
+
+            async def reversed_(asked: object, writer: asyncio.StreamWriter) -> None:
+                await slow.wait()
+                await play(asked, writer)  # type: ignore[arg-type]
+
+            play, gateway.engine.answer = gateway.engine.answer, reversed_
+            client.send(post() + get(b"/healthz") + post(STREAMED) + get(b"/nowhere") + get(b"/v1/models"))
+            await gateway.until(lambda: gateway.engine.asked)
+            assert len(gateway.handled) == 1, "the second waits for the first"
+            slow.set()
+            statuses = [await client.answer() for _ in range(5)]
+            assert [seen.status for seen in statuses] == [200, 200, 200, 404, 200]
+            assert statuses[0].body == answered()
+            assert statuses[1].body == b'{"status":"ok"}'
+            assert statuses[2].body.endswith(DONE)
+            assert [row["id"] for row in statuses[4].json["data"]] == ["small", "embedder"]
+
+    run(main)
+
+
+def test_a_thousand_pipelined_requests_need_no_stack() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            client.send(get(b"/healthz") * 1000)
+            for _ in range(1000):
+                assert (await client.answer()).status == 200
+
+    run(main)
+
+
+def test_what_a_pipelining_client_sends_meanwhile_is_bounded() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            gateway.disk.gate.clear()
+            client = await gateway.client()
+            client.send(post())
+            await gateway.until(lambda: gateway.engine.asked)
+            client.send(get(b"/healthz") * 20_000)
+            await gateway.until(lambda: [item for item in gateway.server.connections if not item._reading])
+            assert sum(len(item._buffer) for item in gateway.server.connections) < 500_000
+            gateway.disk.gate.set()
+            assert (await client.answer()).body == answered()
+            for _ in range(100):
+                assert (await client.answer()).status == 200
+            client.abort()
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+def test_however_a_request_is_cut_it_is_the_same_request(size: int) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            whole = request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(CHAT[:9], CHAT[9:]))
+            for data in (post(), whole):
+                for at in range(0, len(data), size):
+                    client.send(data[at : at + size])
+                    await asyncio.sleep(0)
+                assert (await client.answer()).status == 200
+            assert [asked.body for asked in gateway.engine.asked] == [CHAT, CHAT]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chunked(CHAT),
+        chunked(*[CHAT[at : at + 1] for at in range(len(CHAT))]),
+        chunked(CHAT, extension=b";name=value"),
+        chunked(CHAT, extension=b';name="a;b\\"c"'),
+        chunked(CHAT, trailers=b"X-Checksum: 1\r\nHost: evil\r\nAuthorization: Bearer x\r\n"),
+        chunked(CHAT).replace(b"%x\r\n" % len(CHAT), b"000%X\r\n" % len(CHAT)),
+    ],
+)
+def test_chunked_bodies_with_extensions_and_trailers(body: bytes) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for _ in range(2):
+                client.send(request(b"/v1/chat/completions", b"Transfer-Encoding: Chunked", body=body))
+                seen = await client.answer()
+                assert seen.status == 200, seen.body
+            assert gateway.engine.asked[1].body == CHAT
+
+    run(main)
+
+
+def test_what_follows_a_chunked_body_in_its_segment_is_not_answered_and_not_swallowed_in_silence() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            first = request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(CHAT))
+            upgrade = get(b"/healthz", b"Connection: upgrade", b"Upgrade: websocket")
+            for second in (post(), first, upgrade, b"garbage\0\r\n\r\n", b"\r\n\r\n"):
+                client = await gateway.client()
+                client.send(first + second)
+                seen = await client.answer()
+                assert seen.status == 200
+                if seen.headers.get("connection") == "close":
+                    assert await client.closed() == b""
+            assert len(gateway.engine.asked) == 5, "one answer each"
+
+    run(main)
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            length, coding = b"Content-Length: %d" % len(CHAT), b"Transfer-Encoding: chunked"
+            for framing, body in ((length, CHAT), (coding, chunked(CHAT))):
+                client.send(request(b"/v1/chat/completions", framing, b"Expect: 100-Continue"))
+                assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                client.send(body)
+                assert (await client.answer()).status == 200
+            client.send(request(b"/v1/models", b"Expect: 100-continue", method=b"GET"))
+            assert (await client._answer(head_only=False)).status == 200, "without a body there is nothing to wait for"
+            client.send(post(CHAT, b"Expect: 100-continue"))
+            assert (await client._answer(head_only=False)).status == 200, "who did not wait is not told"
+
+    run(main)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent() -> None:
+    async def main() -> None:
+        async with Gateway(limits=Limits(body_bytes=1000)) as gateway:
+            client = await gateway.client()
+            client.send(request(b"/v1/chat/completions", b"Content-Length: 1001", b"Expect: 100-continue"))
+            seen = await client._answer(head_only=False)
+            assert seen.status == 413
+            assert await client.closed() == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(framing: str) -> None:
+    async def main() -> None:
+        async with Gateway(limits=Limits(body_bytes=1000)) as gateway:
+            client = await gateway.client()
+            body = bytes(5_000_000)
+            if framing == "length":
+                client.send(request(b"/v1/chat/completions", b"Content-Length: %d" % len(body), body=body))
+            else:
+                client.send(request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(body)))
+            seen = await client.answer()
+            assert (seen.status, seen.json["error"]["code"]) == (413, "body_too_large")
+            assert await client.closed() == b""
+            assert not gateway.engine.asked
+
+    run(main)
+
+
+def test_a_body_of_just_the_largest_size_passes() -> None:
+    async def main() -> None:
+        async with Gateway(limits=Limits(body_bytes=1000)) as gateway:
+            body = CHAT.ljust(1000)
+            for data in (
+                post(body),
+                request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(body)),
+            ):
+                assert (await gateway.exchange(data)).status == 200
+
+    run(main)
+
+
+def test_head_is_get_without_a_body() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for target in (
+                b"/v1/models",
+                b"/v1/models/small",
+                b"/healthz",
+                b"/readyz",
+                b"/v1/models/nope",
+                b"/metrics",
+            ):
+                client.send(get(target))
+                whole = await client.answer()
+                client.send(get(target, method=b"HEAD"))
+                head = await client.answer(head_only=True)
+                assert head.status == whole.status
+                assert head.headers["content-length"] == str(len(whole.body)), target
+
+    run(main)
+
+
+def test_options_says_what_is_allowed_and_nothing_to_browsers_elsewhere() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            asks = (b"Origin: https://evil.example", b"Access-Control-Request-Method: POST")
+            for target, allowed in (
+                (b"/v1/chat/completions", "POST, OPTIONS"),
+                (b"/v1/models", "GET, HEAD, OPTIONS"),
+                (b"*", "GET, HEAD, POST, OPTIONS"),
+            ):
+                client.send(request(target, *asks, method=b"OPTIONS"))
+                seen = await client.answer()
+                assert (seen.status, seen.headers["allow"], seen.body) == (200, allowed, b"")
+                assert not [name for name in seen.headers if name.startswith("access-control")]
+            client.send(post(CHAT, b"Origin: https://evil.example"))
+            seen = await client.answer()
+            assert not [name for name in seen.headers if name.startswith("access-control")]
+
+    run(main)
+
+
+def test_http_1_0_gets_whole_answers_and_a_closed_connection() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for body in (CHAT, STREAMED):
+                client = await gateway.client()
+                data = request(
+                    b"/v1/chat/completions",
+                    b"Connection: keep-alive",
+                    b"Content-Length: %d" % len(body),
+                    body=body,
+                    version=b"1.0",
+                )
+                client.send(data)
+                seen = await client.answer()
+                assert seen.status == 200
+                assert "transfer-encoding" not in seen.headers
+                assert seen.headers["connection"] == "close"
+                assert await client.closed() == b""
+            bare = await gateway.client()
+            bare.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert (await bare.answer()).status == 200, "HTTP/1.0 needs no Host"
+
+    run(main)
+
+
+@pytest.mark.parametrize("target", [b"http://other.example", b"HTTP://test:8080", b"https://[::1]:9"])
+def test_a_target_in_absolute_form_is_understood(target: bytes) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            client.send(get(target + b"/healthz?x=http://y/"))
+            assert (await client.answer()).body == b'{"status":"ok"}'
+            client.send(post(target=target + b"/v1/chat/completions"))
+            assert (await client.answer()).status == 200
+            client.send(get(target))
+            assert (await client.answer()).status == 404
+
+    run(main)
+
+
+def test_a_query_does_not_change_the_route() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            assert (await gateway.exchange(post(target=b"/v1/chat/completions?api-version=1"))).status == 200
+            assert (await gateway.exchange(get(b"/v1/models?limit=1"))).status == 200
+
+    run(main)
+
+
+def test_an_upgrade_that_is_offered_is_not_taken() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for upgrade in (b"websocket", b"h2c"):
+                client.send(get(b"/healthz", b"Connection: Upgrade", b"Upgrade: " + upgrade))
+                seen = await client.answer()
+                assert seen.status == 200
+            client = await gateway.client()
+            client.send(post(CHAT, b"Connection: Upgrade", b"Upgrade: h2c") + get(b"/healthz"))
+            assert (await client.answer()).body == answered()
+
+    run(main)
+
+
+def test_white_space_around_values_is_no_part_of_them() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            length = b"Content-Length:\t  %d \t" % len(CHAT)
+            assert (await gateway.exchange(request(b"/v1/chat/completions", length, body=CHAT))).status == 200
+            coding = b"Transfer-Encoding:chunked "
+            assert (await gateway.exchange(request(b"/v1/chat/completions", coding, body=chunked(CHAT)))).status == 200
+
+    run(main)
+
+
+def test_an_empty_line_before_a_request_is_ignored() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for _ in range(2):
+                client.send(b"\r\n" + post())
+                assert (await client.answer()).status == 200
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (get(b"/nowhere"), 404, "unknown_url"),
+        (get(b"/v1/chat/completions"), 405, "method_not_allowed"),
+        (request(b"/v1/models", method=b"DELETE"), 405, "method_not_allowed"),
+        (request(b"/healthz", b"Content-Length: 0"), 405, "method_not_allowed"),
+        (get(b"/v1/models/nope%20%ff%00"), 404, "model_not_found"),
+        (post(CHAT, secret="sk-nobody"), 401, "invalid_api_key"),
+        (post().replace(b"Authorization: Bearer ", b"X-Key: "), 401, "missing_api_key"),
+        (post().replace(b"Bearer ", b"Basic "), 401, "missing_api_key"),
+        (post().replace(b"application/json", b"text/plain"), 415, "unsupported_media_type"),
+        (post().replace(b"Content-Type: application/json\r\n", b""), 415, "unsupported_media_type"),
+        (post(CHAT, b"Content-Encoding: gzip"), 415, "unsupported_media_type"),
+        (request(b"/v1/chat/completions"), 400, "invalid_request"),
+        (post(b"{}"), 400, "invalid_request"),
+        (post(b'{"model":"small","messages":' + b"[" * 65 + b"]" * 65 + b"}"), 400, "invalid_request"),
+    ],
+)
+def test_what_is_wrong_with_a_request_does_not_cost_the_connection(data: bytes, status: int, code: str) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            client.send(data)
+            seen = await client.answer()
+            assert (seen.status, seen.json["error"]["code"]) == (status, code)
+            assert set(seen.json["error"]) == {"message", "type", "param", "code"}
+            if status == 405:
+                assert seen.headers["allow"]
+            if status == 401:
+                assert seen.headers["www-authenticate"].startswith("Bearer")
+                assert "x-request-id" not in seen.headers
+            client.send(post())
+            assert (await client.answer()).status == 200
+            assert len(gateway.engine.asked) == 1
+
+    run(main)
+
+
+def test_bearer_is_read_in_any_case_and_the_type_with_its_parameters() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            odd = (
+                post()
+                .replace(b"Bearer ", b"bearer   ")
+                .replace(b"application/json", b"Application/JSON; charset=utf-8")
+            )
+            assert (await gateway.exchange(odd)).status == 200
+
+    run(main)
+
+
+def test_refusals_before_anybody_is_known_are_counted_by_their_reason() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            await gateway.exchange(post(secret="sk-nobody"))
+            await gateway.exchange(post().replace(b"application/json", b"text/plain"))
+            await gateway.exchange(b"nonsense\r\n\r\n")
+            await gateway.exchange(post(CHAT, b"Content-Length: 9"))
+            gateway.journal.tick()
+            await gateway.until(gateway.disk.refusals)
+            assert gateway.disk.refusals() == {
+                "invalid_api_key": 1,
+                "unsupported_media_type": 1,
+                "invalid_request": 2,
+            }
+            assert not gateway.disk.completions(), "and leave no entry"
+            samples = gateway.metrics.samples()["daulat_refusals_total"]
+            assert samples == {
+                'reason="invalid_api_key"': 1,
+                'reason="unsupported_media_type"': 1,
+                'reason="invalid_request"': 2,
+            }
+
+    run(main)
+
+
+def test_a_worker_that_drains_answers_what_it_has_begun_and_closes() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            gateway.disk.gate.clear()
+            idle, busy = await gateway.client(), await gateway.client()
+            idle.send(get(b"/healthz"))
+            await idle.answer()
+            busy.send(post())
+            await gateway.until(lambda: gateway.engine.asked)
+            gateway.server.drain()
+            assert await idle.closed() == b""
+            gateway.disk.gate.set()
+            seen = await busy.answer()
+            assert (seen.status, seen.headers["connection"]) == (200, "close")
+            assert await busy.closed() == b""
+
+    run(main)
+
+
+def test_pages_that_do_not_run_are_said_to_be_missing() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for target in (b"/metrics", b"/log/checkpoint", b"/v1/receipts/req_0"):
+                seen = await gateway.exchange(get(target))
+                assert seen.status == 503
+                assert json.loads(seen.body)["error"]["type"] == "service_unavailable_error"
+
+    run(main)
