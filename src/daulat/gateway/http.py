@@ -373,9 +373,10 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in _KEPT and self._state == "head":
-            if name in self._headers and name in _SINGLE:
+            headers = self._headers
+            if name in headers and name in _SINGLE:
                 raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
-            self._headers[name] = value.rstrip(b" \t")
+            headers[name] = value.rstrip(b" \t")
 
     def on_body(self, data: bytes) -> None:
         if self._state == "body" and not self._whole:

@@ -85,7 +85,8 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
     if not _tight(body, members):
         _once(body, _READ)
     needed = _NEEDS[action]
-    if bytes(members.get(needed, _ABSENT)) in _NULL:
+    value = members.get(needed)
+    if value is None or (len(value) == len(b"null") and bytes(value) == b"null"):
         raise InvalidRequest(f"The body has no '{needed}', which this endpoint needs.", param=needed)
     return Peek(members, model, stream)
 

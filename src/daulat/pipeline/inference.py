@@ -309,7 +309,7 @@ class Inference:
         except ValueError as error:
             self._engine_gave_up(EngineRequestFailed(f"{error}.", status=502))
             return
-        if passed or events.final is not None:
+        if not self._started and (passed or events.final is not None):
             self._start()
         if passed:
             self._hashed(passed)
@@ -318,8 +318,6 @@ class Inference:
             self._end_stream("ok", events.final)
 
     def _start(self) -> None:
-        if self._started:
-            return
         self._started, self._status, self._first = True, 200, time.monotonic()
         self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
 

@@ -77,7 +77,8 @@ class World:
             self._must_be_fresh(boot)
         routes = self._routes.get(model, ())
         for route in routes:
-            if now >= route.lease.expires or boot >= route.lease.expires_boottime:
+            lease = route.lease
+            if now >= lease.expires or boot >= lease.expires_boottime:
                 break
         else:
             if routes:
