@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Settings of whoever runs make must not leak into tests or the service's own environment.
 export PYTHONNOUSERSITE = 1
 
-.PHONY: up test test-slow test-fault check types format bench lock clean help
+.PHONY: up test test-slow test-fault check format bench lock clean help
 
 up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 	@tools/bubblewrap >&2
@@ -17,9 +17,9 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/bubblewrap >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
-test-slow: $(VENV)/dev.stamp ## the real engine, real processes, the openai package end to end
+test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
-	@tools/debian-packages golang-go golang-golang-x-mod-dev >&2
+	@tools/debian-packages curl golang-go golang-golang-x-mod-dev >&2
 	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
@@ -48,12 +48,17 @@ lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra serve --extra dev pyproject.toml requirements/build.in --constraint requirements/serve.lock \
 	    --output-file requirements/dev.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/clients.in --output-file requirements/clients.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/open-webui.in --excludes requirements/open-webui.without \
+	    --output-file requirements/open-webui.lock $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+help: ## this list
+	@sed -n -E 's/^([a-z-]+):.* ## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '  make %-12s %s\n' "$$target" "$$what"; done
 
 $(BIN)/python:
 	@PYTHON="$(PYTHON)" tools/virtual-environment $(VENV) >&2
@@ -69,3 +74,20 @@ $(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.lock >&2
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@ $(VENV)/serve.stamp
+
+$(VENV)/clients.stamp: requirements/clients.lock | $(BIN)/python
+	@echo "Installing the clients to be tested into $(VENV)/clients ..." >&2
+	@$(BIN)/python -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	    -r requirements/clients.lock >&2
+	@touch $@
+
+# Open WebUI wants Python below 3.13; its tests are skipped elsewhere.
+$(VENV)/open-webui.stamp: requirements/open-webui.lock | $(BIN)/python
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+	    echo "Installing Open WebUI, without what chat does not need, into $(VENV)/open-webui ..." >&2; \
+	    $(BIN)/python -m venv $(VENV)/open-webui && \
+	    $(VENV)/open-webui/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	        -r requirements/open-webui.lock >&2; \
+	fi
+	@touch $@

@@ -24,6 +24,15 @@ Errors carry strings and ids only, so that they can be logged and crossed betwee
 
 from __future__ import annotations
 
+from typing import Final
+
+_MOST_CHARACTERS: Final = 1000
+
+
+def shortened(words: str) -> str:
+    """Words that may repeat what somebody else has written, at a length that people read."""
+    return words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]} ..."
+
 
 class DaulatError(Exception):
     """Base of all. `code` is stable and machine-readable; `retryable` says whether trying again can help."""
@@ -109,7 +118,12 @@ class IntegrityError(DaulatError):
 
 
 class VerificationFailed(IntegrityError):
+    """Its words repeat what a stranger has written, so they are cut short."""
+
     code = "verification_failed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class SplitView(IntegrityError):
@@ -124,5 +138,5 @@ class ConfigError(DaulatError):
     code = "config_error"
 
     def __init__(self, message: str, *, location: str = "") -> None:
-        super().__init__(f"{location}: {message}" if location else message)
+        super().__init__(shortened(f"{location}: {message}" if location else message))
         self.location = location

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
+import shlex
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import pytest
 
+from daulat.catalog import charters
+from daulat.catalog.starter import STARTER as STARTER_MODEL
 from daulat.cli import VERBS, cli
+from daulat.core import charter as charter_core
 from daulat.core.entries import ADMISSION_FIELDS, COMPLETION_FIELDS, SHAPES
+from daulat.gateway import errors as gateway_errors
+from daulat.gateway import metrics
+from daulat.policy import bundle, cases
+from daulat.policy.cedar import CedarDecider
 from daulat.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +41,33 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def starter_keys(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from starter_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+STARTER = dict(starter_keys(tomllib.loads(charters.starter("x"))))
+
+
+@pytest.mark.parametrize("key", STARTER)
+def test_every_charter_key_is_documented_with_its_starter_value(key: str) -> None:
+    rows = [line for line in text("docs/operator.md").splitlines() if line.startswith(f"| `{key}` |")]
+    assert len(rows) == 1, f"docs/operator.md needs one table row for the charter's {key}"
+    if key not in {"models.licences", "log.name"}:
+        assert f"| `{json.dumps(STARTER[key])}` |" in rows[0]
+
+
+def test_every_line_of_the_starter_charter_has_its_comment() -> None:
+    for line in charters.starter().splitlines():
+        assert not line or "#" in line, line
+    assert "profile = " in charters.starter()
+    assert STARTER["profile"] == "evaluation"
+    assert STARTER["approvals"] == 0
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Settings)])
@@ -64,6 +102,119 @@ def test_verbs_table_matches_the_commands() -> None:
     assert set(VERBS) == {path for path, _ in commands(cli) if " " not in path}
 
 
+def commands_in(page: Path) -> Iterator[list[str]]:
+    """The words of every `daulat` command in a page's blocks of code, without `$` and any pipe behind it."""
+    lines = page.read_text().replace("\\\n", " ").splitlines()
+    for line in lines:
+        found = re.match(r"(?:    (?:\$ )?|\$ )(?:\.venv/bin/)?daulat (.*)", line)
+        if found:
+            yield shlex.split(found[1].partition(" | ")[0], comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
+    for line in commands_in(page):
+        words, command = line, cast("click.Command", cli)
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            inner = command.get_command(click.Context(command), words[0])
+            assert inner is not None, f"{page.name}: there is no `daulat {words[0]}`"
+            command, words = inner, words[1:]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for word in words:
+            if word.startswith("-"):
+                assert word.partition("=")[0] in {*known, "--help"}, f"{page.name}: `{command.name}` has no {word}"
+
+
+def test_commands_are_found_in_the_docs() -> None:
+    found = {name: len(list(commands_in(ROOT / name))) for name in ("README.md", "docs/operator.md", "docs/auditor.md")}
+    assert all(found.values()), found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_in_the_docs_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+    for target in re.findall(r"`make ([a-z-]+)", page.read_text()) + re.findall(
+        r"^make ([a-z-]+)", page.read_text(), re.MULTILINE
+    ):
+        assert target in targets, f"{page.name}: there is no `make {target}`"
+
+
+def test_every_make_target_helps() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", text("Makefile"), re.MULTILINE)
+    assert phony is not None
+    helped = set(re.findall(r"^([a-z-]+):.*## \S", text("Makefile"), re.MULTILINE))
+    assert set(phony[1].split()) - {"help"} <= helped
+    assert {"up", "test"} <= helped
+
+
+def test_every_status_of_the_wire_is_in_the_developers_guide() -> None:
+    statuses = {status for status, _ in gateway_errors.STATUS.values()} | set(gateway_errors._BY_CODE.values()) | {500}
+    documented = {int(found) for found in re.findall(r"^\| (\d{3}) \|", text("docs/developer.md"), re.MULTILINE)}
+    assert documented == statuses
+
+
+@pytest.mark.parametrize("name", metrics.HELP)
+def test_every_metric_is_in_the_operators_guide(name: str) -> None:
+    assert f"| `{name}` |" in text("docs/operator.md")
+
+
+def test_every_rule_the_pages_name_exists_and_the_shipped_files_are_named() -> None:
+    rules = CedarDecider(bundle.load().rules, bundle.load().schema).reasons
+    page = text("docs/policy.md")
+    for name in bundle.load().files:
+        assert f"`{name}`" in page
+    for named in re.findall(r"`((?:use|place|models)\.[a-z_.]+)`", page):
+        assert named in rules or named.endswith(".cedar"), named
+    assert set(gateway_rules()) == set(re.findall(r"`(gateway\.[a-z_]+)`", page))
+
+
+def gateway_rules() -> Iterator[str]:
+    """The refusals that the gateway's own code names."""
+    for path in SOURCES:
+        if "/pipeline/" in str(path) or "/gateway/" in str(path):
+            yield from re.findall(r'"(gateway\.[a-z_]+)"', path.read_text())
+
+
+def test_own_rules_and_cases_in_the_page_on_rules_hold() -> None:
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text("docs/policy.md"), re.MULTILINE)
+    (rule,) = [block for block in blocks if "@id(" in block]
+    (case,) = [block for block in blocks if "[[case]]" in block]
+    shipped = bundle.load()
+    decider = CedarDecider(shipped.rules + textwrap.dedent(rule), shipped.schema)
+    starter = charter_core.parse(charters.starter())
+    outcomes = cases.run(cases.parse(textwrap.dedent(case), starter, location="policy.md"), decider)
+    assert [item.wrong for item in outcomes] == [""]
+
+
+def test_decisions_are_numbered_without_gaps_and_name_themselves() -> None:
+    pages = sorted((ROOT / "docs/adr").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for number, page in enumerate(pages, 1):
+        body = page.read_text()
+        assert body.startswith(f"# {number}. ")
+        for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
+            assert part in body, f"{page.name} has no {part}"
+
+
+def test_changelog_fragments_say_what_kind_of_change_they_are() -> None:
+    fragments = [path for path in (ROOT / "changelog.d").iterdir() if path.name != "README.md"]
+    assert fragments
+    for path in fragments:
+        assert re.fullmatch(r"\d{4}-[a-z0-9-]+\.(added|changed|fixed|removed|security)\.md", path.name)
+        assert path.read_text().strip().endswith(".")
+
+
+def test_the_readme_has_the_two_commands_the_peers_and_what_is_not_proven() -> None:
+    readme = text("README.md")
+    assert re.search(r"^make up\b.*\nmake test\b", readme, re.MULTILINE)
+    for peer in ("GPUStack", "LiteLLM", "production-stack", "llm-d", "Bifrost", "Apple PCC"):
+        assert peer in readme
+    assert "## What is not proven" in readme
+    assert "often wrong" in readme
+    assert STARTER_MODEL.name in readme
+    assert not re.search(r"sk-[A-Za-z0-9_-]{40,}|at-[A-Za-z0-9_-]{40,}", readme), "no whole secret, not even a dead one"
+
+
 @pytest.mark.parametrize("type_", sorted(SHAPES))
 def test_every_entry_type_and_field_is_in_the_auditors_guide(type_: str) -> None:
     guide = text("docs/auditor.md")
@@ -89,6 +240,21 @@ def test_every_room_has_its_line_in_the_architecture() -> None:
     rooms = {path.parent.name for path in (ROOT / "src/daulat").glob("*/__init__.py")}
     for room in rooms:
         assert f"| `{room}/` |" in text("ARCHITECTURE.md"), f"ARCHITECTURE.md has no line for {room}/"
+
+
+def test_the_architecture_lists_the_rooms_in_the_order_that_the_import_contract_holds() -> None:
+    contract = tomllib.loads(text("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
+    assert contract["exhaustive"] is True
+    rooms = [room for layer in contract["layers"] for room in layer.split(" | ") if room != "__main__"]
+    table = re.findall(r"^\| `([a-z]+)(?:/|\.py)` \|", text("ARCHITECTURE.md"), re.MULTILINE)
+    assert table == rooms
+
+
+def test_the_architecture_links_every_decision_by_its_title() -> None:
+    page = text("ARCHITECTURE.md")
+    for decision in sorted((ROOT / "docs/adr").glob("*.md")):
+        number, _, title = decision.read_text().splitlines()[0].removeprefix("# ").partition(". ")
+        assert f"{number}. [{title}](docs/adr/{decision.name})" in page
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))

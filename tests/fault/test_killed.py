@@ -111,12 +111,11 @@ def test_two_hundred_times_killed_and_every_promise_kept() -> None:
 
 async def _killed(chance: random.Random) -> None:
     began = time.monotonic()
-    async with Battered() as service:
-        load = Load(service.port, service.secrets["api_key"], SEED)
+    async with Battered() as service, Load(service.port, service.secrets["api_key"], SEED) as load:
         storm = Storm(service, load, chance)
         load.start()
         await storm.run(ROUNDS)
-        await load.stop()
+        await load.pause()
         await service.processes()
         await service.integrated()
         reckoning = reckon(service.home, load.exchanges)

@@ -152,3 +152,18 @@ def test_a_decision_is_run_again_for_each_caller_though_the_route_is_known() -> 
     assert [(finding.kind, finding.index) for finding in report.findings.kept] == [
         ("decision", log.names["request-12"])
     ]
+
+
+def test_promises_are_met_on_the_fast_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [
+        Step(f"request-{n}", entries.INFERENCE, logs.inference(n, 9500 + n, **UNDER_RENEWED)) for n in range(5, 15)
+    ]
+    log = logs.write(steps=[*logs.story()[:16], *steps])
+    rewritten = logs.write({"request-13": {"admission.snapshot": 4}}, [*logs.story()[:16], *steps])
+    given = (log.promise("request-11", of="request-12"), rewritten.promise(of="request-13"))
+    quick, slow = both(log, monkeypatch, promises=given)
+    assert quick.findings == slow.findings
+    assert [(finding.kind, finding.index) for finding in quick.findings.kept] == [
+        ("promise.broken", log.names["request-13"])
+    ]
+    assert quick.promises_kept == slow.promises_kept == 1

@@ -65,6 +65,13 @@ def test_the_sandbox_holds(tmp_path: Path) -> None:
     assert kinds >= {"connect", "socket", "call", "table", "read", "write", "privilege", "kernel"}
 
 
+def test_the_sandbox_holds_where_no_uid_of_its_own_can_be_had(tmp_path: Path) -> None:
+    """As root with files that only root may read (a umask of 077): uid 0 inside, and not one capability."""
+    program = (sandbox.interpreter(), "-I", "-S", "-c", PROGRAM, "0")
+    finding = round_in(tmp_path, uid=None, program=program)
+    assert finding.outcome == "contained", reached(finding)
+
+
 def test_a_network_is_an_escape(tmp_path: Path) -> None:
     namespaces = tuple(kind for kind in Jail.__dataclass_fields__["unshare"].default if kind != "--unshare-net")
     finding = round_in(tmp_path, unshare=namespaces)

@@ -40,6 +40,7 @@ class Battered:
         self.port = free_port()
         self.secrets: dict[str, Any] = {}
         self.restarts: list[float] = []
+        self.view = self.home  # the same, as it is seen from here
         self._workers, self._prefix = workers, tuple(prefix)
         self._starts = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -111,7 +112,7 @@ class Battered:
             await engine.__aexit__()
 
     async def status(self) -> dict[str, Any]:
-        return dict(await asyncio.to_thread(rpc.call, self.home.control_socket, "status", timeout=20.0))
+        return dict(await asyncio.to_thread(rpc.call, self.view.control_socket, "status", timeout=20.0))
 
     async def processes(self) -> dict[str, list[int]]:
         """Process ids by name, once all that should run is ready."""
@@ -144,10 +145,10 @@ class Battered:
 
     async def integrated(self) -> None:
         """Until the log has taken in everything that any worker wrote, and no dead one is left."""
-        journals = JournalFolder(self.home.journal)
+        journals = JournalFolder(self.view.journal)
 
         async def done() -> bool:
-            await asyncio.to_thread(rpc.call, self.home.sequencer_socket, "flush", timeout=30.0)
+            await asyncio.to_thread(rpc.call, self.view.sequencer_socket, "flush", timeout=30.0)
             return all(journals.alive(worker) for worker in journals.workers())
 
         await self.until(done)
@@ -165,5 +166,5 @@ class Battered:
 
     def words(self) -> str:
         """The last things the service said."""
-        logs = (self.folder / "stderr", self.home.path / "daulat.log")
+        logs = (self.folder / "stderr", self.view.path / "daulat.log")
         return "\n".join(path.read_text()[-3000:] for path in logs if path.exists())

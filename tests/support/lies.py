@@ -157,6 +157,12 @@ def two_policies(at: int = 20_000) -> list[Step]:
     return add("stopped", new)
 
 
+def amended(**given: Any) -> list[Step]:
+    """The story, and a charter after it."""
+    said = {"time": T0 + 20_000, "origin": logs.ORIGIN, "previous": Ref("charter"), **charter(**given)}
+    return add("stopped", Step("charter-2", "charter/v1", {**said, "restates": None}))
+
+
 APPROVED = charter(approvals=1, profile="production")
 SERVED = {"completion.status": 200, "completion.outcome": "ok", "completion.attempts": OK}
 
@@ -212,6 +218,12 @@ CHAIN: list[Case] = [
     Case("a log that does not begin with a charter", "charter", "log-key",
          lambda: write(steps=[story()[1], *story()[:1], *story()[2:]])),
     change("an operator who acted without approvals", "approvals", "action", charter=APPROVED),
+    change("an operator who approved of himself", "approvals", "action", charter=APPROVED,
+           action={"approvals": ["o" * 22, "o" * 22]}),
+    change("a lease that begins before it was granted", "lease", "lease",
+           lease={"not_before": T0 - 5000, "expires": T0 + 200_000}),
+    Case("a charter that went back to evaluation", "charter", "charter-2",
+         lambda: write({"charter": APPROVED, "action": {"approvals": ["p" * 22]}}, amended(approvals=1))),
 ]  # fmt: skip
 
 CONTRADICTIONS: list[Case] = [
@@ -285,6 +297,13 @@ COUNTERS: list[Case] = [
            answer=b'{"type":"refusals/v1","time":1750000001000,"worker":3,"from":1,"to":2,"counts":{},"principals":{}}'),
 ]  # fmt: skip
 
+ROTATION: list[Case] = [
+    steps("a key replaced without a signature", "rotation", "key-2",
+          lambda: add("worker", Step("key-2", "key/v1", key(35, "worker", WORKER.vkey, replaces=Ref("worker"))))),
+    steps("another key of the log, out of nowhere", "rotation", "key-2",
+          lambda: add("worker", Step("key-2", "key/v1", key(35, "log", STRANGER.vkey)))),
+]  # fmt: skip
+
 TREE: list[Case] = [
     Case("a level 0 tile of other entries", "tile", "charter", lambda: tampered("tile/0/000.p/20", flip)),
     Case("an upper tile of another tree", "tile", None, lambda: tampered("tile/1/000.p/2", flip, long_log())),
@@ -299,20 +318,18 @@ TREE: list[Case] = [
 ]  # fmt: skip
 
 WEAK: list[Case] = [
+    steps("a charter that changed", "charter", "charter-2", lambda: amended(country="SG"), lie=False),
     Case("a canary that got out", "escape", "canary-2",
          lambda: write(steps=[*story()[:17], Step("canary-2", "canary/v1", probe(
              11_000, started=Ref("started"), outcome="escaped", counters=counters(24, 14)))]), lie=False),
     steps("an entry long after its time", "late", "late-answer",
           lambda: [*story()[:15], Step("renewed", "node.lease/v1", lease(71_000, canary=Ref("canary"))),
                    asked("late-answer", 5, 9500)], lie=False),
-    steps("a rotated key", "rotation", "key-2",
-          lambda: add("worker", Step("key-2", "key/v1", key(35, "worker", WORKER.vkey, replaces=Ref("worker")))),
-          lie=False),
     steps("an engine without readings", "counters", "started",
           lambda: [step for step in story()[:14] if step.name != "canary"], lie=False),
 ]  # fmt: skip
 
-ALL: list[Case] = [*CHAIN, *CONTRADICTIONS, *DECISIONS, *SEQUENCES, *COUNTERS, *TREE, *WEAK]
+ALL: list[Case] = [*CHAIN, *CONTRADICTIONS, *DECISIONS, *SEQUENCES, *COUNTERS, *ROTATION, *TREE, *WEAK]
 
 
 def promises(log: Published) -> Mapping[str, tuple[str | None, Promise]]:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 _AGAIN = 0.02  # between attempts to connect
 _BACK_OFF = 0.1  # after a refusal
@@ -46,6 +46,16 @@ class Load:
         self._busy = 0
         self._quiet = asyncio.Condition()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_reason: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
     def start(self) -> None:
         self._go.set()
         self._tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
@@ -59,20 +69,14 @@ class Load:
     def resume(self) -> None:
         self._go.set()
 
-    async def stop(self) -> None:
-        await self.pause()
-        for task in self._tasks:
-            task.cancel()
-        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
-
     async def one(self, *, stream: bool = False) -> Exchange:
         """Ask once, on a connection of its own. Raises OSError where nobody listens."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         exchange = Exchange(_question(0, 0, stream=stream))
-        await self._exchange(exchange, reader, writer, leaves=False)
-        writer.close()
+        try:
+            await self._exchange(exchange, reader, writer, leaves=False)
+        finally:
+            writer.close()
         return exchange
 
     async def _client(self, number: int) -> None:
@@ -84,14 +88,16 @@ class Load:
             except OSError:
                 await asyncio.sleep(_AGAIN)
                 continue
-            keeps = True
-            while keeps and self._go.is_set():
-                count += 1
-                exchange = Exchange(_question(number, count, stream=self._random.random() < 0.7))
-                self.exchanges.append(exchange)
-                leaves = self._random.random() < self._leaves
-                keeps = await self._counted(exchange, reader, writer, leaves=leaves)
-            writer.close()
+            try:
+                keeps = True
+                while keeps and self._go.is_set():
+                    count += 1
+                    exchange = Exchange(_question(number, count, stream=self._random.random() < 0.7))
+                    self.exchanges.append(exchange)
+                    leaves = self._random.random() < self._leaves
+                    keeps = await self._counted(exchange, reader, writer, leaves=leaves)
+            finally:
+                writer.close()
 
     async def _counted(
         self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, leaves: bool

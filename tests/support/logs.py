@@ -358,7 +358,7 @@ class Published:
     def receipt(self, name: str) -> dict[str, Any]:
         index = self.names[name]
         head = checkpoints.parse(self.signed.partition(b"\n\n")[0] + b"\n")
-        id_ = json.loads(self.entries[index])["admission"]["request_id"]
+        id_ = entries.decode(self.entries[index])["admission"]["request_id"]
         kinds: tuple[commitments.Kind, ...] = ("request", "response")
         salts = {kind: commitments.salt(EPOCH_KEY, id_, kind) for kind in kinds}
         gathered = receipts.gather(self, head.size, index)

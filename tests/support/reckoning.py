@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.support.load import Exchange
 
-from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.log_files import LogFiles, LogFolder, current_period
+from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.audit.log import Report, audit
 from daulat.audit.walk import Terms
 from daulat.core import commitments, entries
@@ -77,12 +77,10 @@ def _inferences(folder: LogFolder, size: int) -> dict[str, dict[str, Any]]:
 
 
 def _epoch_keys(home: Home) -> dict[str, bytes]:
-    """Salts are made of these; clients have theirs from receipts."""
-    database = ControlDatabase(home.control_db)
-    keys = [base64.b64decode(row["epoch_key"]) for row in database.rows("tenants")]
-    ids = [row["id"] for row in database.rows("tenants")]
-    database.close()
-    return {commitments.pseudonym(key, "tenant", id_): key for key, id_ in zip(keys, ids, strict=True)}
+    """By the tenant's pseudonym. Salts are made of these; clients have theirs from receipts."""
+    snapshot = SnapshotFile(home.snapshot).poll()
+    assert snapshot is not None
+    return {row.pseudonym: base64.b64decode(row.epoch_key) for row in snapshot.tenants}
 
 
 def _accounted(exchange: Exchange, inferences: dict[str, dict[str, Any]], keys: dict[str, bytes]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.support.worlds import SECRET, StillClock, world
 
+from daulat.core import entries
 from daulat.core.principal import Principal
 from daulat.core.snapshot import ReplicaRow
 from daulat.engines.dialect import EngineRequest
@@ -32,9 +33,13 @@ class Record:
 
     kind: str
     sequence: int
-    value: dict[str, Any]
+    payload: bytes
     callback: Any
     durable: bool = False
+
+    @property
+    def value(self) -> dict[str, Any]:
+        return dict(json.loads(self.payload))
 
 
 class HandJournal:
@@ -70,7 +75,7 @@ class HandJournal:
         self.over_budget[pseudonym] += 1
 
     def _put(self, kind: str, sequence: int, record: bytes, callback: Any) -> None:
-        self.records.append(Record(kind, sequence, json.loads(record), callback))
+        self.records.append(Record(kind, sequence, record, callback))
         if self.automatic:
             self.commit()
 
@@ -89,10 +94,14 @@ class HandJournal:
         return found
 
     def whole(self) -> bool:
-        """Whether every admission has exactly one completion."""
-        admitted = [record.sequence for record in self.records if record.kind == "admission"]
-        completed = [record.sequence for record in self.records if record.kind == "completion"]
-        return sorted(admitted) == sorted(completed) == sorted(set(admitted))
+        """Whether every admission has exactly one completion, and both make an entry that anybody can read."""
+        admitted = {record.sequence: record.payload for record in self.records if record.kind == "admission"}
+        completed = {record.sequence: record.payload for record in self.records if record.kind == "completion"}
+        for sequence in admitted.keys() & completed.keys():
+            entries.decode(entries.join_inference(admitted[sequence], completed[sequence]))
+        return admitted.keys() == completed.keys() and len(self.records) == 2 * len(admitted) + len(
+            self.values("attempt")
+        )
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+import httpx
 
 START_SECONDS = 180.0  # the first start downloads the starter model
 
@@ -39,6 +43,17 @@ def daulat(*arguments: str, home: Path | None = None, code: int | None = 0) -> A
     return json.loads(done.stdout)
 
 
+def _processes() -> dict[int, tuple[int, str]]:
+    """Parent and command line by pid."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found[int(folder.name)] = (parent, line)
+    return found
+
+
 @dataclass
 class Service:
     """One home, started as often as a test likes. Secrets are those of the first start."""
@@ -48,14 +63,19 @@ class Service:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    python: tuple[str, ...] = (sys.executable,)  # with what stands before it, such as `setpriv`
 
     def start(self, *arguments: str) -> dict[str, Any]:
         """Until it says it is ready; how long that took is in `seconds`."""
         began = time.monotonic()
         errors = (self.home.parent / f"{self.home.name}.stderr").open("ab")
-        command = [sys.executable, "-m", "daulat", "up", "--json", "--home", str(self.home), "--port", str(self.port)]
+        command = [*self.python, "-m", "daulat", "up", "--json", "--home", str(self.home), "--port", str(self.port)]
+        environment = {**os.environ, **self.environment}
         with errors:
-            self.process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=errors)
+            self.process = subprocess.Popen(
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=errors, env=environment
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.home.parent / f"{self.home.name}.stderr").read_text()
@@ -76,18 +96,30 @@ class Service:
 
     def left_running(self) -> list[str]:
         """Command lines that name this home."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.home) in line and str(os.getpid()) != path.parent.name:
-                found.append(line)
-        return found
+        return [line for pid, (_, line) in _processes().items() if str(self.home) in line and pid != os.getpid()]
+
+    def engines(self) -> list[int]:
+        """The pids of this home's engines: inside, nothing names the home, but the sandbox around them does."""
+        processes = _processes()
+        return [
+            pid
+            for pid, (parent, line) in processes.items()
+            if "/daulat/engine.py" in line
+            and not line.startswith("bwrap")
+            and str(self.home) in processes.get(parent, (0, ""))[1]
+        ]
 
     def status(self) -> dict[str, Any]:
         return dict(daulat("status", home=self.home, code=None))
+
+    def client(self, seconds: float = 120.0) -> httpx.Client:
+        """A client of the API with the first start's key; paths are relative to `/v1/`."""
+        headers = {"authorization": f"Bearer {self.facts['api_key']}"}
+        return httpx.Client(base_url=f"{self.facts['url']}/v1/", headers=headers, timeout=seconds, trust_env=False)
+
+    def entries(self, type_: str) -> list[dict[str, Any]]:
+        """The log's entries of one type, oldest first."""
+        return list(daulat("log", "show", "--type", type_, "--last", "1000", home=self.home))
 
     def wait(self, condition: Any, seconds: float = 60.0) -> Any:
         """Until `condition()` is true; its value."""
@@ -103,8 +135,17 @@ class Service:
         return self
 
     def __exit__(self, *_reason: object) -> None:
+        """Everything ends with the process that `start` started."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(30)
             if self.process.stdout is not None:
                 self.process.stdout.close()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """For a service that was started with arguments."""
+        try:
+            yield
+        finally:
+            self.__exit__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,10 @@ from daulat.pipeline.operate import Desk
 from daulat.settings import Home
 
 PERIOD = "2026"
+SERVING_ONLY = (
+    *("cedarpy", "gguf", "httptools", "msgspec", "numpy", "psutil"),
+    *("sqlalchemy", "starlette", "uvicorn", "uvloop", "xllamacpp"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,14 @@ class Shell:
             cli.main()
         out, err = self._capsys.readouterr()
         return Said(int(ended.value.code or 0), out, err)
+
+
+def base_install(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, where none of the serving install's packages can be imported."""
+    words = ["daulat", *map(str, arguments)]
+    program = f"import sys; sys.modules.update(dict.fromkeys({SERVING_ONLY!r})); sys.argv = {words!r}"
+    program += "; from daulat.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
 
 
 class FakeControl:

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,11 +23,13 @@ import uvloop
 from tests.support.request_path import DONE, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
+from daulat.core import entries
 from daulat.core.snapshot import Limits, Snapshot
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
-from daulat.gateway.http import Connection, Exchange, Server
+from daulat.gateway.http import Connection, Server
 from daulat.gateway.metrics import Metrics
 from daulat.ledger import records
 from daulat.ledger.journal import Journal
@@ -39,9 +42,9 @@ CHAT = b'{"model":"%s","messages":[{"role":"user","content":"hi"}]}' % MODEL.enc
 STREAMED = CHAT[:-1] + b',"stream":true}'
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], seconds: float = 60.0) -> None:
     """On the loop that workers use."""
-    uvloop.run(asyncio.wait_for(main(), 60.0))
+    uvloop.run(asyncio.wait_for(main(), seconds))
 
 
 class Memory:
@@ -78,10 +81,13 @@ class Memory:
         return total
 
     def whole(self) -> bool:
-        """Whether every admission has exactly one completion, and numbers ascend without gaps."""
-        admitted = [record.sequence for record in self.all() if record.kind == records.ADMISSION]
-        completed = sorted(record.sequence for record in self.all() if record.kind == records.COMPLETION)
-        return admitted == sorted(admitted) and completed == list(range(1, len(admitted) + 1))
+        """Whether numbers ascend without gaps, and every admission has one completion that makes it a good entry."""
+        every = self.all()
+        admitted = {record.sequence: record.payload for record in every if record.kind == records.ADMISSION}
+        completed = {record.sequence: record.payload for record in every if record.kind == records.COMPLETION}
+        for sequence in admitted.keys() & completed.keys():
+            entries.decode(entries.join_inference(admitted[sequence], completed[sequence]))
+        return list(admitted) == sorted(completed) == list(range(1, len(admitted) + 1))
 
 
 @dataclass
@@ -140,25 +146,28 @@ class PlayedEngine:
                 assert b"transfer-encoding" not in headers
                 asked = Asked(line, headers, await reader.readexactly(int(headers[b"content-length"])))
                 self.asked.append(asked)
-                answering = asyncio.ensure_future(self.answer(asked, writer))
-                left = asyncio.ensure_future(reader.read(1))
-                await asyncio.wait((answering, left), return_when=asyncio.FIRST_COMPLETED)
-                if not answering.done():
-                    self.lost += 1
-                    answering.cancel()
-                    await asyncio.gather(answering, return_exceptions=True)
+                if not await self._one(asked, reader, writer):
                     return
-                if isinstance(answering.exception(), ConnectionError):
-                    self.lost += 1
-                answering.result()
-                if left.done() or writer.is_closing():
-                    return
-                left.cancel()
-                await asyncio.gather(left, return_exceptions=True)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
+
+    async def _one(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer until it is answered or nobody listens; whether the connection goes on."""
+        answering = asyncio.ensure_future(self.answer(asked, writer))
+        left = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((answering, left), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() or isinstance(answering.exception(), ConnectionError):
+                self.lost += 1
+                return False
+            answering.result()
+            return not left.done() and not writer.is_closing()
+        finally:
+            answering.cancel()
+            left.cancel()
+            await asyncio.gather(answering, left, return_exceptions=True)
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -189,7 +198,8 @@ class Client:
         self.reader, self.writer = reader, writer
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     async def answer(self, *, head_only: bool = False) -> Seen:
         """The next answer; interim ones are skipped."""
@@ -229,6 +239,23 @@ class Client:
 
     def abort(self) -> None:
         self.writer.transport.abort()
+
+
+class Counting(Connection):
+    """A connection that knows how much it has got."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.received = 0
+        self.peer: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.peer = transport.get_extra_info("peername")
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        super().data_received(data)
 
 
 @dataclass
@@ -276,11 +303,19 @@ class Gateway:
         )
         self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics)
         self.handled: list[Exchange] = []
-        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused)
-        self._listener = await loop.create_server(self.server.connection, "127.0.0.1", 0)
+        self.accepted: list[Counting] = []
+        self._made: weakref.WeakSet[Counting] = weakref.WeakSet()
+        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused, self.app.authenticate)
+        self._listener = await loop.create_server(self._connection, "127.0.0.1", 0)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []
         return self
+
+    def _connection(self) -> Counting:
+        made = Counting(self.server)
+        self.accepted.append(made)
+        self._made.add(made)
+        return made
 
     def _handle(self, exchange: Exchange) -> None:
         self.handled.append(exchange)
@@ -313,6 +348,11 @@ class Gateway:
             assert seen.status == 200, seen
         for engine, answer in engines:
             engine.answer = answer
+
+    def got(self, client: Client) -> int:
+        """How many bytes of a client's have arrived; -1 before it is known at all."""
+        name = client.writer.get_extra_info("sockname")
+        return next((item.received for item in self.accepted if item.peer == name), -1)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that will be."""
@@ -347,9 +387,10 @@ class Gateway:
         assert not self.trouble, self.trouble
         assert not self.fatal, self.fatal
         self.handled.clear()
-        gc.collect()
-        left = [item for item in gc.get_objects() if isinstance(item, Connection)]
-        assert not left, f"connections kept in memory: {left}"
+        self.accepted.clear()
+        if self._made:
+            gc.collect()
+        assert not self._made, f"connections kept in memory: {list(self._made)}"
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         assert not {task for task in tasks if "_serve" not in repr(task) and "run" not in repr(task)}, tasks
 

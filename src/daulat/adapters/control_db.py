@@ -6,13 +6,15 @@ link pseudonyms. The file is private to the user, and no ordinary backup should 
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from daulat.errors import ConfigError, Conflict, NotFound
+from daulat.errors import ConfigError, Conflict, NotFound, Unavailable
 
 SCHEMA_VERSION: Final = 1
 _SINGULAR: Final = {"tenants": "tenant", "people": "person", "keys": "key", "auditors": "auditor"}
@@ -99,7 +101,7 @@ class ControlDatabase:
             return connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == name)) or ""
 
     def set_meta(self, name: str, value: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(_meta).where(_meta.c.name == name))
             connection.execute(sa.insert(_meta).values(name=name, value=value))
 
@@ -110,7 +112,7 @@ class ControlDatabase:
             Conflict: something with that name or id exists.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(sa.insert(_metadata.tables[table]).values(**row))
         except sa.exc.IntegrityError:
             raise Conflict(f"{_SINGULAR[table]} {row.get('name') or row['id']!r} exists already") from None
@@ -141,7 +143,7 @@ class ControlDatabase:
 
     def revoke(self, table: str, id_: str, now_ms: int) -> None:
         rows = _metadata.tables[table]
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.update(rows).where(rows.c.id == id_).values(revoked=now_ms))
 
     def live(self, kind: str, name: str = "") -> dict[str, Any] | None:
@@ -157,15 +159,28 @@ class ControlDatabase:
             return [{**row, "value": json.loads(row["entry"])} for row in rows]
 
     def set_live(self, kind: str, name: str, origin: str, position: int, entry: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(_live).where(_live.c.kind == kind, _live.c.name == name))
             connection.execute(
                 sa.insert(_live).values(kind=kind, name=name, origin=origin, position=position, entry=entry)
             )
 
     def end_live(self, kind: str, name: str) -> None:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.delete(_live).where(_live.c.kind == kind, _live.c.name == name))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """One transaction.
+
+        Raises:
+            Unavailable: it could not be made durable (a full disk, above all).
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            raise Unavailable(f"the control database cannot be written: {error.orig}") from None
 
     def close(self) -> None:
         self._engine.dispose()

@@ -142,6 +142,8 @@ def _request(method: str, params: Mapping[str, Any]) -> bytes:
 def _result(line: bytes) -> Any:
     answer = json.loads(line)
     if "error" in answer:
-        code, message = answer["error"]["code"], answer["error"]["message"]
-        raise _BY_CODE.get(code, errors.DaulatError)(message, code=code)
+        code = answer["error"]["code"]
+        error = _BY_CODE.get(code, errors.DaulatError)(answer["error"]["message"])
+        error.code = code
+        raise error
     return answer["result"]

@@ -23,6 +23,7 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
 _IO_URING_SETUP = 425
 _TIMEOUT = 1.0
 _AF_NETLINK = 16
@@ -35,7 +36,12 @@ class _Program(ctypes.Structure):
 
 
 def confine(libc: ctypes.CDLL, program: bytes) -> None:
-    """Nobody may read this process's memory, nothing executed gains privileges, and the engine's filter holds."""
+    """Nobody may read this process's memory, nothing executed gains privileges, and the engine's filter holds.
+
+    Root keeps its capabilities where it joins a sandbox that has no uid of its own; the engine has none, so they go.
+    """
+    if libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
     calls = [
         (_PR_SET_DUMPABLE, 0, 0, 0, 0),
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
-from daulat.audit import facts
+from daulat.audit import facts, rotation
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
 from daulat.core import entries
-from daulat.core.charter import ASSURANCE, GRADES
+from daulat.core.charter import ASSURANCE, GRADES, Charter
 from daulat.core.decision import INFERENCE_ACTIONS, grade
 from daulat.core.ids import REQUEST_ID
 from daulat.errors import VerificationFailed
@@ -82,9 +83,12 @@ class Chain:
             yield from rule(index, entry)
 
     def _charter(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        self.charters[index] = facts.charter(index, entry)
+        new = facts.charter(index, entry)
         if entry["origin"] != self.origin:
             yield Finding("charter", f"the charter is for {entry['origin']!r}, the log is {self.origin!r}", index)
+        if self.charters:
+            yield from _amended(self.charters[max(self.charters)].charter, new.charter, index)
+        self.charters[index] = new
 
     def _policy(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         policy = facts.policy(index, entry)
@@ -97,8 +101,11 @@ class Chain:
         key = facts.key(index, entry)
         Verifier(key.vkey)
         self.keys[index] = key
-        if key.replaces is not None:
-            yield Finding("rotation", "a key's rotation signatures are not checked by this version", index, lie=False)
+        if key.replaces is not None and (words := rotation.wrong(self.keys[key.replaces], key, entry["signatures"])):
+            yield Finding("rotation", words, index)
+        before = [known.vkey for known in self.keys.values() if known.purpose == "log" and known.index != index]
+        if key.purpose == "log" and key.replaces is None and any(vkey != key.vkey for vkey in before):
+            yield Finding("rotation", "another key of the log, which the one before it does not vouch for", index)
 
     def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         model = self.models[index] = facts.model(index, entry)
@@ -118,6 +125,8 @@ class Chain:
         if lease.jurisdiction != charter.country:
             words = f"a lease in {lease.jurisdiction!r}, the charter promises {charter.country!r}"
             yield Finding("jurisdiction", words, index)
+        if lease.not_before < lease.time - EFFECT_SLACK_MS:
+            yield Finding("lease", "a lease that begins before it was granted", index)
         if not 0 < lease.expires - lease.not_before <= charter.lease_seconds * 1000:
             yield Finding("lease", f"a lease not of at most {charter.lease_seconds} s, as the charter says", index)
         for kind, least in (("sandbox", charter.sandbox), ("canary", charter.canary)):
@@ -170,9 +179,10 @@ class Chain:
     def _action(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         approvals = entry["approvals"]
         needed = self.charters[entry["charter"]].charter.approvals
-        given = len(approvals) if isinstance(approvals, list) else 0
-        if given < needed:
-            yield Finding("approvals", f"an operator's action with {given} approvals, {needed} are needed", index)
+        others = {str(item) for item in approvals} - {str(entry["operator"])} if isinstance(approvals, list) else set()
+        if len(others) < needed:
+            words = f"an operator's action with the approval of {len(others)} others, {needed} are needed"
+            yield Finding("approvals", words, index)
 
     def lasts(self, request: InferenceFacts) -> tuple[int, int]:
         """First and last admission time for which `check` says of an equal request what it says of this one."""
@@ -266,6 +276,14 @@ class Chain:
             yield "replica", f"replica {index} started after the request had ended"
 
 
+def _amended(old: Charter, new: Charter, index: int) -> Iterator[Finding]:
+    changed = [field.name for field in fields(Charter) if getattr(old, field.name) != getattr(new, field.name)]
+    if changed:
+        yield Finding("charter", f"the charter changed here: {', '.join(changed)}", index, lie=False)
+    if old.profile == "production" and new.profile == "evaluation":
+        yield Finding("charter", "went back to evaluation, which production has left for good", index)
+
+
 def _shape(request: InferenceFacts) -> Iterator[str]:
     if request.action not in INFERENCE_ACTIONS:
         yield f"unknown action {request.action[:40]!r}"
@@ -289,7 +307,8 @@ def _outcome(request: InferenceFacts) -> Iterator[tuple[str, str]]:
         yield "denied", "served although its outcome says denied"
     if request.outcome == "ok" and request.effect == "allow":
         if request.status not in _OK_STATUS or request.response is None:
-            yield "outcome", f"outcome ok with status {request.status} and no or some response"
+            sent = "no" if request.response is None else "a"
+            yield "outcome", f"outcome ok with status {request.status} and {sent} response"
         if not request.attempts or request.attempts[-1].outcome != "ok":
             yield "outcome", "outcome ok, but no replica's attempt is"
 

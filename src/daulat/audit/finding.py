@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from daulat.errors import shortened
+
 PER_KIND: Final = 20  # findings kept in words for each kind; all are counted
 
 
@@ -20,6 +22,9 @@ class Finding:
     words: str
     index: int | None = None
     lie: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", shortened(self.words))  # they repeat what entries say
 
     def as_dict(self) -> dict[str, object]:
         return {"kind": self.kind, "index": self.index, "lie": self.lie, "words": self.words}

@@ -58,6 +58,7 @@ class Report:
     promises_pending: int
     continued: int | None  # entries of the remembered checkpoint, None when there was none
     predecessor: str | None  # the origin of the shard before this one
+    replaced: str | None  # the vkey, under this log's name, that was in force there, where it was another
     unknown_signatures: int
 
     @property
@@ -93,6 +94,7 @@ def audit(source: LogSource, verifier: Verifier, terms: Terms, progress: Progres
         promises_pending=walk.promised.pending,
         continued=None if old is None else old.size,
         predecessor=walk.predecessor(),
+        replaced=walk.replaced(verifier.vkey),
         unknown_signatures=note.open_note(signed, (verifier,)).unknown,
     )
 

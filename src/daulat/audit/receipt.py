@@ -41,7 +41,7 @@ from daulat.tlog.note import Verifier
 
 FORMAT: Final = "daulat/receipt/v1"
 MAX_BYTES: Final = 32 * 1024 * 1024
-MAX_ENTRIES: Final = 100_000
+MAX_ENTRIES: Final = 4096  # as many as the service puts into one
 MAX_PATH: Final = 64
 _FIELDS: Final = (
     "format",

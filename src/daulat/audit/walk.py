@@ -274,6 +274,12 @@ class Walk:
         origin = restates.get("origin") if isinstance(restates, dict) else None
         return origin if isinstance(origin, str) else None
 
+    def replaced(self, vkey: str) -> str | None:
+        """The public key that this one of the log's has replaced, under this log's name."""
+        keys = self._chain.keys
+        before = [key.replaces for key in keys.values() if key.vkey == vkey and key.replaces is not None]
+        return keys[before[-1]].vkey if before else None
+
     def _type_of(self, index: int) -> str | None:
         return _TYPES[self._types[index]] or None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,8 +49,10 @@ def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: 
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
     reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json))
     holds = all(report.holds for report in reports)
-    value = {"holds": holds, "logs": [_value(report) for report in reports]}
-    emit(value, as_json=as_json, text="\n\n".join(map(_text, reports)))
+    unreached = _unreached(remembered, reports)
+    value = {"holds": holds, "logs": [_value(report) for report in reports], "unreached": unreached}
+    beside = [f"Audited before, and not led to from here: {origin}" for origin in unreached]
+    emit(value, as_json=as_json, text="\n\n".join([*map(_text, reports), *beside]))
     if not holds:
         raise SystemExit(1)
     if state_file is not None:
@@ -66,8 +69,19 @@ def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: 
         before = found[-1].predecessor
         if before is None or before in {report.origin for report in found}:
             break
-        verifier = verifier.renamed(before)
+        replaced = found[-1].replaced
+        verifier = (verifier if replaced is None else Verifier(replaced)).renamed(before)
     return found
+
+
+def _unreached(remembered: Mapping[str, str], reports: Sequence[Report]) -> list[str]:
+    """Remembered shards of this log that none of the audited ones leads back to."""
+    name = reports[0].origin.rpartition("/")[0]
+    return sorted(
+        origin
+        for origin in set(remembered) - {report.origin for report in reports}
+        if origin.rpartition("/")[0] == name
+    )
 
 
 def _kept(path: Path | None) -> tuple[Promise, ...]:

@@ -22,6 +22,7 @@ from daulat.core import entries
 from daulat.errors import InvalidRequest, NotFound, VerificationFailed
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
+from daulat.processes import log_keys
 from daulat.processes.control import lock
 from daulat.processes.sequencer import alone, open_sequencer
 from daulat.settings import Home
@@ -155,16 +156,19 @@ def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
 
 @log.command("roll")
 @click.argument("period")
+@click.option("--new-key", is_flag=True, help="Sign the new shard with a new key, which the old one vouches for.")
 @home_option
 @json_option
-def roll(period: str, home: Home, as_json: bool) -> None:
+def roll(period: str, new_key: bool, home: Home, as_json: bool) -> None:
     """Close the log's shard and begin the next, called PERIOD. The service must be stopped.
 
-    The old shard stays readable and is final; the next start restates in the new one what is in force.
+    The old shard stays readable and is final; the next start restates in the new one what is in force. With --new-key,
+    give the new public key (`daulat log key`) to every auditor; the entry that introduces it is signed by both keys.
 
     \b
     Example:
         daulat log roll 2027
+        daulat log roll 2027-h2 --new-key
     """
     if not period or not all(part.isalnum() for part in period.split("-")) or period in _periods(home):
         raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
@@ -173,6 +177,8 @@ def roll(period: str, home: Home, as_json: bool) -> None:
     try:
         charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
         with alone(home):
+            if new_key:
+                log_keys.make(home, charter.name, period)
             sequencer = open_sequencer(home, charter.name, period)
     finally:
         os.close(held)

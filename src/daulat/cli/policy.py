@@ -111,18 +111,35 @@ def test(files: tuple[Path, ...], home: Home, as_json: bool) -> None:
 def explain(request_id: str | None, home: Home, as_json: bool, **given: Any) -> None:
     """Say why a request was, or would be, allowed or refused.
 
-    With a REQUEST_ID, that request is decided again from its log entry, under the rules of its time. Without one, a
-    usual question is asked under the rules of now, with what the options change.
+    With a REQUEST_ID, that request is decided again from its log entry, under the rules of its time; exits with 1 when
+    the log says otherwise. Without one, a usual question is asked under the rules of now, with what the options change.
 
     \b
     Example:
         daulat policy explain --citizenship SG
         daulat policy explain req_0198c0a1b2c3d4e5f60718293a4b5c6d
     """
-    decision = _past(home, request_id) if request_id else _hypothetical(home, given)
+    if request_id is None:
+        decision = _hypothetical(home, given)
+        emit(_value(decision), as_json=as_json, text=_words(decision))
+        return
+    decision, logged = _past(home, request_id)
+    same = logged == decision.as_dict()
+    text = _words(decision)
+    if not same:
+        text += f"\nBut the log says: {logged['effect']} by {', '.join(logged['policies'])}"
+    emit({**_value(decision), "logged": logged}, as_json=as_json, text=text)
+    if not same:
+        raise SystemExit(1)
+
+
+def _value(decision: Decision) -> dict[str, Any]:
+    return {**decision.as_dict(), "reason": decision.reason}
+
+
+def _words(decision: Decision) -> str:
     rules = "\n".join(f"  by {rule}" for rule in decision.policies)
-    text = f"{decision.effect}\n{rules}\n  because {decision.reason}"
-    emit({**decision.as_dict(), "reason": decision.reason}, as_json=as_json, text=text)
+    return f"{decision.effect}\n{rules}\n  because {decision.reason}"
 
 
 def _hypothetical(home: Home, given: dict[str, Any]) -> Decision:
@@ -137,7 +154,8 @@ def _hypothetical(home: Home, given: dict[str, Any]) -> Decision:
     return _decider(home).decide(asked)
 
 
-def _past(home: Home, request_id: str) -> Decision:
+def _past(home: Home, request_id: str) -> tuple[Decision, dict[str, Any]]:
+    """A logged request decided again, and what its entry says."""
     found = request_index.find(home.index_db, request_id)
     if found is None:
         raise NotFound(f"the log of {home.path} has no entry for {request_id}; entries follow answers within a second")
@@ -146,9 +164,11 @@ def _past(home: Home, request_id: str) -> Decision:
     size = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey())).size
     gathered = {at: entries.decode(entry) for at, entry in receipts.gather(folder, size, index).items()}
     admission = gathered[index]["admission"]
+    logged = {name: admission[name] for name in ("effect", "policies")}
     if admission["lease"] is None or any(rule.startswith("gateway.") for rule in admission["policies"]):
         completion = gathered[index]["completion"]
-        return Decision("deny", tuple(admission["policies"]), f"the gateway refused it: {completion['error']}")
+        reason = f"the gateway refused it: {completion['error']}"
+        return Decision("deny", tuple(admission["policies"]), reason), logged
     policy_entry = gathered[admission["policy"]]
     texts = {item["name"]: _text(home, item) for item in policy_entry["files"]}
     past = bundle.from_files(texts)
@@ -161,7 +181,7 @@ def _past(home: Home, request_id: str) -> Decision:
         model=gathered[admission["model"]],
         lease=gathered[admission["lease"]],
     )
-    return CedarDecider(past.rules, past.schema).decide(asked)
+    return CedarDecider(past.rules, past.schema).decide(asked), logged
 
 
 def _text(home: Home, item: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Final
 
@@ -22,8 +23,7 @@ class Progress:
         """One line."""
         if not self._quiet:
             self.end()
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+            self._write(f"{text}\n")
 
     def bar(self, what: str, done: float, total: float) -> None:
         """How far `what` is; called as often as one likes."""
@@ -39,17 +39,21 @@ class Progress:
         self._shown = step
         if self._terminal:
             filled = int(share * _WIDTH)
-            sys.stderr.write(f"\r  {what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {share:4.0%}")
+            self._write(f"\r  {what:<22} [{'#' * filled}{'.' * (_WIDTH - filled)}] {share:4.0%}")
             self._open = True
         else:
-            sys.stderr.write(f"  {what} {share:.0%}\n")
-        sys.stderr.flush()
+            self._write(f"  {what} {share:.0%}\n")
         if step == self._steps:
             self.end()
 
     def end(self) -> None:
         """Leave a bar as it is: what follows begins a line."""
         if self._open:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            self._write("\n")
         self._open = False
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that is gone must not keep anything from being stopped
+            sys.stderr.write(text)
+            sys.stderr.flush()

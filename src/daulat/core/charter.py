@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from daulat.core.entries import MAX_INLINE_TEXT
 from daulat.errors import ConfigError
 
 GRADES: Final = ("G1", "G2", "G3", "G4")
@@ -71,9 +72,11 @@ def parse(text: str, *, location: str = "charter.toml") -> Charter:
     Raises:
         ConfigError: TOML is malformed, a key is unknown or missing, or a value is not allowed; says which and what is.
     """
+    if len(text) > MAX_INLINE_TEXT:
+        raise ConfigError(f"is longer than the {MAX_INLINE_TEXT} characters that fit its log entry", location=location)
     try:
         top = _Table(tomllib.loads(text), location)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOMLDecodeError
         raise ConfigError(f"not valid TOML: {error}", location=location) from None
     jurisdiction, people, models, nodes, log = (
         top.table(name) for name in ("jurisdiction", "people", "models", "nodes", "log")

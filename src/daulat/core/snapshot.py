@@ -33,7 +33,7 @@ class PolicyRef:
 @dataclass(frozen=True, slots=True)
 class TenantRow:
     id: str
-    epoch_key: str  # base64 of 32 bytes
+    epoch_key: str = field(repr=False)  # base64 of 32 bytes
     pseudonym: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -11,8 +12,8 @@ import msgspec
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
-from daulat.gateway.http import Exchange
 from daulat.gateway.metrics import Metrics
 from daulat.ledger.journal import Journal
 from daulat.pipeline.inference import PATHS, Inference
@@ -59,7 +60,7 @@ class App:
         self._metrics.refused(reason)
 
     def _infer(self, exchange: Exchange, action: str) -> None:
-        principal = self._authenticate(exchange)
+        principal = self.authenticate(exchange.headers)
         kind = exchange.headers.get(b"content-type", b"")
         if kind != _JSON and not kind.lower().startswith(_JSON):
             raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
@@ -85,16 +86,21 @@ class App:
             self._ready(exchange)
         elif path == b"/v1/models":
             self._must_read(exchange)
-            self._models(exchange, self._authenticate(exchange), None)
+            self._models(exchange, self.authenticate(exchange.headers), None)
         elif path.startswith(b"/v1/models/"):
             self._must_read(exchange)
             name = unquote_to_bytes(path.removeprefix(b"/v1/models/")).decode(errors="replace")
-            self._models(exchange, self._authenticate(exchange), name)
+            self._models(exchange, self.authenticate(exchange.headers), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
 
-    def _authenticate(self, exchange: Exchange) -> Principal:
-        service, said = self._service, exchange.headers.get(b"authorization", b"")
+    def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Who asks.
+
+        Raises:
+            Unauthenticated: nobody who may.
+        """
+        service, said = self._service, headers.get(b"authorization", b"")
         if said[:7].lower() != b"bearer " or len(said) == 7:  # noqa: PLR2004
             raise Unauthenticated("Give an API key: 'Authorization: Bearer sk-...'.", code="missing_api_key")
         principal = service.world.directory.authenticate(said[7:].strip())

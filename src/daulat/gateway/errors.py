@@ -29,7 +29,6 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "method_not_allowed": 405,
     "too_many_connections": 503,
     "request_timeout": 408,
-    "length_required": 411,
     "body_too_large": 413,
     "target_too_long": 414,
     "unsupported_media_type": 415,

@@ -8,12 +8,13 @@ from typing import Any, Final
 import httptools
 
 from daulat.errors import Unavailable
-from daulat.gateway.http import Exchange
+from daulat.gateway.exchange import Exchange
 
 _PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
+_FINAL: Final = 200  # statuses below are interim answers
 _BEGIN_SECONDS: Final = 30.0  # until the pages process begins to answer
 
 
@@ -75,6 +76,8 @@ class _Pages(asyncio.Protocol):
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_status_code() < _FINAL:
+            return
         self._begun = True
         self._patience.cancel()
         self._exchange.start(self._parser.get_status_code(), self._headers, length=self._length)
@@ -86,7 +89,8 @@ class _Pages(asyncio.Protocol):
             self._exchange.write(data)
 
     def on_message_complete(self) -> None:
-        self._finish()
+        if self._begun:
+            self._finish()
 
     def _finish(self) -> None:
         if not self._over:

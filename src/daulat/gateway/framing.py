@@ -80,8 +80,10 @@ def body_length(headers: Mapping[bytes, bytes], version: str, most: int) -> int:
     """
     coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
     if coding is not None:
-        if length is not None or version == "1.0" or coding.lower() != b"chunked":
-            raise InvalidRequest("Transfer-Encoding must be exactly 'chunked', in HTTP/1.1, without Content-Length.")
+        if length is not None or version == "1.0":
+            raise InvalidRequest("Transfer-Encoding belongs into HTTP/1.1, without Content-Length.")
+        if coding.lower() != b"chunked":
+            raise wire_error("not_implemented", "The only Transfer-Encoding known here is 'chunked'.")
         return CHUNKED
     if length is None:
         return 0

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import httptools
 
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError, InvalidRequest, Unavailable
-from daulat.gateway import errors as wire_errors
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.framing import wire_error
 from daulat.pipeline.inference import PATHS
-from daulat.pipeline.ports import Headers
 
 _SINGLE: Final = frozenset(
     {
@@ -43,149 +42,22 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
-
-
-class Exchange:
-    """One request, and the way to answer it (`pipeline.ports.Reply`)."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_keep",
-        "_marks",
-        "body",
-        "headers",
-        "listener",
-        "method",
-        "target",
-    )
-
-    def __init__(
-        self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes
-    ) -> None:
-        self._connection: Connection | None = connection
-        self.method, self.target, self.headers, self.body = method, target, headers, body
-        self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
-        self._marks = b""
-        self._keep = True
-        self._chunked = True
-
-    def mark(self, request_id: str, promise: str) -> None:
-        """See `Reply.mark`."""
-        if promise:
-            self._marks = (
-                f"x-request-id: {request_id}\r\ndaulat-receipt: /v1/receipts/{request_id}\r\n"
-                f"daulat-promise: {promise}\r\n"
-            ).encode()
-        else:
-            self._marks = f"x-request-id: {request_id}\r\n".encode()
-
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer; JSON unless `headers` name another type."""
-        connection = self._connection
-        if connection is None:
-            return
-        keep = connection.keeps and self._keep
-        kind = b"content-type: application/json\r\n"
-        others = b""
-        for name, value in headers:
-            others += b"%b: %b\r\n" % (name, value)
-            if name == b"content-type":
-                kind = b""
-        connection.write(
-            b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (
-                connection.status_line(status),
-                self._marks,
-                others,
-                kind,
-                len(body),
-                b"\r\n" if keep else b"connection: close\r\n\r\n",
-                b"" if self.method == b"HEAD" else body,
-            )
-        )
-        self._end(keep=keep)
-
-    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
-        """Begin a streamed answer: chunked, or of a known length, or for HTTP/1.0 until the connection closes."""
-        connection = self._connection
-        if connection is None:
-            return
-        self._chunked = length is None and connection.version == "1.1"
-        self._keep = connection.keeps and (self._chunked or length is not None)
-        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        if length is not None:
-            framing = b"content-length: %d\r\n" % length
-        connection.write(
-            b"".join(
-                (
-                    connection.status_line(status),
-                    self._marks,
-                    *(b"%b: %b\r\n" % pair for pair in headers),
-                    framing,
-                    b"\r\n" if self._keep else b"connection: close\r\n\r\n",
-                )
-            )
-        )
-
-    def write(self, data: bytes) -> None:
-        if self._connection is not None and data and self.method != b"HEAD":
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    def finish(self, data: bytes) -> None:
-        """The last bytes and the end, in one write."""
-        if self._connection is None:
-            return
-        if self.method == b"HEAD":
-            self._connection.write(b"")
-        elif self._chunked:
-            self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
-        else:
-            self._connection.write(data)
-        self._end(keep=self._keep)
-
-    def fail(self, error: DaulatError, more: Headers = ()) -> None:
-        """A whole answer from an error, for those that never became a logged request."""
-        headers = [*wire_errors.headers_for(error), *more]
-        self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
-
-    def abandon(self) -> None:
-        """Nothing sensible can be said any more: close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def gone(self) -> None:
-        """The client has left."""
-        self._connection = None
-        listener, self.listener = self.listener, None
-        if listener is not None:
-            listener.client_gone()
-
-    def _end(self, *, keep: bool) -> None:
-        connection, self._connection, self.listener = self._connection, None, None
-        if connection is not None:
-            connection.answered(keep=keep)
-
-
-class Listener(Protocol):
-    """Who produces an answer."""
-
-    def client_gone(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
+_SMALL_BODY: Final = 65_536  # anybody may send one
 
 
 class Server:
     """What the connections of one worker share."""
 
     def __init__(
-        self, handle: Callable[[Exchange], None], limits: Callable[[], Limits], refused: Callable[[str], None]
+        self,
+        handle: Callable[[Exchange], None],
+        limits: Callable[[], Limits],
+        refused: Callable[[str], None],
+        allow: Callable[[Mapping[bytes, bytes]], object],
     ) -> None:
-        """`handle` gets every whole request; `refused` counts what never became one, by error code."""
-        self.handle, self.refused = handle, refused
+        """`handle` gets every whole request; `refused` counts what never became one, by error code; `allow` raises
+        where these headers' sender may not have us keep a large body in memory."""
+        self.handle, self.refused, self.allow = handle, refused, allow
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
@@ -414,6 +286,8 @@ class Connection(asyncio.Protocol):
             raise InvalidRequest("An upgrade with a chunked body is refused.")
         self._left = framing.body_length(headers, version, limits.body_bytes)
         self._chunked = self._left == framing.CHUNKED
+        if self._chunked or self._left > _SMALL_BODY:
+            self._server.allow(headers)
 
     # Answering.
 
@@ -428,6 +302,7 @@ class Connection(asyncio.Protocol):
         if self._state == "closed":
             return
         if not keep or self._server.draining:
+            self._lingers = not self._server.draining
             self.close()
             return
         self._state = "head"
@@ -449,8 +324,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once everything is written. After a refusal the client may still be sending: to close on it at once
-        would reset the connection, and it might never read why (RFC 9112 section 9.6)."""
+        """Close once everything is written. After a last answer the client may still be sending: to close on it at
+        once would reset the connection, and it might never read that answer (RFC 9112 section 9.6)."""
         if self._state == "closed":
             return
         self._state, self._buffer = "closed", b""
@@ -510,7 +385,7 @@ class Connection(asyncio.Protocol):
         if self._state == "busy":
             self._transport.abort()
             return
-        self.keeps, self._lingers = False, True
+        self.keeps = False
         self._state = "busy"
         self._exchange = Exchange(self, b"", b"", {}, b"")
         self._exchange.fail(error)

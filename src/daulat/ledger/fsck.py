@@ -94,8 +94,9 @@ def _places(shard: Shard, sealed: Sealed | None, published: bytes) -> Iterator[P
     if published == sealed.base_checkpoint:
         yield Problem("the sealed checkpoint is not published yet; the next start does it", serious=False)
         return
-    # Where the sequencer has gone on between our two looks, that one's tree is in the tiles, which were checked.
-    if open_checkpoint(published, shard.verifier).size >= sealed.base_size:
+    # Where the sequencer has gone on since we looked, what is published now is at least what the seal began from.
+    sizes = [open_checkpoint(signed, shard.verifier).size for signed in (published, shard.store.checkpoint())]
+    if sizes[0] >= sealed.base_size or sizes[1] < sealed.base_size:
         yield Problem("the published checkpoint is neither the sealed one nor the one before it", serious=True)
 
 
@@ -162,7 +163,10 @@ def _journals(sealed: Sealed, journals: Journals) -> Iterator[Problem]:
                 continue
             offset = cursor.offset if cursor is not None and segment == cursor.segment else 0
             try:
-                data = journals.read(worker, segment, offset)
+                data = journals.read(worker, segment, max(0, offset - 1))
+                if offset and not data:
+                    raise SealBroken("it was cut: it is shorter than what the log has taken in")
+                data = data[1:] if offset else data
                 end = records.header_length(data) if offset == 0 else 0
                 for group in records.groups(data, end, expected):
                     end, expected = group.end, group.number + 1

@@ -121,8 +121,9 @@ class Sequencer:
             SealBroken: durability or agreement is lost; the process must end.
         """
         first = self._edge.size
-        for offset, entry in enumerate(new):
-            self._check(entry, first, [entries.decode(item)["type"] for item in new[:offset]])
+        types: list[str] = []
+        for entry in new:
+            types.append(self._check(entry, first, types))
         self._step(list(new))
         return list(range(first, first + len(new)))
 
@@ -217,7 +218,8 @@ class Sequencer:
                 self._intake.finished.discard(worker)
                 self._intake.cursors.pop(worker, None)
 
-    def _check(self, entry: bytes, first: int, batch: Sequence[str]) -> None:
+    def _check(self, entry: bytes, first: int, batch: Sequence[str]) -> str:
+        """The type of an entry that may follow those of `batch`, the first of which will stand at `first`."""
         decoded: dict[str, Any] = entries.decode(entry)
         if decoded["type"] == entries.INFERENCE:
             raise VerificationFailed("inference/v1 entries come from journals alone")
@@ -227,6 +229,7 @@ class Sequencer:
                 raise VerificationFailed(
                     f"{decoded['type']}: {path} points at {index}, which is {found}, not {expected}"
                 )
+        return str(decoded["type"])
 
     def _catch_up(self, size: int) -> None:
         while self._index.size < size:

@@ -1,7 +1,8 @@
 """Quotas by slices: each worker may spend its share of a key's limit without asking anybody.
 
 With N workers a worker's share is limit / N a minute. Connections spread over workers by the kernel's hash, so a key
-that uses few connections may see less than its limit, never more: the bound is the limit itself.
+that uses few connections may see less than its limit. It may spend a minute's share at once and then as it is refilled;
+and where the limit is below the number of workers, one request a worker.
 """
 
 from __future__ import annotations

@@ -156,12 +156,12 @@ def _once(text: bytes, names: frozenset[str]) -> None:
     Raises:
         InvalidRequest: one of `names` is given more than once, however it is spelled; or there are far too many fields.
     """
-    seen: set[str] = set()
-    for name in (_decode_names if len(text) < _LARGE else _counting())(text):
-        if name.text in seen:
-            raise InvalidRequest(f"The field '{name.text}' is given more than once.", param=name.text)
-        if name.text in names:
-            seen.add(name.text)
+    found = [name.text for name in (_decode_names if len(text) < _LARGE else _counting())(text)]
+    if len(set(found)) == len(found):
+        return
+    for name in names:
+        if found.count(name) > 1:
+            raise InvalidRequest(f"The field '{name}' is given more than once.", param=name)
 
 
 def _counting() -> Callable[[bytes], dict[_Name, msgspec.Raw]]:

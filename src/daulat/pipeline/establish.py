@@ -35,15 +35,29 @@ async def charter(book: Book, read: Charter, text: str) -> int:
     return await book.write("charter/v1", fields, name="")
 
 
-async def log_key(book: Book, charter_index: int, vkey: str) -> int:
-    """The log's own key, certified once a log."""
+async def log_key(book: Book, charter_index: int, vkey: str, rotation: Mapping[str, Any] | None) -> int:
+    """The log's own key, certified once a log. `rotation`: the vkey it replaces and both keys' signatures, if any."""
     held = book.held("key/v1", "log")
     if held is not None and held["value"]["vkey"] == vkey:
         return int(held["position"])
-    return await key(book, charter_index, "log", vkey, name="log")
+    if rotation is None:
+        return await key(book, charter_index, "log", vkey, name="log")
+    old = await key(book, charter_index, "log", rotation["old"])
+    return await key(
+        book, charter_index, "log", vkey, name="log", replaces=old, signatures=tuple(rotation["signatures"])
+    )
 
 
-async def key(book: Book, charter_index: int, purpose: str, vkey: str, *, name: str | None = None) -> int:
+async def key(
+    book: Book,
+    charter_index: int,
+    purpose: str,
+    vkey: str,
+    *,
+    name: str | None = None,
+    replaces: int | None = None,
+    signatures: tuple[str, ...] = (),
+) -> int:
     """Certify a key: a worker's at its start, the log's own."""
     fields = {
         "charter": charter_index,
@@ -51,8 +65,8 @@ async def key(book: Book, charter_index: int, purpose: str, vkey: str, *, name: 
         "name": vkey.partition("+")[0],
         "vkey": vkey,
         "not_after": None,
-        "replaces": None,
-        "signatures": [],
+        "replaces": replaces,
+        "signatures": list(signatures),
     }
     return await book.write("key/v1", fields, name=name)
 

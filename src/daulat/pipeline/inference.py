@@ -53,6 +53,7 @@ PATHS: Final = {
     "embeddings": "/v1/embeddings",
 }
 _MAX_ANSWER: Final = 64 * 1024 * 1024
+_MOST_ATTEMPTS: Final = 8
 _MAX_HELD: Final = 1024 * 1024  # of a stream, while its admission is not durable
 _EVENT_STREAM: Final = b"text/event-stream"
 
@@ -90,6 +91,7 @@ class Inference:
         "_started",
         "_status",
         "_stream",
+        "_time",
         "_undurable",
         "request_id",
     )  # fmt: skip
@@ -185,8 +187,9 @@ class Inference:
             model = self._service.world.quoted[self._model.name]
         else:
             model = capped(self._peek.model) if self._peek is not None else '""'
+        self._time = self._service.clock.now_ms()
         return (
-            f'{{"request_id":"{self.request_id}","time":{self._service.clock.now_ms()},{who},{under},'
+            f'{{"request_id":"{self.request_id}","time":{self._time},{who},{under},'
             f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
             f'"request":"{commitment}"}}'
         ).encode()
@@ -329,7 +332,7 @@ class Inference:
     def _retry(self, error: DaulatError) -> None:
         """Nothing has gone out yet: another replica may answer, once this attempt is durable."""
         try:
-            if self._model is None:
+            if self._model is None or len(self._attempts) >= _MOST_ATTEMPTS:
                 raise error
             self._route = self._choose(self._model)
             grant = self._service.world.grant(self._principal, self._action, self._model, self._route)
@@ -463,8 +466,9 @@ class Inference:
 
     def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
         attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
+        now = max(self._time, self._service.clock.now_ms())  # a clock that was set back meanwhile makes no lie of it
         return (
-            f'{{"time":{self._service.clock.now_ms()},"outcome":"{outcome}","status":{self._status},'
+            f'{{"time":{now},"outcome":"{outcome}","status":{self._status},'
             f'"error":{quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
             f'"overhead":{self._overhead},"response":{quoted(response)}}}'
         ).encode()

@@ -1,6 +1,8 @@
 """What an operator does: each act changes the control plane's rows and leaves an `operator.action/v1` entry.
 
-Names stay in the control database. The log sees pseudonyms.
+What gives somebody something is in the log before it takes effect: a crash in between leaves an entry about nothing,
+and never a key that no entry tells of. What takes something away takes effect first. Names stay in the control
+database; the log sees pseudonyms.
 """
 
 from __future__ import annotations
@@ -45,25 +47,30 @@ class Desk:
         self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index
 
     async def begin(self) -> dict[str, str] | None:
-        """The first operator, tenant, person, key and auditor, once; their secrets."""
-        if self._rows.rows("tenants"):
+        """The first operator, tenant, person, key and auditor, once; their secrets. Goes on where it was cut off."""
+        if self._rows.rows("auditors"):  # the last of them
             return None
-        await self.add_tenant(OPERATORS)
-        await self.add_person("first-operator", OPERATORS, "MY", "substantial", ["operator"], days=3650)
-        await self.add_tenant("first-agency")
-        await self.add_person("first-person", "first-agency", "MY", "substantial", ["user"], days=365)
+        if not self._named("tenants", OPERATORS):
+            await self.add_tenant(OPERATORS)
+        if not self._named("people", "first-operator"):
+            await self.add_person("first-operator", OPERATORS, "MY", "substantial", ["operator"], days=3650)
+        if not self._named("tenants", "first-agency"):
+            await self.add_tenant("first-agency")
+        if not self._named("people", "first-person"):
+            await self.add_person("first-person", "first-agency", "MY", "substantial", ["user"], days=365)
         key = await self.create_key("first-person", "first-key", [], 0, days=365)
         auditor = await self.create_auditor("first-auditor", days=365)
         return {"api_key": key["api_key"], "auditor_token": auditor["auditor_token"]}
 
     async def add_tenant(self, name: str) -> dict[str, Any]:
+        """Raises InvalidRequest: the name is malformed; Conflict: it is taken."""
         row = {
             "id": new_id("tenant"),
-            "name": _named(name, "tenant"),
+            "name": self._free("tenants", _checked(name, "tenant")),
             "epoch_key": base64.b64encode(os.urandom(EPOCH_KEY_BYTES)).decode(),
         }
-        self._rows.add("tenants", row)
         await self._act("tenant.add", self._pseudonym(row, "tenant", row["id"]), {})
+        self._rows.add("tenants", row)
         return {"id": row["id"], "name": name}
 
     async def add_person(
@@ -85,16 +92,16 @@ class Desk:
         row = {
             "id": new_id("person"),
             "tenant": house["id"],
-            "name": _named(name, "person"),
+            "name": self._free("people", _checked(name, "person"), house["id"]),
             "citizenship": citizenship,
             "assurance": assurance,
             "roles": sorted(set(roles)),
             "expires": self._in(days),
             "version": 1,
         }
-        self._rows.add("people", row)
         vouched = {key: row[key] for key in ("citizenship", "assurance", "roles", "expires")}
         await self._act("person.add", self._pseudonym(house, "principal", row["id"]), vouched)
+        self._rows.add("people", row)
         return {"id": row["id"], "name": name, "tenant": house["name"], **vouched}
 
     async def create_key(
@@ -116,19 +123,19 @@ class Desk:
             "id": new_id("key"),
             "digest": secrets.digest(secret),
             "person": holder["id"],
-            "label": _named(label or "key", "key"),
+            "label": _checked(label or "key", "key"),
             "models": list(models),
             "requests_per_minute": requests_per_minute,
             "created": self._clock.now_ms(),
             "expires": min(self._in(days), holder["expires"]),
             "revoked": None,
         }
-        self._rows.add("keys", row)
         detail = {
             "person": self._pseudonym(house, "principal", holder["id"]),
             **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
         }
         await self._act("key.create", self._pseudonym(house, "key", row["id"]), detail)
+        self._rows.add("keys", row)
         return {"id": row["id"], "label": row["label"], "expires": row["expires"], "api_key": secret}
 
     async def revoke_key(self, wanted: str) -> dict[str, Any]:
@@ -147,12 +154,12 @@ class Desk:
         row: dict[str, Any] = {
             "id": new_id("auditor"),
             "digest": secrets.digest(secret),
-            "name": _named(name, "auditor"),
+            "name": _checked(name, "auditor"),
             "expires": self._in(days),
             "revoked": None,
         }
-        self._rows.add("auditors", row)
         await self._act("auditor.create", str(row["digest"]), {"expires": row["expires"]})
+        self._rows.add("auditors", row)
         return {"id": row["id"], "name": name, "expires": row["expires"], "auditor_token": secret}
 
     async def revoke_auditor(self, wanted: str) -> dict[str, Any]:
@@ -175,14 +182,24 @@ class Desk:
         house = next((row for row in self._rows.rows("tenants") if row["name"] == OPERATORS), None)
         if house is None:
             return "", ""
-        person = next(row for row in self._rows.rows("people") if row["tenant"] == house["id"])
+        person = next((row for row in self._rows.rows("people") if row["tenant"] == house["id"]), None)
+        if person is None:
+            return "", ""
         return self._pseudonym(house, "principal", person["id"]), person["citizenship"]
 
+    def _named(self, table: str, name: str, tenant: str = "") -> bool:
+        """Whether there is one of that name; of people, in that tenant or, without one, in any."""
+        return any(row["name"] == name and (not tenant or row["tenant"] == tenant) for row in self._rows.rows(table))
+
+    def _free(self, table: str, name: str, tenant: str = "") -> str:
+        if self._named(table, name, tenant):
+            raise Conflict(f"the name {name!r} exists already; `list` shows whose it is")
+        return name
+
     async def _act(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
-        people = self._rows.rows("people")
         fields = {
             "charter": self._charter,
-            "operator": self.operator()[0] if people else "",
+            "operator": self.operator()[0],
             "action": action,
             "subject": subject,
             "detail": dict(detail),
@@ -200,7 +217,7 @@ class Desk:
         return self._clock.now_ms() + days * _DAY_MS
 
 
-def _named(name: str, what: str) -> str:
+def _checked(name: str, what: str) -> str:
     if not name or len(name) > 100 or not name.isprintable():  # noqa: PLR2004
         raise InvalidRequest(f"a {what}'s name has 1 to 100 printable characters")
     return name

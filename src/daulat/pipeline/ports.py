@@ -47,6 +47,16 @@ class Reply(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who produces an answer, and wants to hear how its client does."""
+
+    def client_gone(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 class EngineCall(Protocol):
     """One request to an engine, under way."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -23,13 +23,16 @@ class Usage(msgspec.Struct):
         )
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # what is no count is not counted
+
+
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = 0
+    cached_tokens: _Count | None = 0
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: _Count | None = 0
+    completion_tokens: _Count | None = 0
     prompt_tokens_details: _Details | None = None
 
 
@@ -51,6 +54,7 @@ class _Envelope(msgspec.Struct):
 
 
 _error: Final = msgspec.json.Decoder(_Envelope).decode
+_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 _chunk: Final = msgspec.json.Decoder(_Chunk).decode
 
@@ -62,19 +66,21 @@ def of_answer(body: bytes) -> Usage | None:
         EngineRequestFailed: the body is no JSON object, so it is no answer.
     """
     try:
-        found = _answer(body).usage
-    except msgspec.ValidationError as error:
-        if body.lstrip()[:1] == b"{":
+        _must_be_text(body)
+        try:
+            found = _answer(body).usage
+        except msgspec.ValidationError:
+            _object(body)  # what is wrong may be no more than the usage
             return None
-        raise EngineRequestFailed(f"The engine's answer is no JSON object ({error}).", status=502) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EngineRequestFailed(f"The engine's answer is not JSON ({error}).", status=502) from None
+        raise EngineRequestFailed(f"The engine's answer is no JSON object ({error}).", status=502) from None
     return None if found is None else _plain(found)
 
 
 def is_error(body: bytes) -> bool:
     """Whether a body is OpenAI's error envelope, as clients can read it."""
     try:
+        _must_be_text(body)
         return bool(_error(body).error.message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
@@ -89,6 +95,16 @@ def of_event(data: bytes) -> tuple[Usage | None, bool]:
     if found.usage is None:
         return None, False
     return _plain(found.usage), not found.choices
+
+
+def _must_be_text(body: bytes) -> None:
+    """JSON is UTF-8 (RFC 8259 section 8.1), also where it is skipped.
+
+    Raises:
+        UnicodeDecodeError: it is not.
+    """
+    if not body.isascii():
+        body.decode()
 
 
 def _plain(found: _Usage) -> Usage:

@@ -174,4 +174,4 @@ def describe(principal: Principal, action: str, decision: Decision) -> str:
         "attributes": principal.attributes.as_dict(),
         **decision.as_dict(),
     }
-    return json.dumps(fields, separators=(",", ":"))[1:-1]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[1:-1]  # as `core.entries` writes

@@ -179,7 +179,8 @@ class Control:
         book, facts = self._book, self.plan.facts
         self._charter_index = await establish.charter(book, self._charter, text)
         self._text = text
-        await establish.log_key(book, self._charter_index, self.vkey)
+        log = await self._sequencer.call("status")
+        await establish.log_key(book, self._charter_index, log["vkey"], log["rotation"])
         blobs = Blobs(self._home.log / "blob")
         self._policy_index = await establish.policy(book, self._charter_index, bundle, blobs.put)
         self._desk = Desk(self._db, book.write, self._clock, self._charter_index)

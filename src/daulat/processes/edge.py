@@ -54,8 +54,9 @@ def ready() -> None:
 
 
 def stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set. Ctrl-C reaches the whole group: children leave SIGINT to the parent."""
+    """An event that SIGTERM sets. Ctrl-C, or a terminal that closes, reaches the whole group: that is the parent's."""
     event = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, event.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
     return event

@@ -47,11 +47,14 @@ def parameters(engine: Any, launch: dict[str, Any]) -> Any:
     chosen.ui = False
     chosen.cors_origins = chosen.cors_headers = chosen.cors_methods = ""
     chosen.cors_credentials = False
-    chosen.endpoint_slots = chosen.endpoint_metrics = True
-    chosen.endpoint_props = False
+    chosen.endpoint_metrics = True
+    chosen.endpoint_slots = chosen.endpoint_props = False  # saving and restoring slots goes without the former
     chosen.slot_save_path = launch["scratch"].rstrip("/") + "/"
     chosen.offline = True
-    chosen.embedding = launch["embeds"]
+    if launch["embeds"]:
+        chosen.embedding = True
+        chosen.kv_unified = True  # apart, inputs of unequal length are cut to equal ones, and pooled only in part
+        chosen.n_batch = chosen.n_ubatch = launch["context"]  # an input is read in one go, or not at all
     return chosen
 
 

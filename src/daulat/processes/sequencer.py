@@ -9,13 +9,13 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from daulat.adapters import log_files, rpc
-from daulat.adapters.journal_files import JournalFolder, sync_folder
+from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import LogFolder
 from daulat.adapters.request_index import RequestIndex
 from daulat.adapters.reserve import LogRoom
@@ -23,36 +23,13 @@ from daulat.adapters.seal import SqliteSeal
 from daulat.core.clock import SystemClock
 from daulat.errors import ConfigError, Conflict, DaulatError, IntegrityError, Unavailable
 from daulat.ledger.sequencer import Sequencer
-from daulat.processes import edge
+from daulat.processes import edge, log_keys
 from daulat.settings import Home
-from daulat.tlog.note import Signer
 
 TICK_SECONDS: Final = 0.4
 ROOM_SECONDS: Final = 1.0
 HANDOVER_SECONDS: Final = 20.0  # under the time in which the control plane wants its child to be ready
 _log = logging.getLogger(__name__)
-
-
-def load_or_create_key(home: Home, name: str) -> Signer:
-    """The log's key under the name of a shard. Created on the first start, mode 0600; never logged.
-
-    Raises:
-        ConfigError: the file is not a private key, or others may read it.
-    """
-    path = home.keys / "log.key"
-    if not path.exists():
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(Signer.generate(name).export() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        sync_folder(home.keys)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError("others may read it; run: chmod 600", location=str(path))
-    try:
-        return Signer.load(path.read_text()).renamed(name)
-    except ValueError as error:
-        raise ConfigError(str(error), location=str(path)) from None
 
 
 @contextlib.contextmanager
@@ -81,8 +58,8 @@ def alone(home: Home, seconds: float = HANDOVER_SECONDS) -> Iterator[None]:
 def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
     """Recover or begin the log `<name>/<period>` of this home, which is to be held (`alone`)."""
     origin = f"{name}/{period}"
-    signer = load_or_create_key(home, origin)
     seal = SqliteSeal(home.sequencer_db, origin)
+    signer = log_keys.load(home, name, _periods(seal, name, period))
     _close_older(home, name, seal, origin)
     log_files.set_current_period(home.log, period)  # before it is sealed: from then on the older one is closed
     sequencer = Sequencer(
@@ -99,6 +76,12 @@ def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
     return sequencer
 
 
+def _periods(seal: SqliteSeal, name: str, period: str) -> list[str]:
+    """All shards of this log up to the one named, which may be about to begin."""
+    known = [origin.removeprefix(f"{name}/") for origin in seal.origins()]
+    return [*known[: known.index(period)], period] if period in known else [*known, period]
+
+
 def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
     """Before a new shard begins, the one in force takes in all that is left for it; then it is final."""
     older = [known for known in seal.origins() if known != origin]
@@ -110,7 +93,7 @@ def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
     period = previous.removeprefix(f"{name}/")
     last = Sequencer(
         origin=previous,
-        signer=load_or_create_key(home, previous),
+        signer=log_keys.load(home, name, _periods(seal, name, period)),
         seal=SqliteSeal(home.sequencer_db, previous),
         log=LogFolder(home.log / period),
         index=RequestIndex(home.index_db, previous),
@@ -125,8 +108,9 @@ def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
 class Service:
     """The sequencer behind its socket. All its work runs on one thread; the loop only waits."""
 
-    def __init__(self, sequencer: Sequencer, origin: str, vkey: str, room: LogRoom) -> None:
-        self._sequencer, self._origin, self._vkey, self._room = sequencer, origin, vkey, room
+    def __init__(self, sequencer: Sequencer, facts: Mapping[str, Any], room: LogRoom) -> None:
+        """`facts`: what `status` says of this log that does not change."""
+        self._sequencer, self._facts, self._room = sequencer, facts, room
         self._thread = ThreadPoolExecutor(1, "sequencer")
         self._ticked = time.monotonic()
 
@@ -147,9 +131,8 @@ class Service:
     async def status(self) -> dict[str, Any]:
         seconds = time.monotonic() - self._ticked
         return {
-            "origin": self._origin,
+            **self._facts,
             "size": self._sequencer.size,
-            "vkey": self._vkey,
             "checkpoint": self._sequencer.checkpoint.decode(),
             "seconds_since_tick": round(seconds, 3),
         }
@@ -176,7 +159,7 @@ async def run(home: Home, name: str, period: str) -> int:
     if not await _room_comes(room, stop):
         return 0
     sequencer = open_sequencer(home, name, period)
-    service = Service(sequencer, f"{name}/{period}", home.vkey.read_text().strip(), room)
+    service = Service(sequencer, _facts(home, name, period), room)
     failed: list[BaseException] = []
 
     async def append(entries: list[str]) -> dict[str, Any]:
@@ -204,6 +187,15 @@ async def run(home: Home, name: str, period: str) -> int:
         _log.error("the log stops here: %s", failed[0])
         return 1
     return 0
+
+
+def _facts(home: Home, name: str, period: str) -> dict[str, Any]:
+    """Name and public key of the log, and, where it began with a new key, what both keys have signed."""
+    origin = f"{name}/{period}"
+    seal = SqliteSeal(home.sequencer_db, origin)
+    rotation = log_keys.rotation(home, name, _periods(seal, name, period))
+    seal.close()
+    return {"origin": origin, "vkey": home.vkey.read_text().strip(), "rotation": rotation}
 
 
 async def _room_comes(room: LogRoom, stop: asyncio.Event) -> bool:

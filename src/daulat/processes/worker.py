@@ -118,7 +118,7 @@ class Worker:
             clock=clock,
         )
         app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics)
-        self.server = Server(app.handle, lambda: self.service.limits, app.refused)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
 
     def _fatal(self, error: BaseException) -> None:
         """Durability is lost: nothing can be acknowledged any more, so nothing must be taken on."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,37 @@ def test_calls_answer_and_errors_keep_their_kind(tmp_path: Path) -> None:
 
     asyncio.run(with_server(path, use))
     assert issubclass(Conflict, DaulatError)
+
+
+@pytest.mark.parametrize("kind", rpc._BY_CODE.values())
+def test_every_kind_of_error_crosses(tmp_path: Path, kind: type[DaulatError]) -> None:
+    async def fail() -> None:
+        raise kind("so it is")
+
+    async def use() -> None:
+        async with await rpc.serve(tmp_path / "s.sock", {"fail": fail}):
+            client = rpc.Client(tmp_path / "s.sock")
+            with pytest.raises(kind, match="so it is") as caught:
+                await client.call("fail")
+            assert (type(caught.value), caught.value.code) == (kind, kind.code)
+            await client.close()
+
+    asyncio.run(use())
+
+
+def test_a_disk_that_fails_is_unavailable_and_the_connection_stays(tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def use() -> None:
+        async with await rpc.serve(tmp_path / "s.sock", {"fail": fail, "add": add}):
+            client = rpc.Client(tmp_path / "s.sock")
+            with pytest.raises(Unavailable, match="No space left on device"):
+                await client.call("fail")
+            assert await client.call("add", a=1, b=2) == 3
+            await client.close()
+
+    asyncio.run(use())
 
 
 def test_the_socket_is_private(tmp_path: Path) -> None:

@@ -9,31 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.verbs import Shell
+from tests.support.verbs import SERVING_ONLY, Shell, base_install
 
 from daulat.cli import VERBS
 
 PROMISED = {"up", "status", "doctor", "key", "person", "tenant", "policy", "log", "receipt", "verify", "audit", "bench"}
-HEAVY = [
-    "cedarpy",
-    "gguf",
-    "httptools",
-    "msgspec",
-    "numpy",
-    "psutil",
-    "sqlalchemy",
-    "starlette",
-    "uvicorn",
-    "uvloop",
-    "xllamacpp",
-]
-ABSENT = "import sys; sys.modules.update(dict.fromkeys({heavy!r})); sys.argv = ['daulat', *{arguments!r}]"
-
-
-def base_install(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command where none of the serving install's packages can be imported."""
-    program = ABSENT.format(heavy=HEAVY, arguments=arguments) + "; from daulat.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_every_promised_verb_exists() -> None:
@@ -68,7 +48,7 @@ def test_verify_loads_no_package_that_it_does_not_use() -> None:
         "import sys; sys.argv = ['daulat', 'verify', '--help']\n"
         "from daulat.cli import main\n"
         "try: main()\n"
-        f"finally: print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
+        f"finally: print('LOADED', sorted(set({SERVING_ONLY!r}) & set(sys.modules)))"
     )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -103,6 +103,17 @@ def test_explain_decides_a_past_request_again_under_the_rules_of_its_time(run: S
     assert limited.out == "deny\n  by gateway.rate\n  because the gateway refused it: rate_limit_exceeded\n"
 
 
+def test_explain_of_a_request_that_the_log_tells_otherwise_says_so(run: Shell) -> None:
+    lie = {"answer": {"admission.attributes.citizenship": "SG"}}
+    publish(run.home, logs.write(lie))
+    said = run("policy", "explain", logs.request_id(1))
+    assert said.code == 1
+    assert said.out.startswith("deny\n  by use.citizenship")
+    assert said.out.endswith("\nBut the log says: allow by use.permit\n")
+    value = run("policy", "explain", logs.request_id(1), "--json").value
+    assert (value["effect"], value["logged"]) == ("deny", {"effect": "allow", "policies": ["use.permit"]})
+
+
 def test_explain_of_a_request_that_is_not_in_the_log(run: Shell) -> None:
     assert f"no entry for {logs.request_id(1)}" in run("policy", "explain", logs.request_id(1)).err
     publish(run.home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
@@ -54,3 +55,14 @@ def test_quiet_says_nothing_and_nothing_to_do_is_no_bar(capsys: pytest.CaptureFi
     quiet.bar("x", 1, 2)
     Progress(quiet=False).bar("nothing", 0, 0)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(terminal(monkeypatch), "write", gone)
+    progress = Progress(quiet=False)
+    progress.bar("loading", 1, 2)
+    progress.say("stopping")
+    progress.end()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support import logs
-from tests.support.verbs import Shell, log_site, site, write_file
+from tests.support.verbs import Shell, base_install, log_site, site, write_file
 
 from daulat.cli import receipt as receipt_verb
 
@@ -64,6 +64,20 @@ def test_the_promise_may_be_the_header_alone_or_all_that_curl_kept(run: Shell, f
         assert "had promised this very admission" in verify(run, files, promise=files[source]).out
     files["promise"].write_text("\n")
     assert "holds no Daulat-Promise" in verify(run, files, "promise").err
+
+
+def test_the_base_install_verifies_and_audits_and_says_that_decisions_were_not_run_again(
+    files: dict[str, Path],
+) -> None:
+    given = ["--vkey", files["vkey"], "--request", files["request"], "--promise", files["headers"]]
+    said = base_install("verify", files["receipt"], *given)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "byte for byte" in said.stdout
+    assert "run again here" not in said.stdout
+    with site(log_site(LOG)) as served:
+        audited = base_install("audit", served.url, "--vkey", files["vkey"], "--token-file", files["token"])
+    assert audited.returncode == 0
+    assert "Decisions were not run again: install daulat[serve] for that." in audited.stdout
 
 
 @pytest.mark.parametrize("name", ["request", "response"])

@@ -260,6 +260,8 @@ def test_every_shard_is_audited_and_a_lie_in_an_old_one_counts(run: Run, files: 
     lying = audited(run, files, older_and_newer(lease={"jurisdiction": "SG"}), "--json")
     assert lying.code == 1
     assert [shard["holds"] for shard in lying.json["logs"]] == [True, False]
+    hidden = audited(run, files, write(), "--state", files / "state.json")
+    assert "Audited before, and not led to from here: ai.example/2025" in hidden.out
     gone = older_and_newer()
     del gone["2025"]
     assert audited(run, files, gone).code == 1

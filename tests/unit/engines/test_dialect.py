@@ -94,14 +94,17 @@ def test_each_request_gets_a_slot_of_its_own_and_the_rest_of_its_body_as_it_came
     run(test)
 
 
-def test_embeddings_take_no_slot() -> None:
+def test_embeddings_go_as_they_came_but_no_more_at_once_than_there_are_slots() -> None:
     async def test(_: Engine, made: Callable[..., LlamaCpp]) -> None:
-        dialect = made(1)
+        dialect = made(2)
         asked = request(action="embeddings", input=["a", "b"])
-        for _ in range(3):
-            prepared = await dialect.prepare(asked)
-            assert prepared.body is asked.body
-            prepared.release()
+        first, second = await each([dialect.prepare(asked), dialect.prepare(asked)])
+        assert first.body is second.body is asked.body
+        third = asyncio.create_task(dialect.prepare(asked))
+        await settle()
+        assert not third.done(), "each holds a thread of the engine's: health must find one free"
+        first.release()
+        (await third).release()
 
     run(test)
 

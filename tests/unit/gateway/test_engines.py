@@ -200,6 +200,17 @@ def test_a_second_answer_to_one_request_never_becomes_the_answer_to_the_next(lat
     run(main)
 
 
+@pytest.mark.parametrize("flood", ["a header without end", "headers without end", "trailers without end"])
+def test_an_engine_that_never_comes_to_the_point_is_hung_up_on(flood: str) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            seen = await say(gateway, BROKEN[flood], CHAT, close=False)
+            assert seen.status == 502
+            assert "headers" in seen.json["error"]["message"]
+
+    run(main)
+
+
 def test_an_engine_that_speaks_unasked_loses_its_connection() -> None:
     async def main() -> None:
         async with Gateway() as gateway:

@@ -194,6 +194,25 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("lines", [(b"Content-Length: 65537",), (b"Transfer-Encoding: chunked",)])
+def test_a_large_body_is_taken_only_from_somebody_who_is_known(lines: tuple[bytes, ...]) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for more in ((), (b"Expect: 100-continue",)):
+                client = await gateway.client()
+                client.send(request(b"/v1/chat/completions", *lines, *more, secret="sk-nobody"))
+                seen = await client._answer(head_only=False)
+                assert (seen.status, seen.json["error"]["code"]) == (401, "invalid_api_key")
+                assert await client.closed() == b""
+            gateway.journal.tick()
+            await gateway.until(gateway.disk.refusals)
+            assert gateway.disk.refusals() == {"invalid_api_key": 2}
+            large = CHAT[:-1] + b" " * 100_000 + b"}"
+            assert (await gateway.exchange(post(large))).status == 200
+
+    run(main)
+
+
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(framing: str) -> None:
     async def main() -> None:

@@ -135,6 +135,9 @@ def test_it_is_refused_the_connection_closed_and_no_engine_asked(shape: str) -> 
     [
         ("an unknown expectation", 417),
         ("a method that is not for us", 501),
+        ("gzip, then chunked", 501),
+        ("length and coding", 400),
+        ("a coding in HTTP/1.0", 400),
         ("HTTP/0.9", 505),
         ("HTTP/2 as a version", 505),
         ("two lengths that differ", 400),

@@ -16,6 +16,7 @@ from tests.support.worlds import (
     WORKER,
     key,
     lease,
+    person,
     replica,
     snapshot,
     world,
@@ -40,6 +41,15 @@ def test_an_answer_waits_until_its_completion_is_durable() -> None:
     path.journal.commit()
     assert (client.status, client.body, client.whole) == (200, answered(), True)
     assert path.at_rest()
+
+
+def test_a_clock_that_is_set_back_meanwhile_makes_no_lie_of_an_answer() -> None:
+    path = Path()
+    path.ask(chat())
+    path.clock.pass_seconds(-60)
+    path.call.answer(answered())
+    path.journal.commit()
+    assert path.journal.one("completion")["time"] == path.journal.one("admission")["time"]
 
 
 def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() -> None:
@@ -71,6 +81,32 @@ def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() 
     assert completion["usage"] == {"prompt_tokens": 11, "cached_tokens": 0, "completion_tokens": 4}
     for kind, record, sent in (("request", admission, body), ("response", completion, client.body)):
         assert opens(record[kind], salt(EPOCH_KEY, client.request_id, kind), kind, sent)
+
+
+def test_names_in_any_script_make_entries_that_anybody_can_read() -> None:
+    attributes = replace(person(1).attributes, roles=("ketua-\u9867\u5ba2", "user"))
+    path = Path(people=(replace(person(1), attributes=attributes),))
+    _, client = path.ask(chat())
+    path.call.answer(answered())
+    _, other = path.ask(chat(model='\u6a21\u578b \u00e9\u2028\x7f\0"\\/'))
+    path.journal.commit()
+    path.journal.commit()
+    assert (client.status, other.status) == (200, 404)
+    assert path.journal.values("admission")[0]["attributes"]["roles"] == ["ketua-\u9867\u5ba2", "user"]
+    assert path.at_rest()
+
+
+def test_no_more_replicas_are_tried_than_fit_an_entry() -> None:
+    path = Path(replicas=tuple(replica(number) for number in range(1, 1500)))
+    _, client = path.ask(chat())
+    for _ in range(2000):
+        if path.call.aborted or not path.service.active:
+            break
+        path.call.fail(EngineDead("gone"))
+    path.journal.commit()
+    assert client.status == 502
+    assert len(path.engines.calls) == 8
+    assert path.at_rest()
 
 
 def test_an_engines_refusal_in_openais_envelope_passes_as_it_is() -> None:
@@ -108,7 +144,10 @@ def test_what_is_neither_an_answer_nor_a_refusal_is_the_engines_failure(status: 
     assert path.at_rest()
 
 
-@pytest.mark.parametrize("body", [b"", b"ok", b"[]", b'"x"', b'{"choices":[', b"\xff", b"data: {}\n\n", b"[" * 5000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"ok", b"[]", b'"x"', b'{"choices":[', b'{"x":"\xff"}', b"\xff", b"data: {}\n\n", b"[" * 5000],
+)
 def test_an_answer_that_is_no_json_object_is_never_passed_off_as_one(body: bytes) -> None:
     path = Path()
     _, client = path.ask(chat())
@@ -118,7 +157,19 @@ def test_an_answer_that_is_no_json_object_is_never_passed_off_as_one(body: bytes
     assert client.error["type"] == "engine_error"
 
 
-@pytest.mark.parametrize("usage", ["null", "{}", '"many"', '{"prompt_tokens":"5"}', '{"prompt_tokens":null}'])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "null",
+        "{}",
+        '"many"',
+        '{"prompt_tokens":"5"}',
+        '{"prompt_tokens":null}',
+        '{"prompt_tokens":-5}',
+        '{"prompt_tokens":1e3}',
+        '{"prompt_tokens":99999999999999999999}',
+    ],
+)
 def test_an_answer_whose_usage_cannot_be_read_still_arrives(usage: str) -> None:
     path = Path()
     body = f'{{"choices":[],"usage":{usage}}}'.encode()

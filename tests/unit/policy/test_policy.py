@@ -41,6 +41,18 @@ def test_every_shipped_rule_has_a_reason_and_a_case_where_it_decides() -> None:
     assert set(reasons) <= deciding
 
 
+def test_every_shipped_rule_stands_under_a_comment_that_says_why() -> None:
+    rules = {name: text for name, text in SHIPPED.files.items() if name.endswith(".cedar")}
+    assert len(rules) == 3
+    for name, text in rules.items():
+        assert text.startswith("// "), f"{name} does not say what it is about"
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("@id("):
+                assert lines[number - 1].startswith("// "), f"{name}: {line} has no comment"
+                assert lines[number + 1].startswith("@reason("), f"{name}: {line} has no reason"
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -68,8 +68,8 @@ class LlamaCpp:
             InvalidRequest: a tool choice that no tool fulfils.
             Overloaded: too many wait already, or this one has waited too long.
         """
-        if request.action == "embeddings":
-            return Prepared(request.body, _nothing)  # many inputs in one: the engine spreads them itself
+        if request.action == "embeddings":  # many inputs in one: the engine spreads them, but not without measure
+            return Prepared(request.body, self._releaser(await self._take(b"", 0)))
         own_tools, messages = request.raw("tools"), request.raw("messages")
         body, rewriter = request.body, None
         if (changed := tools.change(request)) is not None:
@@ -233,7 +233,3 @@ def _uncached(answer: bytes) -> int:
         return max(0, int(usage["prompt_tokens"]) - int(cached))
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0
-
-
-def _nothing() -> None:
-    """Nothing was taken."""

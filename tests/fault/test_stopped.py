@@ -1,0 +1,45 @@
+"""Told to stop under load: what can end in time ends, what cannot is told so, and the log knows of both."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.support.battered import Battered
+from tests.support.load import Load
+from tests.support.reckoning import reckon
+
+pytestmark = pytest.mark.slow
+
+SHORT, LONG = 1.5, 20.0  # seconds of a stream; a worker waits for five
+
+
+@pytest.mark.parametrize("seconds", [SHORT, LONG], ids=["short streams", "long streams"])
+def test_no_answer_ends_in_silence(seconds: float) -> None:
+    asyncio.run(_stopped(seconds))
+
+
+async def _stopped(seconds: float) -> None:
+    async with Battered() as service, Load(service.port, service.secrets["api_key"], 3, leaves=0) as load:
+        assert service.engine is not None
+        service.engine.pause = seconds / service.engine.events
+        load.start()
+
+        async def streaming() -> bool:
+            return sum(bool(exchange.body) for exchange in load.exchanges) > 3
+
+        await service.until(streaming)
+        stopping = asyncio.create_task(service.stop())
+        await load.pause()
+        assert await stopping == 0
+        begun = [exchange for exchange in load.exchanges if exchange.status]
+        assert all(exchange.whole for exchange in begun)  # to the last byte, whichever that was
+        cut = [exchange for exchange in begun if b"This answer was cut: the service is stopping" in exchange.body]
+        streams = [exchange for exchange in begun if b"stream" in exchange.request]
+        assert len(streams) > 3
+        assert set(map(id, streams)) <= set(map(id, cut)) if seconds == LONG else not cut
+        await service.start()
+        await service.integrated()
+        reckoning = reckon(service.home, load.exchanges)
+        assert reckoning.outcomes["interrupted"] == 0
+        assert reckoning.outcomes["failed"] == len(cut)

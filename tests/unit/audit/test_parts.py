@@ -1,0 +1,88 @@
+"""The audit's books held against naive ones: trees, sequence numbers, counters."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support import logs
+
+from daulat.audit.counters import Account
+from daulat.audit.facts import ReplicaFacts
+from daulat.audit.sequences import MAX_OPEN, Worker
+from daulat.audit.tree import Tree, leaf_hashes
+from daulat.tlog import merkle
+from daulat.tlog.tiles import WIDTH
+
+
+def test_roots_and_upper_tiles_are_those_that_the_sequencer_writes() -> None:
+    for size in (0, 1, 255, 256, 257, 512, 70_000):
+        data = [b"%d" % number for number in range(size)]
+        log, tree = logs.publish(data), Tree()
+        for start in range(0, size, WIDTH):
+            tree.add(leaf_hashes(data[start : start + WIDTH]))
+        assert tree.size == size
+        assert tree.root() == merkle.root(leaf_hashes(data))
+        upper = {path: tile for path, tile in log.files.items() if not path.startswith(("tile/0/", "tile/entries/"))}
+        assert {tile.path: expected for tile, expected in tree.upper_tiles()} == upper
+
+
+@given(st.integers(0, 600), st.data())
+@settings(max_examples=40, deadline=None)
+def test_the_root_of_a_beginning(size: int, data: st.DataObject) -> None:
+    leaves = leaf_hashes([b"%d" % number for number in range(size)])
+    old, tree = data.draw(st.integers(0, size)), Tree()
+    for start in range(0, old - old % WIDTH, WIDTH):
+        tree.add(leaves[start : start + WIDTH])
+    assert tree.root_with(leaves[old - old % WIDTH : old]) == merkle.root(leaves[:old])
+
+
+@given(st.lists(st.integers(0, 700), max_size=900))
+@settings(max_examples=60, deadline=None)
+def test_sequence_numbers_against_a_set(numbers: list[int]) -> None:
+    worker, seen = Worker(None), set[int]()
+    for number in numbers:
+        wrong = worker.take(number, 1000 + number)
+        assert (wrong is None) == (number > 0 and number not in seen)
+        seen |= {number} - {0}
+    missing = {number for first, last, _ in worker.gaps() for number in range(first, last + 1)}
+    assert missing == set(range(1, max(seen, default=0))) - seen
+    for _, last, before in worker.gaps():
+        assert 1000 + last <= before <= 1000 + max(seen), "a bound on when the missing ones were admitted, and no wider"
+
+
+def test_a_number_far_ahead_takes_no_memory() -> None:
+    worker = Worker(None)
+    assert worker.take(MAX_OPEN, 0) is None
+    assert "sequence" in str(worker.take(10**12, 0))
+    assert len(worker._seen) <= 4 * MAX_OPEN
+
+
+CONTEXT = 100
+TIMES = st.integers(0, 40)
+REQUESTS = st.tuples(st.just("request"), TIMES, st.integers(0, 30), st.integers(0, 1))
+READINGS = st.tuples(st.just("reading"), TIMES, st.integers(0, 200), st.just(0))
+
+
+@given(st.lists(st.one_of(REQUESTS, READINGS), max_size=25))
+@settings(max_examples=300, deadline=None)
+def test_counters_against_sums_made_afterwards(story: list[tuple[str, int, int, int]]) -> None:
+    """Whatever the order in which readings and requests stand in the log, and whatever their times."""
+    facts = ReplicaFacts(8, 0, "r", "n", 7, 5, None, 2, CONTEXT, "", "")
+    account = Account(facts)
+    readings: list[tuple[int, int, int]] = []
+    requests: list[tuple[int, int, int, int]] = []
+    for index, (kind, time, tokens, unknown) in enumerate(story):
+        if kind == "request":
+            account.add(time, tokens, 0, unknown)
+            requests.append((index, time, tokens, unknown))
+        else:
+            found = list(account.read(index, time, {"prompt_tokens": tokens, "completion_tokens": 0}))
+            assert bool(found) == (bool(readings) and tokens < readings[-1][2])
+            readings.append((index, max(time, readings[-1][1] if readings else 0), tokens))
+    over = False
+    for index, time, counted in readings:
+        # What stands before a reading had ended by then; what was admitted before it may have begun.
+        covered = [(tokens, unknown) for at, admitted, tokens, unknown in requests if at < index or admitted <= time]
+        logged, unknown = (sum(item[which] for item in covered) for which in (0, 1))
+        over |= counted - logged > unknown * CONTEXT
+    assert bool(list(account.settle(1000))) == over
