@@ -30,6 +30,7 @@ from tests.support.logs import (
     model,
     policy,
     probe,
+    started,
     story,
     without,
     write,
@@ -205,6 +206,12 @@ CHAIN: list[Case] = [
         asked("answer", 1, 1000, **{"admission.model": Ref("model-2")}),
     ]),
     change("an answer by a replica that started later", "replica", "answer", started={"time": T0 + 2000}),
+    steps("a second attempt at a replica of another model", "replica", "late-answer", lambda: [
+        *after(story(), "model", Step("model-2", "model.admitted/v1", model(55, model="other"))),
+        Step("started-2", "replica.started/v1", started(13_500, model=Ref("model-2"), lease=Ref("renewed"))),
+        asked("late-answer", 7, 14_000, **UNDER_RENEWED | {"completion.attempts": [
+            *attempts("started", "renewed", "failed"), *attempts("started-2", "renewed")]}),
+    ]),
     steps("an answer after its replica had stopped", "replica", "late-answer", lambda: add("stopped", late_answer())),
     steps("an answer under a policy that had been replaced", "policy", "late-answer",
           lambda: [*two_policies(), late_answer()]),
@@ -284,6 +291,12 @@ DECISIONS: list[Case] = [
 SEQUENCES: list[Case] = [
     Case("an admitted request that is missing", "sequence", None, lambda: write(steps=without(story(), "stream"))),
     change("a sequence number that stands twice", "sequence", "stream", stream={"admission.sequence": 1}),
+    change(
+        "a sequence number that stands twice, in another kind of entry",
+        "sequence",
+        "denied",
+        denied={"admission.sequence": 1},
+    ),
     change("a sequence number zero", "sequence", "stream", stream={"admission.sequence": 0}),
     change("a sequence number far ahead", "sequence", "stream", stream={"admission.sequence": 70_000}),
 ]

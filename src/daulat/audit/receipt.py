@@ -190,8 +190,6 @@ def _included(receipt: _Receipt, head: Checkpoint, verifier: Verifier) -> None:
         receipt.checkpoint,
     ):
         raise VerificationFailed("the C2SP proof is not about this receipt's entry and checkpoint")
-    if proof.encode() != receipt.proof:
-        raise VerificationFailed("the C2SP proof is not written in its canonical form")
 
 
 def _request(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> InferenceFacts:

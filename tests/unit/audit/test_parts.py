@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import logs
 
 from daulat.audit.counters import Account
 from daulat.audit.facts import ReplicaFacts
+from daulat.audit.log import audit
 from daulat.audit.sequences import MAX_OPEN, Worker
 from daulat.audit.tree import Tree, leaf_hashes
+from daulat.core import entries
+from daulat.errors import VerificationFailed
 from daulat.tlog import merkle
 from daulat.tlog.tiles import WIDTH
 
@@ -24,6 +28,36 @@ def test_roots_and_upper_tiles_are_those_that_the_sequencer_writes() -> None:
         assert tree.root() == merkle.root(leaf_hashes(data))
         upper = {path: tile for path, tile in log.files.items() if not path.startswith(("tile/0/", "tile/entries/"))}
         assert {tile.path: expected for tile, expected in tree.upper_tiles()} == upper
+
+
+def test_only_the_last_bundle_may_be_a_partial_one() -> None:
+    tree = Tree()
+    tree.add([bytes(32)])
+    with pytest.raises(VerificationFailed, match="last entry bundle"):
+        tree.add([bytes(32)] * WIDTH)
+
+
+def test_a_failed_first_attempt_may_have_used_its_replica() -> None:
+    """Nobody knows how many tokens it took, so up to its context is allowed for, on either way through a log."""
+    second = {"counters": None, "replica": "replica-2", "lease": logs.Ref("renewed")}
+    again = {
+        **logs.UNDER_RENEWED,
+        "completion.attempts": [
+            {"replica": logs.Ref("started-2"), "lease": logs.Ref("renewed"), "outcome": "failed"},
+            {"replica": logs.Ref("started"), "lease": logs.Ref("renewed"), "outcome": "ok"},
+        ],
+    }
+    begin = [*logs.story()[:16], logs.Step("started-2", "replica.started/v1", logs.started(9200, **second))]
+    for requests in (1, 2, 3):
+        steps = [
+            logs.Step(f"r{n}", entries.INFERENCE, logs.inference(5 + n, 9500 + n, **again)) for n in range(requests)
+        ]
+        for counted, holds in ((1000 * requests, True), (1000 * requests + 1, False)):
+            end = logs.probe(
+                20_000, replica="replica-2", started=logs.Ref("started-2"), counters=logs.counters(counted, 0)
+            )
+            log = logs.write(steps=[*begin, *steps, logs.Step("end", "canary/v1", end)])
+            assert audit(log, logs.VERIFIER, logs.terms()).holds == holds, (requests, counted)
 
 
 @given(st.integers(0, 600), st.data())
