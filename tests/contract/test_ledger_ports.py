@@ -18,6 +18,7 @@ from tests.support.ledger import (
     answered,
     charter_entry,
     completion,
+    group_of,
     key_entry,
     request_id,
 )
@@ -74,7 +75,7 @@ class FileWriters:
         self._numbers[worker] = 0
 
     def write(self, worker: int, *group: Record) -> None:
-        self._segments[worker].commit(records.encode_group(self._numbers[worker], group))
+        self._segments[worker].commit(group_of(self._numbers[worker], group))
         self._numbers[worker] += 1
 
     def roll(self, worker: int) -> None:
@@ -349,6 +350,6 @@ def test_segments_take_groups_one_after_the_other_and_say_when_room_is_short(seg
     """`ledger.journal.Segments`."""
     assert segments.shortage() == ""
     for number in range(3):
-        segments.commit(records.encode_group(number, list(answered(number, number))))
+        segments.commit(group_of(number, list(answered(number, number))))
     groups = segments.groups if isinstance(segments, MemorySegments) else read_all(JournalFolder(tmp_path), 4)
     assert [group.number for group in groups] == [0, 1, 2]

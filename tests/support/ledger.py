@@ -6,7 +6,7 @@ import contextlib
 import json
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from daulat.core import entries
@@ -17,6 +17,11 @@ from daulat.tlog.tiles import WIDTH, parse_path
 
 NOW = 1_790_000_000_000
 _PATIENCE = 20.0
+
+
+def group_of(number: int, items: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """A journal's group of (kind, sequence, payload) records."""
+    return records.encode_group(number, [part for item in items for part in records.record(*item)])
 
 
 class Crash(BaseException):
@@ -98,7 +103,7 @@ class MemoryJournals:
 
     def write(self, worker: int, *group: tuple[int, int, bytes]) -> None:
         segment = max(number for owner, number in self.files if owner == worker)
-        self.files[worker, segment] += records.encode_group(self._numbers[worker], group)
+        self.files[worker, segment] += group_of(self._numbers[worker], group)
         self._numbers[worker] += 1
 
     def end(self, worker: int) -> None:

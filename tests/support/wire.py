@@ -27,8 +27,9 @@ from daulat.core import entries
 from daulat.core.snapshot import Limits, Snapshot
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
-from daulat.gateway.http import Connection, Exchange, Server
+from daulat.gateway.http import Connection, Server
 from daulat.gateway.metrics import Metrics
 from daulat.ledger import records
 from daulat.ledger.journal import Journal

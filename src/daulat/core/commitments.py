@@ -12,12 +12,13 @@ either can be opened alone. Destroying the epoch key makes commitments unopenabl
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
+from binascii import b2a_base64
 from typing import Final, Literal
 
 Kind = Literal["request", "response"]
+_sha256: Final = hashlib.sha256
 EPOCH_KEY_BYTES: Final = 32
 _PREFIX: Final = {
     "request": b"daulat/commitment/v1\nrequest\n",
@@ -35,12 +36,18 @@ class Salter:
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + b"daulat/salt/v1\n")
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
-    def salt(self, request_id: bytes, kind: bytes) -> bytes:
+    def salt(self, request_id: str, kind: Kind) -> bytes:
         """The same 32 bytes as `salt`."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"%b\n%b" % (request_id, kind))
+        inner.update(f"{request_id}\n{kind}".encode())
         outer.update(inner.digest())
         return outer.digest()
+
+    def commit(self, request_id: str, kind: Kind, body: bytes) -> str:
+        """`commit` under the salt of this request and kind."""
+        hash_ = _sha256(_PREFIX[kind] + self.salt(request_id, kind))
+        hash_.update(body)
+        return b2a_base64(hash_.digest(), newline=False).decode()
 
 
 def salt(epoch_key: bytes, request_id: str, kind: Kind) -> bytes:
@@ -56,7 +63,7 @@ def opening(salt_: bytes, kind: Kind) -> hashlib._Hash:
 def commit(salt_: bytes, kind: Kind, body: bytes) -> str:
     """The commitment to a whole body, base64 as it stands in an entry."""
     digest = hashlib.sha256(b"".join((_PREFIX[kind], salt_, body))).digest()
-    return binascii.b2a_base64(digest, newline=False).decode()
+    return b2a_base64(digest, newline=False).decode()
 
 
 def opens(commitment: str, salt_: bytes, kind: Kind, body: bytes) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,12 +60,22 @@ class Promise:
         )
 
 
+def leaves(members: Sequence[str], admissions: Sequence[bytes]) -> list[bytes]:
+    """The leaf hashes of one group commit, from the requests' ids and the leaf hashes of their admission records."""
+    prefix = b"\x00" + LEAF_DOMAIN
+    return [
+        hashlib.sha256(b"%b%b\n%b" % (prefix, request_id.encode(), admission)).digest()
+        for request_id, admission in zip(members, admissions, strict=True)
+    ]
+
+
 def headers(
     *,
     origin: str,
     worker: int,
     batch: int,
-    members: Sequence[tuple[str, bytes]],
+    members: Sequence[str],
+    admissions: Sequence[bytes],
     paths: Sequence[Sequence[str]],
     root: bytes,
     deadline: int,
@@ -73,20 +84,22 @@ def headers(
     """`Promise.header` for all members of one group commit: what they share is put into text once.
 
     Args:
-        members: (request id, leaf hash of the admission record), in leaf order.
-        paths: each member's path, its nodes in base64 already.
+        members: request ids, in leaf order.
+        admissions: the leaf hashes of their admission records.
+        paths: each member's inclusion path, its nodes put into text already (`node`).
+        root: of the tree over `leaves` of the two.
     """
     shared = f'", origin="{origin}", worker={worker}, batch={batch}, size={len(members)}, index='
-    end = f"), root=:{_base64(root)}:, deadline={deadline}, sig=:{_base64(signature)}:"
+    end = f"), root={node(root)}, deadline={deadline}, sig={node(signature)}"
     return [
-        f'id="{request_id}{shared}{index}, admission=:{_base64(admission)}:, '
-        f"path=({' '.join([f':{node}:' for node in path])}{end}"
-        for index, ((request_id, admission), path) in enumerate(zip(members, paths, strict=True))
+        f'id="{request_id}{shared}{index}, admission={node(admission)}, path=({" ".join(path)}{end}'
+        for index, (request_id, admission, path) in enumerate(zip(members, admissions, paths, strict=True))
     ]
 
 
-def _base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode()
+def node(data: bytes) -> str:
+    """Bytes as an RFC 9651 Byte Sequence."""
+    return f":{binascii.b2a_base64(data, newline=False).decode()}:"
 
 
 def leaf_data(request_id: str, admission: bytes) -> bytes:

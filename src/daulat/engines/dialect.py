@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-
-
-class Fields(Protocol):
-    """The fields of a request's body that a dialect may need, as raw JSON: empty or `null` where absent."""
-
-    messages: msgspec.Raw
-    prompt: msgspec.Raw
-    tools: msgspec.Raw
-    tool_choice: msgspec.Raw
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
@@ -25,12 +16,12 @@ class EngineRequest(msgspec.Struct, frozen=True):
     path: str
     body: bytes
     stream: bool
-    fields: Any  # Fields
+    fields: Mapping[str, msgspec.Raw]  # the body's members, as they came
     leads: bool = True  # may read a shared prefix ahead for others
 
     def raw(self, name: str) -> bytes | None:
         """A field's JSON as it came, None where it is absent or null."""
-        text = bytes(getattr(self.fields, name))
+        text = bytes(self.fields.get(name, b""))
         return None if text in {b"", b"null"} else text
 
 

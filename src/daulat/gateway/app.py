@@ -12,8 +12,8 @@ import msgspec
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
-from daulat.gateway.http import Exchange
 from daulat.gateway.metrics import Metrics
 from daulat.ledger.journal import Journal
 from daulat.pipeline.inference import PATHS, Inference
@@ -62,7 +62,7 @@ class App:
     def _infer(self, exchange: Exchange, action: str) -> None:
         principal = self.authenticate(exchange.headers)
         kind = exchange.headers.get(b"content-type", b"")
-        if not kind.lower().startswith(_JSON):
+        if kind != _JSON and not kind.lower().startswith(_JSON):
             raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
         if b"content-encoding" in exchange.headers:
             raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
@@ -100,11 +100,11 @@ class App:
         Raises:
             Unauthenticated: nobody who may.
         """
-        scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not secret:
+        service, said = self._service, headers.get(b"authorization", b"")
+        if said[:7].lower() != b"bearer " or len(said) == 7:  # noqa: PLR2004
             raise Unauthenticated("Give an API key: 'Authorization: Bearer sk-...'.", code="missing_api_key")
-        principal = self._service.world.directory.authenticate(secret.strip())
-        if principal.expires <= self._service.clock.now_ms():
+        principal = service.world.directory.authenticate(said[7:].strip())
+        if principal.expires <= service.clock.now_ms():
             raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
         return principal
 

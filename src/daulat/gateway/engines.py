@@ -21,6 +21,7 @@ from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFai
 from daulat.gateway import translated
 from daulat.pipeline.ports import EngineCall, EngineSink
 
+_TYPE_LENGTH: Final = len(b"content-type")
 _MAX_IDLE: Final = 256  # connections kept a replica
 _MAX_BESIDE: Final = 131_072  # bytes of an answer that are no body, at a stretch
 _HEAD: Final = (
@@ -97,7 +98,9 @@ class Pool:
                 transport.write(data)
 
     def release(self, address: str, connection: _Connection) -> None:
-        idle = self._idle.setdefault(address, deque())
+        idle = self._idle.get(address)
+        if idle is None:
+            idle = self._idle[address] = deque()
         if len(idle) < _MAX_IDLE:
             idle.append(connection)
         else:
@@ -181,6 +184,7 @@ class _Connection(asyncio.Protocol):
         "_pool",
         "_reused",
         "_seen",
+        "_status",
         "_transport",
         "_type",
         "since",
@@ -191,7 +195,7 @@ class _Connection(asyncio.Protocol):
         self._pool, self._address = pool, address
         self._call: _Call | None = None
         self._transport: Any = None
-        self._type = b""
+        self._type, self._status = b"", 0
         self._seen = self._reused = self._paused = False
         self.usable = True
         self.since = time.monotonic()
@@ -206,7 +210,7 @@ class _Connection(asyncio.Protocol):
         self._call = call
         call.connection = self
         self._parser = httptools.HttpResponseParser(self)
-        self._type, self._seen, self._reused = b"", False, reused
+        self._type, self._status, self._seen, self._reused = b"", 0, False, reused
         self._beside = 0  # bytes since the last one of a body
         self._pool.write(self._transport, call.data)
 
@@ -237,15 +241,14 @@ class _Connection(asyncio.Protocol):
             self.close()  # two answers to one request: the next request must not get what is left of the second
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
+        if len(name) == _TYPE_LENGTH and name.lower() == b"content-type":
             self._type = value.lower()
 
     def on_headers_complete(self) -> None:
         call = self._call
-        if call is not None and call.sink is not None:
-            status = self._parser.get_status_code()
-            if status >= 200:  # noqa: PLR2004  interim answers say nothing
-                call.sink.engine_head(status, self._type)
+        status = self._status = self._parser.get_status_code()
+        if status >= 200 and call is not None and call.sink is not None:  # noqa: PLR2004  interim answers say nothing
+            call.sink.engine_head(status, self._type)
 
     def on_body(self, data: bytes) -> None:
         self._beside = 0
@@ -254,11 +257,12 @@ class _Connection(asyncio.Protocol):
             call.sink.engine_data(data)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # noqa: PLR2004
+        if self._status < 200:  # noqa: PLR2004
             return
         call, self._call = self._call, None
-        if self._parser.should_keep_alive() and self.usable:
-            self.resume()
+        if self.usable and self._parser.should_keep_alive():
+            if self._paused:
+                self.resume()
             self._pool.release(self._address, self)
         else:
             self.close()

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httptools
 
 from daulat.errors import Unavailable
-from daulat.gateway.http import Exchange
+from daulat.gateway.exchange import Exchange
 
 _PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
 _NOT_PASSED: Final = frozenset(

@@ -13,18 +13,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 import httptools
 
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError, InvalidRequest, Unavailable
-from daulat.gateway import errors as wire_errors
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
+from daulat.gateway.exchange import Exchange
 from daulat.gateway.framing import wire_error
-from daulat.pipeline.ports import Headers, Listener
+from daulat.pipeline.inference import PATHS
 
 _SINGLE: Final = frozenset(
     {
@@ -38,128 +37,12 @@ _SINGLE: Final = frozenset(
     }
 )
 _KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range"}
+_USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
 _SMALL_BODY: Final = 65_536  # anybody may send one
-
-
-class Exchange:
-    """One request, and the way to answer it (`pipeline.ports.Reply`)."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_head_only",
-        "_keep",
-        "_marks",
-        "body",
-        "headers",
-        "listener",
-        "method",
-        "target",
-    )
-
-    def __init__(self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
-        self._connection: Connection | None = connection
-        self.method, self.target, self.headers = method, target, headers
-        self.body = b""
-        self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
-        self._marks = b""
-        self._head_only = method == b"HEAD"
-        self._keep = True
-        self._chunked = True
-
-    def mark(self, request_id: str, promise: str) -> None:
-        """See `Reply.mark`."""
-        self._marks = f"x-request-id: {request_id}\r\n".encode()
-        if promise:
-            self._marks = (
-                f"x-request-id: {request_id}\r\ndaulat-receipt: /v1/receipts/{request_id}\r\n"
-                f"daulat-promise: {promise}\r\n"
-            ).encode()
-
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer; JSON unless `headers` name another type."""
-        connection = self._connection
-        if connection is None:
-            return
-        keep = connection.keeps and self._keep
-        head = [connection.status_line(status), self._marks]
-        kind = b"content-type: application/json\r\n"
-        for name, value in headers:
-            head.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-type":
-                kind = b""
-        head.append(
-            b"%bcontent-length: %d\r\n%b" % (kind, len(body), b"\r\n" if keep else b"connection: close\r\n\r\n")
-        )
-        if not self._head_only:
-            head.append(body)
-        connection.write(b"".join(head))
-        self._end(keep=keep)
-
-    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
-        """Begin a streamed answer: chunked, or of a known length, or for HTTP/1.0 until the connection closes."""
-        connection = self._connection
-        if connection is None:
-            return
-        self._chunked = length is None and connection.version == "1.1"
-        self._keep = connection.keeps and (self._chunked or length is not None)
-        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        if length is not None:
-            framing = b"content-length: %d\r\n" % length
-        connection.write(
-            b"".join(
-                (
-                    connection.status_line(status),
-                    self._marks,
-                    *(b"%b: %b\r\n" % pair for pair in headers),
-                    framing,
-                    b"\r\n" if self._keep else b"connection: close\r\n\r\n",
-                )
-            )
-        )
-
-    def write(self, data: bytes) -> None:
-        if self._connection is not None and data and not self._head_only:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    def finish(self, data: bytes) -> None:
-        """The last bytes and the end, in one write."""
-        if self._connection is None:
-            return
-        if self._head_only:
-            self._connection.write(b"")
-        elif self._chunked:
-            self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
-        else:
-            self._connection.write(data)
-        self._end(keep=self._keep)
-
-    def fail(self, error: DaulatError, more: Headers = ()) -> None:
-        """A whole answer from an error, for those that never became a logged request."""
-        headers = [*wire_errors.headers_for(error), *more]
-        self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
-
-    def abandon(self) -> None:
-        """Nothing sensible can be said any more: close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def gone(self) -> None:
-        """The client has left."""
-        self._connection = None
-        listener, self.listener = self.listener, None
-        if listener is not None:
-            listener.client_gone()
-
-    def _end(self, *, keep: bool) -> None:
-        connection, self._connection, self.listener = self._connection, None, None
-        if connection is not None:
-            connection.answered(keep=keep)
 
 
 class Server:
@@ -174,10 +57,11 @@ class Server:
     ) -> None:
         """`handle` gets every whole request; `refused` counts what never became one, by error code; `allow` raises
         where these headers' sender may not have us keep a large body in memory."""
-        self.handle, self.limits, self.refused, self.allow = handle, limits, refused, allow
+        self.handle, self.refused, self.allow = handle, refused, allow
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
+        self._limits = limits
         self.tick()
 
     def connection(self) -> Connection:
@@ -185,7 +69,8 @@ class Server:
         return Connection(self)
 
     def tick(self) -> None:
-        """About once a second: the `Date` header's text, and the usual first lines."""
+        """About once a second: the limits in force, the `Date` header's text, and the usual first lines."""
+        self.limits = self._limits()
         self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
@@ -255,8 +140,8 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(_HIGH_WATER)
         server = self._server
         server.connections.add(self)
-        self._deadline = time.monotonic() + server.limits().header_seconds
-        if len(server.connections) > server.limits().connections:
+        self._deadline = time.monotonic() + server.limits.header_seconds
+        if len(server.connections) > server.limits.connections:
             self._refuse(Unavailable("Too many connections are open; try again later.", code="too_many_connections"))
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -274,7 +159,7 @@ class Connection(asyncio.Protocol):
             return  # the rest of what was refused
         self._buffer = self._buffer + data if self._buffer else data
         if self._state == "busy" or self._stalled:
-            if len(self._buffer) > self._server.limits().header_bytes:
+            if len(self._buffer) > self._server.limits.header_bytes:
                 self._pause_reading()
             return
         self._advance()
@@ -294,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def _take_head(self) -> bool:
         """Parse one head when it is whole; whether the request went on to its body or further."""
-        limits = self._server.limits()
+        limits = self._server.limits
         if self._buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line before a request
             self._buffer = self._buffer[2:]
         end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
@@ -304,17 +189,25 @@ class Connection(asyncio.Protocol):
             if b"\n\n" in self._buffer or b"\0" in self._buffer:
                 raise InvalidRequest("Malformed HTTP: a line of the header ends in LF alone, or holds NUL.")
             return False
-        head, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-        with suppress(httptools.HttpParserUpgrade):  # RFC 9110 section 7.8: an upgrade may be ignored
+        end += 4
+        head = self._buffer[:end]
+        try:  # noqa: SIM105  `suppress` is an object and three calls more, for every request
             self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # RFC 9110 section 7.8: an upgrade may be ignored
         self._check_head(head, limits)
+        if self._left == len(self._buffer) - end:  # all of it is here, and nothing else: as nearly always
+            body, self._buffer = self._buffer[end:], b""
+            self._complete(body)
+            return True
+        self._buffer = self._buffer[end:]
+        if not self._left:
+            self._complete(b"")
+            return True
         self._deadline = time.monotonic() + limits.body_seconds
-        if self._chunked or self._left:
-            self._state = "body"
-            if self._expects:
-                self._transport.write(_CONTINUE)
-        else:
-            self._complete()
+        self._state = "body"
+        if self._expects:
+            self._transport.write(_CONTINUE)
         return True
 
     def _take_body(self) -> bool:
@@ -328,10 +221,10 @@ class Connection(asyncio.Protocol):
                     raise
                 self.keeps = False  # the body is whole, what follows it is no request
             if self._whole:
-                self._complete()
+                self._complete(b"".join(self._body))
                 return True
             self._beside = self._beside + len(data) if self._size == size else 0
-            if self._beside > self._server.limits().header_bytes:
+            if self._beside > self._server.limits.header_bytes:
                 raise wire_error("headers_too_large", "The body's chunk extensions or trailers are too large.")
             return False
         part = self._buffer[: self._left]
@@ -340,26 +233,27 @@ class Connection(asyncio.Protocol):
         self._body.append(part)
         if self._left:
             return False
-        self._complete()
+        self._complete(b"".join(self._body))
         return True
 
     # httptools' callbacks.
 
     def on_url(self, url: bytes) -> None:
         if self._state == "head":
-            self._target += url
+            self._target = self._target + url if self._target else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in _KEPT and self._state == "head":
-            if name in self._headers and name in _SINGLE:
+            headers = self._headers
+            if name in headers and name in _SINGLE:
                 raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
-            self._headers[name] = value.rstrip(b" \t")
+            headers[name] = value.rstrip(b" \t")
 
     def on_body(self, data: bytes) -> None:
         if self._state == "body" and not self._whole:
             self._size += len(data)
-            limit = self._server.limits().body_bytes
+            limit = self._server.limits.body_bytes
             if self._size > limit:
                 raise framing.too_large(limit)
             self._body.append(data)
@@ -376,14 +270,18 @@ class Connection(asyncio.Protocol):
     def _check_head(self, head: bytes, limits: Limits) -> None:
         """What `framing` asks."""
         parser, headers = self._parser, self._headers
-        self.version = version = parser.get_http_version()
-        self.keeps = parser.should_keep_alive() and version == "1.1" and not self._server.draining
-        self._method = method = parser.get_method()
-        framing.check_line(head, method, self._target, version)
-        self._target = framing.origin_form(method, self._target)
+        if head[: head.find(b"\r")] in _USUAL:
+            self.version, self._method = "1.1", b"POST"
+        else:
+            self.version, self._method = parser.get_http_version(), parser.get_method()
+            framing.check_line(head, self._method, self._target, self.version)
+            self._target = framing.origin_form(self._method, self._target)
+        version = self.version
+        self.keeps = version == "1.1" and parser.should_keep_alive() and not self._server.draining
         if version == "1.1" and b"host" not in headers:
             raise InvalidRequest("HTTP/1.1 needs a Host header.")
-        self._expects = framing.expects_continue(headers, version) and not self._buffer
+        if b"expect" in headers:
+            self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)
         if parser.should_upgrade() and b"transfer-encoding" in headers:
             raise InvalidRequest("An upgrade with a chunked body is refused.")
         self._left = framing.body_length(headers, version, limits.body_bytes)
@@ -393,11 +291,9 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _complete(self) -> None:
+    def _complete(self, body: bytes) -> None:
         self._state = "busy"
-        exchange = Exchange(self, self._method, self._target, self._headers)
-        exchange.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._exchange = exchange
+        exchange = self._exchange = Exchange(self, self._method, self._target, self._headers, body)
         self._server.handle(exchange)
 
     def answered(self, *, keep: bool) -> None:
@@ -411,7 +307,7 @@ class Connection(asyncio.Protocol):
             return
         self._state = "head"
         self._begin()
-        limits = self._server.limits()
+        limits = self._server.limits
         self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
         self._read_on()
         if self._buffer:
@@ -437,7 +333,7 @@ class Connection(asyncio.Protocol):
             self._deadline = time.monotonic() + _LINGER_SECONDS
             self._transport.write_eof()
         else:
-            self._deadline = time.monotonic() + self._server.limits().write_seconds
+            self._deadline = time.monotonic() + self._server.limits.write_seconds
             self._transport.close()
 
     def close_if_idle(self) -> None:
@@ -456,12 +352,12 @@ class Connection(asyncio.Protocol):
             if self._exchange.listener is not None:
                 self._exchange.listener.resume()
         elif self._buffer:
-            self._deadline = time.monotonic() + self._server.limits().header_seconds
+            self._deadline = time.monotonic() + self._server.limits.header_seconds
             self._read_on()
             self._advance()
 
     def sweep(self, now: float) -> None:
-        if self._stalled and now - self._stalled > self._server.limits().write_seconds:
+        if self._stalled and now - self._stalled > self._server.limits.write_seconds:
             self._transport.abort()
         elif self._stalled or now <= self._deadline:
             return
@@ -491,5 +387,5 @@ class Connection(asyncio.Protocol):
             return
         self.keeps = False
         self._state = "busy"
-        self._exchange = Exchange(self, b"", b"", {})
+        self._exchange = Exchange(self, b"", b"", {}, b"")
         self._exchange.fail(error)

@@ -32,25 +32,22 @@ _LOWEST: Final = frozenset({"daulat_snapshot_number"})
 
 
 class _Histogram:
-    __slots__ = ("buckets", "count", "total")
+    __slots__ = ("buckets", "total")
 
     def __init__(self) -> None:
-        self.buckets = [0] * len(BUCKETS)
-        self.count, self.total = 0, 0.0
+        self.buckets = [0] * (len(BUCKETS) + 1)  # the last: beyond them
+        self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        self.count += 1
         self.total += seconds
-        index = bisect_left(BUCKETS, seconds)
-        if index < len(BUCKETS):
-            self.buckets[index] += 1
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
 
 
 class Metrics:
     """One worker's (`pipeline.service.Meter`)."""
 
     def __init__(self) -> None:
-        self._requests: Counter[tuple[str, int, str]] = Counter()
+        self._requests: dict[tuple[str, int, str], int] = {}
         self._refusals: Counter[str] = Counter()
         self._input = self._cached = self._output = 0
         self._first, self._whole = _Histogram(), _Histogram()
@@ -58,7 +55,8 @@ class Metrics:
 
     def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
         """Count one request; `started` and `first` (byte) are monotonic seconds."""
-        self._requests[action, status, outcome] += 1
+        key = (action, status, outcome)
+        self._requests[key] = self._requests.get(key, 0) + 1  # a Counter's += asks twice, in Python
         self._input += usage.prompt_tokens
         self._cached += usage.cached_tokens
         self._output += usage.completion_tokens
@@ -98,11 +96,10 @@ class Metrics:
 def _cumulative(histogram: _Histogram) -> dict[str, float]:
     found: dict[str, float] = {}
     total = 0
-    for bound, count in zip(BUCKETS, histogram.buckets, strict=True):
+    for bound, count in zip((*(f"{bound:g}" for bound in BUCKETS), "+Inf"), histogram.buckets, strict=True):
         total += count
-        found[f'_bucket le="{bound:g}"'] = total
-    found['_bucket le="+Inf"'] = histogram.count
-    found["_sum"], found["_count"] = histogram.total, histogram.count
+        found[f'_bucket le="{bound}"'] = total
+    found["_sum"], found["_count"] = histogram.total, total
     return found
 
 

@@ -12,23 +12,25 @@ acknowledged any more: what the kernel still has is unknown (it may have dropped
 
 from __future__ import annotations
 
+import hashlib
 import json
 import queue
 import threading
 import time
-from binascii import b2a_base64
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from daulat.core.clock import Clock
-from daulat.core.promise import headers, leaf_data, signed_text
+from daulat.core.promise import headers, leaves, node, signed_text
 from daulat.ledger import records
-from daulat.tlog.merkle import leaf_hash, levels, paths
+from daulat.ledger.records import ADMISSION, ATTEMPT, COMPLETION, REFUSALS, record
+from daulat.tlog.merkle import levels, paths
 
+_sha256 = hashlib.sha256
 Durable = Callable[[], None]
 Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
-_MAX_GROUP_RECORDS: Final = 1024
+_MAX_GROUP_PARTS: Final = 2048  # two a record
 _BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
 _GATHER_SECONDS: Final = 0.0005
 _SMOOTHING: Final = 0.1
@@ -59,29 +61,21 @@ class Loop(Protocol):
     def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
-class _Item:
-    __slots__ = ("callback", "kind", "payload", "request_id", "sequence")
+class _Group:
+    """One commit in the making, then on its way: its records as they will lie on disk, and whom to tell."""
 
-    def __init__(self, kind: int, sequence: int, payload: bytes, request_id: str | None, callback: Any) -> None:
-        self.kind, self.sequence, self.payload = kind, sequence, payload
-        self.request_id, self.callback = request_id, callback
+    __slots__ = ("callbacks", "deadline", "hashes", "number", "parts", "promised", "tree")
 
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []  # a head and a payload each
+        self.promised: list[tuple[str, bytes, Promised]] = []  # request id, admission record, whom to tell
+        self.callbacks: list[Durable] = []
 
-class _Batch:
-    """One group on its way: whom to tell, and the tree of those who are promised something."""
-
-    __slots__ = ("deadline", "hashes", "items", "number", "promised", "tree")
-
-    def __init__(self, number: int, items: Sequence[_Item], deadline: int) -> None:
-        self.number, self.items, self.deadline = number, items, deadline
-        self.promised = [item for item in items if item.request_id is not None]
-        self.hashes = [leaf_hash(item.payload) for item in self.promised]
-        self.tree = levels(
-            [
-                leaf_hash(leaf_data(item.request_id or "", hash_))
-                for item, hash_ in zip(self.promised, self.hashes, strict=True)
-            ]
-        )
+    def close(self, number: int, deadline: int) -> None:
+        """Nothing joins any more: number it, and make the tree of those who are promised something."""
+        self.number, self.deadline = number, deadline
+        self.hashes = [_sha256(b"\0" + admission).digest() for _, admission, _ in self.promised]
+        self.tree = levels(leaves([request_id for request_id, _, _ in self.promised], self.hashes))
 
     def text(self, origin: str, worker: int) -> bytes:
         """What is signed; empty where nothing is promised."""
@@ -92,24 +86,22 @@ class _Batch:
     def deliver(self, origin: str, worker: int, signature: bytes) -> None:
         """Tell everyone. Callbacks may ask for more records."""
         if self.promised:
-            texts = [[b2a_base64(node, newline=False).decode() for node in level] for level in self.tree[:-1]]
+            nodes = [[node(hash_) for hash_ in level] for level in self.tree[:-1]]
             made = headers(
                 origin=origin,
                 worker=worker,
                 batch=self.number,
-                members=[
-                    (item.request_id or "", hash_) for item, hash_ in zip(self.promised, self.hashes, strict=True)
-                ],
-                paths=paths([*texts, []]) if texts else [[]],
+                members=[request_id for request_id, _, _ in self.promised],
+                admissions=self.hashes,
+                paths=paths([*nodes, []]) if nodes else [[]],
                 root=self.tree[-1][0],
                 deadline=self.deadline,
                 signature=signature,
             )
-            for item, header in zip(self.promised, made, strict=True):
-                item.callback(header)
-        for item in self.items:
-            if item.request_id is None and item.callback is not None:
-                item.callback()
+            for (_, _, callback), header in zip(self.promised, made, strict=True):
+                callback(header)
+        for told in self.callbacks:
+            told()
 
 
 class Journal:
@@ -140,8 +132,8 @@ class Journal:
         self.commits = 0  # groups begun
         self._segments, self._origin, self._sign, self._promise_ms = segments, origin, sign, promise_ms
         self._clock, self._loop, self._on_fatal = clock, loop, on_fatal
-        self._pending: list[_Item] = []
-        self._flying: deque[_Batch] = deque()
+        self._open = _Group()
+        self._flying: deque[_Group] = deque()
         self._scheduled = self._closed = False
         self._groups: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._sequence = 0
@@ -157,21 +149,27 @@ class Journal:
         self._sequence += 1
         return self._sequence
 
-    def admit(self, sequence: int, request_id: str, record: bytes, on_durable: Promised) -> None:
-        self._put(_Item(records.ADMISSION, sequence, record, request_id, on_durable))
+    def admit(self, sequence: int, request_id: str, admission: bytes, on_durable: Promised) -> None:
+        group = self._open
+        group.parts += record(ADMISSION, sequence, admission)
+        group.promised.append((request_id, admission, on_durable))
+        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
 
-    def attempt(self, sequence: int, record: bytes, on_durable: Durable) -> None:
-        self._put(_Item(records.ATTEMPT, sequence, record, None, on_durable))
+    def attempt(self, sequence: int, replica: bytes, on_durable: Durable) -> None:
+        self._put(ATTEMPT, sequence, replica, on_durable)
 
-    def complete(self, sequence: int, record: bytes, on_durable: Durable) -> None:
-        self._put(_Item(records.COMPLETION, sequence, record, None, on_durable))
+    def complete(self, sequence: int, completion: bytes, on_durable: Durable) -> None:
+        self._put(COMPLETION, sequence, completion, on_durable)
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
     ) -> None:
         """Both records in one group, for answers that are known at once: refusals by policy, above all."""
-        self._pending.append(_Item(records.ADMISSION, sequence, admission, request_id, on_durable))
-        self._put(_Item(records.COMPLETION, sequence, completion, None, None))
+        group = self._open
+        group.parts += (*record(ADMISSION, sequence, admission), *record(COMPLETION, sequence, completion))
+        group.promised.append((request_id, admission, on_durable))
+        self._wake(group)
 
     def refuse(self, reason: str) -> None:
         """Count a refusal before authentication."""
@@ -191,23 +189,32 @@ class Journal:
         if not self._counts and not self._principals:
             return
         now = self._clock.now_ms()
-        record = {"from": self._refused_from, "to": now, "counts": self._counts, "principals": self._principals}
-        payload = json.dumps(record, separators=(",", ":")).encode()
+        counted = {"from": self._refused_from, "to": now, "counts": self._counts, "principals": self._principals}
+        payload = json.dumps(counted, separators=(",", ":")).encode()
         self._counts, self._principals, self._refused_from = Counter(), Counter(), now
-        self._put(_Item(records.REFUSALS, 0, payload, None, None))
+        self._put(REFUSALS, 0, payload, None)
 
     def close(self) -> None:
         """Commit what is pending, then stop. Blocks for that long; callbacks come from the loop, afterwards."""
         self._flush_refusals()
         self._closed = True
-        while self._pending:
-            self._flush()
+        self._flush()
         self._groups.put(None)
         self._thread.join()
 
-    def _put(self, item: _Item) -> None:
-        self._pending.append(item)
-        if not self._scheduled and not self._flying:
+    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None) -> None:
+        group = self._open
+        group.parts += record(kind, sequence, payload)
+        if callback is not None:
+            group.callbacks.append(callback)
+        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
+
+    def _wake(self, group: _Group) -> None:
+        """Something has joined this group: see that it will be on its way."""
+        if len(group.parts) >= _MAX_GROUP_PARTS:
+            self._flush()
+        elif not self._scheduled and not self._flying:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -220,21 +227,21 @@ class Journal:
     def _flush(self) -> None:
         """Send what has gathered on its way."""
         self._scheduled = False
-        items, self._pending = self._pending[:_MAX_GROUP_RECORDS], self._pending[_MAX_GROUP_RECORDS:]
-        if not items:
+        group = self._open
+        if not group.parts:
             return
+        self._open = _Group()
         then, self._flushed = self._flushed, time.monotonic()
-        self._rate += _SMOOTHING * (len(items) / max(1e-6, self._flushed - then) - self._rate)
-        batch = _Batch(self.commits, items, self._clock.now_ms() + self._promise_ms)
+        self._rate += _SMOOTHING * (len(group.parts) / 2 / max(1e-6, self._flushed - then) - self._rate)
+        group.close(self.commits, self._clock.now_ms() + self._promise_ms)
         self.commits += 1
-        self._flying.append(batch)
-        group = records.encode_group(batch.number, [(item.kind, item.sequence, item.payload) for item in items])
-        self._groups.put((batch.text(self._origin, self.worker), group))
+        self._flying.append(group)
+        self._groups.put((group.text(self._origin, self.worker), records.encode_group(group.number, group.parts)))
 
     def _landed(self, signature: bytes) -> None:
         """The oldest group on its way is durable."""
         self._flying.popleft().deliver(self._origin, self.worker, signature)
-        if self._pending and not self._scheduled and not self._flying and not self._closed:
+        if self._open.parts and not self._scheduled and not self._flying and not self._closed:
             self._schedule()
 
     def _run(self) -> None:

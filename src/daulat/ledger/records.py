@@ -70,12 +70,13 @@ def header_length(data: bytes) -> int:
     return 0
 
 
-def encode_group(number: int, records: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """One group from (kind, sequence, payload) triples."""
-    pack = _RECORD.pack
-    parts: list[bytes] = []
-    for kind, sequence, payload in records:
-        parts += (pack(kind, sequence, len(payload)), payload)
+def record(kind: int, sequence: int, payload: bytes) -> tuple[bytes, bytes]:
+    """One record's head, and its payload as it is."""
+    return _RECORD.pack(kind, sequence, len(payload)), payload
+
+
+def encode_group(number: int, parts: Iterable[bytes]) -> bytes:
+    """One group, from its records' heads and payloads in turn."""
     body = b"".join(parts)
     return _GROUP.pack(_MAGIC, number, len(body), zlib.crc32(body)) + body
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -28,16 +28,18 @@ class StreamOptions(msgspec.Struct):
 
 
 class Peek(msgspec.Struct):
-    """The fields that matter here. Everything else in the body reaches the engine unread."""
+    """What is read of a body. All its members, as they came, are in `members`."""
+
+    members: dict[str, msgspec.Raw]
+    model: str
+    stream: bool
+
+
+class _Typed(msgspec.Struct):
+    """The fields whose type matters here, for words on what is wrong with one."""
 
     model: str
     stream: bool | None = None
-    stream_options: msgspec.Raw = _ABSENT
-    messages: msgspec.Raw = _ABSENT
-    prompt: msgspec.Raw = _ABSENT
-    input: msgspec.Raw = _ABSENT
-    tools: msgspec.Raw = _ABSENT
-    tool_choice: msgspec.Raw = _ABSENT
 
 
 class _Name:
@@ -49,12 +51,15 @@ class _Name:
         self.text = text
 
 
-_decode: Final = msgspec.json.Decoder(Peek).decode
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_decode_typed: Final = msgspec.json.Decoder(_Typed).decode
 _decode_options: Final = msgspec.json.Decoder(StreamOptions | None).decode
 _decode_names: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_Name).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _NEEDS: Final = {"chat.completions": "messages", "completions": "prompt", "embeddings": "input"}
-_READ: Final = frozenset(Peek.__struct_fields__)
+_READ: Final = frozenset({"model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice"})
+_BOOLEANS: Final = {b"true": True, b"false": False, b"null": False}
 
 
 def peek(body: bytes, action: str, max_depth: int) -> Peek:
@@ -67,21 +72,54 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
     try:
         if not body.isascii():
             body.decode()  # what is skipped below is not looked at so closely
-        found = _decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The body has a wrong field: {error}.") from None
+        members = _decode(body)
+        model = _decode_text(members.get("model", _ABSENT))
+        stream = _BOOLEANS[bytes(members["stream"])] if "stream" in members else False
     except RecursionError:
         raise InvalidRequest(f"The body is nested more than {max_depth} levels deep.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        raise _wrong(body) from None
     # Cheap and nearly always enough: a body with few brackets cannot be deep.
-    if body.count(b"[") + body.count(b"{") > max_depth and _deeper(body, max_depth):
+    if _more_brackets(body, max_depth) and _deeper(body, max_depth):
         raise InvalidRequest(f"The body is nested more than {max_depth} levels deep.")
-    _once(body, _READ)
+    if not _tight(body, members):
+        _once(body, _READ)
     needed = _NEEDS[action]
-    if bytes(getattr(found, needed)) in _NULL:
+    value = members.get(needed)
+    if value is None or (len(value) == len(b"null") and bytes(value) == b"null"):
         raise InvalidRequest(f"The body has no '{needed}', which this endpoint needs.", param=needed)
-    return found
+    return Peek(members, model, stream)
+
+
+def _wrong(body: bytes) -> InvalidRequest:
+    """What is wrong with a body that could not be read, in words."""
+    try:
+        _decode_typed(body)
+    except msgspec.ValidationError as error:
+        return InvalidRequest(f"The body has a wrong field: {error}.")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return InvalidRequest(f"The body is not valid JSON: {error}.")
+    return InvalidRequest("The body is not valid JSON in UTF-8.")
+
+
+def _more_brackets(body: bytes, limit: int) -> bool:
+    """Whether there are more than `limit`; looking for the next is much quicker than counting a large body's."""
+    for bracket in (b"{", b"["):
+        at = body.find(bracket)
+        while at >= 0:
+            limit -= 1
+            if limit < 0:
+                return True
+            at = body.find(bracket, at + 1)
+    return False
+
+
+def _tight(body: bytes, members: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether the body is these members and not a byte more, so that none is given twice: as most clients write it."""
+    size = 1
+    for name, value in members.items():
+        size += len(name) + len(value) + 4
+    return size == len(body) and len(members) <= _MOST_NAMES
 
 
 def asks_for_usage(found: Peek) -> bool:
@@ -90,26 +128,26 @@ def asks_for_usage(found: Peek) -> bool:
     Raises:
         InvalidRequest: `stream_options` is not an object, or says it twice.
     """
-    if bytes(found.stream_options) in _NULL:
+    said = found.members.get("stream_options", _ABSENT)
+    if bytes(said) in _NULL:
         return False
     try:
-        options = _decode_options(found.stream_options)
+        options = _decode_options(said)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"'stream_options' is wrong: {error}.", param="stream_options") from None
-    _once(bytes(found.stream_options), frozenset({"include_usage"}))
+    _once(bytes(said), frozenset({"include_usage"}))
     return options is not None and bool(options.include_usage)
 
 
 def with_usage(body: bytes, found: Peek) -> bytes:
     """The body with `stream_options.include_usage` true, every other value as it came."""
-    if not bytes(found.stream_options):
+    said = found.members.get("stream_options")
+    if said is None:
         start = body.index(b"{") + 1
         return b"".join((body[:start], _USAGE_ASKED, body[start:]))
-    members = _decode_members(body) or {}
-    options = _decode_members(found.stream_options) or {}
+    options = _decode_members(said) or {}
     options["include_usage"] = _TRUE
-    members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(members)
+    return msgspec.json.encode({**found.members, "stream_options": msgspec.Raw(msgspec.json.encode(options))})
 
 
 def _once(text: bytes, names: frozenset[str]) -> None:

@@ -138,8 +138,9 @@ class Inference:
     def _authorize(self, body: bytes) -> None:
         service, principal = self._service, self._principal
         world = service.world
-        peek = self._peek = bodies.peek(body, self._action, service.limits.json_depth)
-        self._stream = bool(peek.stream) and self._action != "embeddings"
+        limits, peek = service.limits, bodies.peek(body, self._action, service.limits.json_depth)
+        self._peek = peek
+        self._stream = peek.stream and self._action != "embeddings"
         model = world.models.get(peek.model)
         if model is None:
             raise NotFound(f"The model '{peek.model[:128]}' does not exist here.", code="model_not_found")
@@ -150,16 +151,17 @@ class Inference:
             raise InvalidRequest(f"The model '{model.name}' does not embed.", param="model")
         if service.ledger.shortage:
             raise Unavailable(f"No durable storage: {service.ledger.shortage}.", code="storage_full")
-        if len(service.active) >= service.limits.streams:
+        if len(service.active) >= limits.streams:
             raise Overloaded("Too many requests are being answered at once.", retry_after=1.0)
         self._show_usage = self._stream and bodies.asks_for_usage(peek)
         self._route = self._choose(model)
-        self._grant = world.grant(principal, self._action, model, self._route)
-        decision = self._grant.decision
-        if not decision.allowed:
+        grant = self._grant = world.grant(principal, self._action, model, self._route)
+        if not grant.allowed:
+            decision = grant.decision
             rules = ", ".join(decision.policies)
             raise PermissionDenied(f"Refused by {rules}: {decision.reason}.", policies=decision.policies)
-        service.slices.reserve(principal.key_id, principal.requests_per_minute, service.clock.now_ms())
+        if principal.requests_per_minute:
+            service.slices.reserve(principal.key_id, principal.requests_per_minute, service.clock.now_ms())
 
     def _choose(self, model: ModelRow) -> Route:
         routes = self._service.world.routes(model.name)
@@ -180,8 +182,7 @@ class Inference:
         self._service.ledger.admit(self._sequence, self.request_id, record, self._admitted)
 
     def _admission(self, who: str, under: str) -> bytes:
-        salt = self._principal.salter.salt(self.request_id.encode(), b"request")
-        commitment = commitments.commit(salt, "request", self._body)
+        commitment = self._principal.salter.commit(self.request_id, "request", self._body)
         if self._model is not None:
             model = self._service.world.quoted[self._model.name]
         else:
@@ -195,7 +196,10 @@ class Inference:
 
     def _admitted(self, promise: str) -> None:
         self._reply.mark(self.request_id, promise)
-        self._release()
+        if self._events is None:
+            self._undurable -= 1  # a whole answer is held by its completion anyway
+        else:
+            self._release()
 
     def _refuse(self, error: DaulatError) -> None:
         """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
@@ -240,7 +244,7 @@ class Inference:
         self._head, self._answer, self._size = 0, [], 0
         load = self._service.load
         load[route.replica.id] = load.get(route.replica.id, 0) + 1
-        request = EngineRequest(self._action, PATHS[self._action], body, self._stream, peek)
+        request = EngineRequest(self._action, PATHS[self._action], body, self._stream, peek.members)
         self._call = self._service.engines.call(route.replica, request, self)
 
     def engine_head(self, status: int, content_type: bytes) -> None:
@@ -308,7 +312,7 @@ class Inference:
         except ValueError as error:
             self._engine_gave_up(EngineRequestFailed(f"{error}.", status=502))
             return
-        if passed or events.final is not None:
+        if not self._started and (passed or events.final is not None):
             self._start()
         if passed:
             self._hashed(passed)
@@ -317,8 +321,6 @@ class Inference:
             self._end_stream("ok", events.final)
 
     def _start(self) -> None:
-        if self._started:
-            return
         self._started, self._status, self._first = True, 200, time.monotonic()
         self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
 
@@ -334,7 +336,7 @@ class Inference:
                 raise error
             self._route = self._choose(self._model)
             grant = self._service.world.grant(self._principal, self._action, self._model, self._route)
-            if not grant.decision.allowed:
+            if not grant.allowed:
                 raise error
         except DaulatError:
             self._fail(error)
@@ -478,12 +480,11 @@ class Inference:
     # Commitments.
 
     def _commit(self, body: bytes) -> str:
-        salt = self._principal.salter.salt(self.request_id.encode(), b"response")
-        return commitments.commit(salt, "response", body)
+        return self._principal.salter.commit(self.request_id, "response", body)
 
     def _hashed(self, data: bytes) -> None:
         if self._hash is None:
-            salt = self._principal.salter.salt(self.request_id.encode(), b"response")
+            salt = self._principal.salter.salt(self.request_id, "response")
             self._hash = commitments.opening(salt, "response")
         self._hash.update(data)
 

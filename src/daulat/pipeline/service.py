@@ -6,7 +6,6 @@ from typing import Protocol
 
 from daulat.core.clock import Clock
 from daulat.core.ids import RequestIds
-from daulat.core.snapshot import Limits
 from daulat.ledger.journal import Durable, Promised
 from daulat.metering.denials import DenialBudget
 from daulat.metering.slices import Slices
@@ -72,7 +71,7 @@ class Service:
         render: Render,
         clock: Clock,
     ) -> None:
-        self.world = world
+        self.world, self.limits = world, world.snapshot.limits
         self.ledger, self.engines, self.slices, self.meter = ledger, engines, slices, meter
         self.render, self.clock = render, clock
         self.ids = RequestIds()
@@ -80,13 +79,9 @@ class Service:
         self.load: dict[str, int] = {}  # requests in flight by replica id
         self.active: set[Running] = set()
 
-    @property
-    def limits(self) -> Limits:
-        return self.world.snapshot.limits
-
     def renew(self, world: World) -> None:
         """Take a new snapshot, and cut every running answer that it no longer covers."""
-        self.world = world
+        self.world, self.limits = world, world.snapshot.limits
         for inference in list(self.active):
             inference.check(world)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ledger import answered
+from tests.support.ledger import answered, group_of
 
 from daulat.adapters import journal_files
 from daulat.adapters.journal_files import PREALLOCATE_BYTES, JournalFolder, WorkerSegments
@@ -21,7 +21,7 @@ from daulat.ledger import records
 
 
 def group(number: int, size: int = 10) -> bytes:
-    return records.encode_group(number, [(records.ADMISSION, number + 1, b"x" * size)])
+    return group_of(number, [(records.ADMISSION, number + 1, b"x" * size)])
 
 
 @pytest.fixture
@@ -85,7 +85,8 @@ def test_a_killed_worker_is_dead_and_its_journal_can_be_read(tmp_path: Path) -> 
     program = (
         "import os,sys,signal; from pathlib import Path; from daulat.adapters.journal_files import WorkerSegments;"
         "from daulat.ledger import records; s=WorkerSegments(Path(sys.argv[1]),7,'test/1');"
-        "s.commit(records.encode_group(0,[(records.ADMISSION,1,b'x')])); print('up',flush=True); signal.pause()"
+        "s.commit(records.encode_group(0,records.record(records.ADMISSION,1,b'x'))); "
+        "print('up',flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -160,6 +161,6 @@ def test_other_files_in_the_folder_are_nobodys(segments: WorkerSegments, tmp_pat
 
 
 def test_whole_answers_come_back(segments: WorkerSegments, tmp_path: Path) -> None:
-    segments.commit(records.encode_group(0, list(answered(1, 1))))
+    segments.commit(group_of(0, list(answered(1, 1))))
     (found,) = records.groups(JournalFolder(tmp_path).read(4, 0, 0), len(records.encode_header(4, 0, "test/1")), 0)
     assert [(item.kind, item.sequence, item.payload) for item in found.records] == list(answered(1, 1))

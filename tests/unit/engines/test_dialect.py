@@ -48,7 +48,7 @@ def request(text: str = "Hello", *, system: str = "", action: str = "chat.comple
     said = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": text}]
     whole = {"model": "m", **({"messages": said} if action == "chat.completions" else {}), **fields}
     body = json.dumps(whole).encode()
-    return EngineRequest(action, CHAT_PATH, body, stream=False, fields=peek(body, action, 64))
+    return EngineRequest(action, CHAT_PATH, body, stream=False, fields=peek(body, action, 64).members)
 
 
 def slot_of(prepared: Prepared) -> int:

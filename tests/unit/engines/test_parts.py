@@ -20,7 +20,7 @@ DONE = b"data: [DONE]\n\n"
 def request(action: str = "chat.completions", *, raw: bytes | None = None, **fields: Any) -> EngineRequest:
     asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]} if action == "chat.completions" else {}
     body = raw or json.dumps({"model": "m", **asked, **fields}).encode()
-    return EngineRequest(action, "/v1", body, stream=bool(fields.get("stream")), fields=peek(body, action, 64))
+    return EngineRequest(action, "/v1", body, stream=bool(fields.get("stream")), fields=peek(body, action, 64).members)
 
 
 def parts(*arguments: Any, **fields: Any) -> Parts:

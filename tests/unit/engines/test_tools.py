@@ -27,7 +27,8 @@ ASK = [{"role": "user", "content": "Weather in Ipoh?"}]
 
 def request(action: str = "chat.completions", **fields: Any) -> EngineRequest:
     body = json.dumps({"model": "m", "messages": ASK, "temperature": 0, **fields}).encode()
-    return EngineRequest(action, "/v1/chat/completions", body, stream=False, fields=peek(body, "chat.completions", 64))
+    fields = peek(body, "chat.completions", 64).members
+    return EngineRequest(action, "/v1/chat/completions", body, stream=False, fields=fields)
 
 
 def forced(**fields: Any) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def test_a_required_call_without_function_tools_is_refused(given_tools: Any) -> 
 def test_numbers_that_python_will_not_read_are_refused_and_not_a_defect() -> None:
     asked = request(tools=[WEATHER], tool_choice="required")
     body = asked.body.replace(b'"temperature": 0', b'"temperature": ' + b"1" * 5000)
-    fields = peek(body, "chat.completions", 64)
+    fields = peek(body, "chat.completions", 64).members
     with pytest.raises(InvalidRequest):
         tools.change(EngineRequest(asked.action, asked.path, body, stream=False, fields=fields))
 

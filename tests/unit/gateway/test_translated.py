@@ -14,7 +14,7 @@ from daulat.gateway import translated
 from daulat.pipeline.ports import EngineCall, EngineSink
 
 EVENTS, JSON = b"text/event-stream", b"application/json"
-REQUEST = EngineRequest("chat.completions", "/v1/chat/completions", b"{}", stream=False, fields=None)
+REQUEST = EngineRequest("chat.completions", "/v1/chat/completions", b"{}", stream=False, fields={})
 
 
 class Upper:

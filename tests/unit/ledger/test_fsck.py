@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import logs
-from tests.support.ledger import MemoryJournals, admission, answered
+from tests.support.ledger import MemoryJournals, admission, answered, group_of
 from tests.support.logs import ORIGIN, SIGNER, T0, VERIFIER, Step
 
 from daulat.adapters.journal_files import JournalFolder, WorkerSegments
@@ -75,7 +75,7 @@ class Disk:
         """Three groups, of which the first was taken in; its worker is gone."""
         segments = WorkerSegments(self.journal, 4, ORIGIN)
         for number in range(3):
-            segments.commit(records.encode_group(number, list(answered(number, number))))
+            segments.commit(group_of(number, list(answered(number, number))))
         segments.close()
         self.segment = self.journal / "w4-000000"
         data = self.segment.read_bytes()

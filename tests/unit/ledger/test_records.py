@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.ledger import group_of
 
 from daulat.errors import SealBroken
 from daulat.ledger import records
@@ -21,7 +22,7 @@ def written(groups: list[list[tuple[int, int, bytes]]]) -> tuple[bytes, list[int
     """The segment, and where each group ends."""
     data, ends = HEADER, []
     for number, group in enumerate(groups):
-        data += records.encode_group(number, group)
+        data += group_of(number, group)
         ends.append(len(data))
     return data, ends
 
@@ -98,16 +99,16 @@ def test_a_segment_whose_header_is_torn_has_no_groups(header: bytes) -> None:
 
 def test_a_group_without_a_header_is_a_changed_file() -> None:
     with pytest.raises(SealBroken, match="header"):
-        records.header_length(records.encode_group(0, [(records.ADMISSION, 1, b"a")]))
+        records.header_length(group_of(0, [(records.ADMISSION, 1, b"a")]))
 
 
 def test_a_header_that_was_torn_behind_its_number_is_no_group() -> None:
-    whole = HEADER + records.encode_group(0, [(records.ADMISSION, 1, b"a")])
+    whole = HEADER + group_of(0, [(records.ADMISSION, 1, b"a")])
     assert read(whole[: len(HEADER) + 12] + bytes(64)) == []  # length and checksum are zeros, as those of nothing are
 
 
 def test_a_group_of_unknown_records_is_no_group() -> None:
-    assert read(HEADER + records.encode_group(0, [(ord("X"), 1, b"a")])) == []
+    assert read(HEADER + group_of(0, [(ord("X"), 1, b"a")])) == []
 
 
 def test_a_file_that_ends_within_a_group_was_cut() -> None:

@@ -15,7 +15,7 @@ GOOD = b'{"model":"m","messages":[{"role":"user","content":"hi"}]'
 def test_only_the_fields_that_matter_are_read() -> None:
     found = peek(GOOD + b',"stream":true,"unknown":{"deep":[1e400]},"temperature":-0.0}', "chat.completions", 64)
     assert (found.model, found.stream) == ("m", True)
-    assert bytes(found.messages) == b'[{"role":"user","content":"hi"}]'
+    assert bytes(found.members["messages"]) == b'[{"role":"user","content":"hi"}]'
 
 
 @pytest.mark.parametrize(("action", "field"), [("chat.completions", "messages"), ("completions", "prompt")])

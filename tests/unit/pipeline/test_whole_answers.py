@@ -19,6 +19,7 @@ from tests.support.worlds import (
     person,
     replica,
     snapshot,
+    world,
 )
 
 from daulat.core import entries
@@ -550,7 +551,7 @@ def test_calls_that_were_answered_are_not_retried_by_late_words() -> None:
 
 def test_limits_come_from_the_newest_snapshot() -> None:
     path = Path()
-    path.service.world.snapshot = replace(snapshot(), limits=Limits(streams=0))
+    path.service.renew(world(path.clock, replace(snapshot(), limits=Limits(streams=0))))
     _, client = path.ask(chat())
     path.journal.commit()
     assert client.status == 429

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.ledger import admission, answered, charter_entry, key_entry, request_id
+from tests.support.ledger import admission, answered, charter_entry, group_of, key_entry, request_id
 
 from daulat.adapters import log_files, request_index, rpc
 from daulat.adapters.journal_files import JournalFolder, WorkerSegments
@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Home:
 def journal(home: Home, worker: int, *groups: list[tuple[int, int, bytes]]) -> WorkerSegments:
     segments = WorkerSegments(home.journal, worker, "test/1")
     for number, group in enumerate(groups):
-        segments.commit(records.encode_group(number, group))
+        segments.commit(group_of(number, group))
     return segments
 
 
@@ -220,7 +220,7 @@ class TestProcess:
         status = running.call("status")
         assert (status["origin"], status["size"]) == ("test/1", 3)
         assert str(status["checkpoint"]).encode() == LogFolder(home.log / "1").published()
-        segments.commit(records.encode_group(1, list(answered(2, 2))))
+        segments.commit(group_of(1, list(answered(2, 2))))
         assert running.end() == (0, "")
         assert len(shard(home, "1")) == 4
         segments.close()

@@ -32,15 +32,6 @@ class _Asked(msgspec.Struct):
         return int(wanted) if isinstance(wanted, int | float) else 1
 
 
-class _Fields(msgspec.Struct):
-    """`engines.dialect.Fields` of one part."""
-
-    messages: msgspec.Raw
-    prompt: msgspec.Raw
-    tools: msgspec.Raw
-    tool_choice: msgspec.Raw
-
-
 def split(request: EngineRequest) -> Parts | None:
     """The parts of a request, None where it asks for one answer or is for the engine to refuse.
 
@@ -82,7 +73,7 @@ def _part(request: EngineRequest, prompt: msgspec.Raw | None, seed: Any, turn: i
     fields = request.fields
     if prompt is not None:
         members.append(b'"prompt":%b' % bytes(prompt))
-        fields = _Fields(fields.messages, prompt, fields.tools, fields.tool_choice)
+        fields = {**fields, "prompt": prompt}
     if isinstance(seed, int) and seed >= 0 and turn:
         members.append(b'"seed":%d' % (seed + turn))  # the same seed would give the same answer
     body = with_members(request.body, b",".join(members))

@@ -1,0 +1,148 @@
+"""One request of a client, and the way to answer it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from daulat.errors import DaulatError
+from daulat.gateway import errors as wire_errors
+from daulat.pipeline.ports import Headers, Listener
+
+
+class Wire(Protocol):
+    """What an answer needs of its connection (`gateway.http.Connection`)."""
+
+    keeps: bool
+    """Whether the connection may stay open behind this answer."""
+    version: str
+
+    def status_line(self, status: int) -> bytes: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def answered(self, *, keep: bool) -> None:
+        """The answer is over."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Exchange:
+    """One request, and the way to answer it (`pipeline.ports.Reply`)."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_keep",
+        "_marks",
+        "body",
+        "headers",
+        "listener",
+        "method",
+        "target",
+    )
+
+    def __init__(self, wire: Wire, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+        self._connection: Wire | None = wire
+        self.method, self.target, self.headers, self.body = method, target, headers, body
+        self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
+        self._marks = b""
+        self._keep = True
+        self._chunked = True
+
+    def mark(self, request_id: str, promise: str) -> None:
+        """See `Reply.mark`."""
+        if promise:
+            self._marks = (
+                f"x-request-id: {request_id}\r\ndaulat-receipt: /v1/receipts/{request_id}\r\n"
+                f"daulat-promise: {promise}\r\n"
+            ).encode()
+        else:
+            self._marks = f"x-request-id: {request_id}\r\n".encode()
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer; JSON unless `headers` name another type."""
+        connection = self._connection
+        if connection is None:
+            return
+        keep = connection.keeps and self._keep
+        kind = b"content-type: application/json\r\n"
+        others = b""
+        for name, value in headers:
+            others += b"%b: %b\r\n" % (name, value)
+            if name == b"content-type":
+                kind = b""
+        connection.write(
+            b"%b%b%b%bcontent-length: %d\r\n%b%b"
+            % (
+                connection.status_line(status),
+                self._marks,
+                others,
+                kind,
+                len(body),
+                b"\r\n" if keep else b"connection: close\r\n\r\n",
+                b"" if self.method == b"HEAD" else body,
+            )
+        )
+        self._end(keep=keep)
+
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
+        """Begin a streamed answer: chunked, or of a known length, or for HTTP/1.0 until the connection closes."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._chunked = length is None and connection.version == "1.1"
+        self._keep = connection.keeps and (self._chunked or length is not None)
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        if length is not None:
+            framing = b"content-length: %d\r\n" % length
+        connection.write(
+            b"".join(
+                (
+                    connection.status_line(status),
+                    self._marks,
+                    *(b"%b: %b\r\n" % pair for pair in headers),
+                    framing,
+                    b"\r\n" if self._keep else b"connection: close\r\n\r\n",
+                )
+            )
+        )
+
+    def write(self, data: bytes) -> None:
+        if self._connection is not None and data and self.method != b"HEAD":
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self, data: bytes) -> None:
+        """The last bytes and the end, in one write."""
+        if self._connection is None:
+            return
+        if self.method == b"HEAD":
+            self._connection.write(b"")
+        elif self._chunked:
+            self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
+        else:
+            self._connection.write(data)
+        self._end(keep=self._keep)
+
+    def fail(self, error: DaulatError, more: Headers = ()) -> None:
+        """A whole answer from an error, for those that never became a logged request."""
+        headers = [*wire_errors.headers_for(error), *more]
+        self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
+
+    def abandon(self) -> None:
+        """Nothing sensible can be said any more: close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def gone(self) -> None:
+        """The client has left."""
+        self._connection = None
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.client_gone()
+
+    def _end(self, *, keep: bool) -> None:
+        connection, self._connection, self.listener = self._connection, None, None
+        if connection is not None:
+            connection.answered(keep=keep)
