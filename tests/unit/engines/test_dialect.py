@@ -243,6 +243,18 @@ def test_a_lone_request_reads_ahead_but_saves_nothing_and_the_next_saves() -> No
     run(test)
 
 
+def test_eight_at_once_after_one_that_had_the_prompt_read_nothing_at_all() -> None:
+    async def test(engine: Engine, made: Callable[..., LlamaCpp]) -> None:
+        dialect = made(8)
+        (await dialect.prepare(request("first", system=SYSTEM))).release()
+        engine.calls.clear()
+        prepared = await each([dialect.prepare(request(f"{number}", system=SYSTEM)) for number in range(8)])
+        assert sorted(call.split()[0] for call in engine.calls) == ["restore"] * 7 + ["save"]
+        assert [one.overhead for one in prepared] == [0] * 8
+
+    run(test)
+
+
 def test_another_prefix_meanwhile_is_led_by_another() -> None:
     async def test(engine: Engine, made: Callable[..., LlamaCpp]) -> None:
         dialect = made(4)

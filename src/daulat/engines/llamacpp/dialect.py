@@ -9,9 +9,10 @@ never saved while it generates: llama.cpp would put the save off until the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -177,7 +178,8 @@ class LlamaCpp:
         key = prefix.key
         if self._slots.holds(slot, key):
             if known and self._saves.name(key) is None and key not in self._warming:
-                await self._save(slot, key)
+                with self._leading(key):
+                    await self._save(slot, key)
             return 0
         if (warming := self._warming.get(key)) is not None:  # begun while we waited for the slot
             await self._follow(warming)
@@ -191,21 +193,25 @@ class LlamaCpp:
         return await self._lead(slot, prefix, known=known)
 
     async def _lead(self, slot: int, prefix: Shared, *, known: bool) -> int:
-        warming = self._warming[prefix.key] = _WarmUp()
         tokens = 0
-        try:
+        with self._leading(prefix.key) as warming, contextlib.suppress(EngineError):  # the request itself will meet it
             status, answer = await self._fetch("POST", CHAT_PATH, with_slot(prefix.warm_up, slot))
             if status == _OK:
                 tokens = _uncached(answer)
                 self._slots.remember(slot, prefix.key)
                 if known or warming.followers:
                     await self._save(slot, prefix.key)
-        except EngineError:
-            pass  # the request itself will meet it, and say so
-        finally:
-            del self._warming[prefix.key]
-            warming.done.set()
         return tokens
+
+    @contextlib.contextmanager
+    def _leading(self, key: bytes) -> Iterator[_WarmUp]:
+        """Whoever wants the same prefix meanwhile waits for what this leads to."""
+        warming = self._warming[key] = _WarmUp()
+        try:
+            yield warming
+        finally:
+            del self._warming[key]
+            warming.done.set()
 
     async def _save(self, slot: int, key: bytes) -> None:
         name = self._saves.reserve()
