@@ -13,7 +13,7 @@ from benchmarks.host import LOAD_CORE
 from benchmarks.servers import Server
 
 REQUEST_BYTES: Final = 2300
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
 
 _SCRIPT: Final = """
 wrk.method = "POST"
@@ -48,12 +48,19 @@ def chat(*, stream: bool, size: int = REQUEST_BYTES, **fields: Any) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def wrk(server: Server, seconds: float, *, cores: Sequence[int] = (LOAD_CORE,), threads: int = 1) -> dict[str, Any]:
-    """Closed loop, 64 connections a thread, the same request again and again."""
+def wrk(
+    server: Server,
+    seconds: float,
+    *,
+    connections: int = CONNECTIONS,
+    cores: Sequence[int] = (LOAD_CORE,),
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Closed loop, the same request again and again on each connection."""
     script = WORK / f"{server.name}.lua"
     authorization = f'wrk.headers["Authorization"] = "Bearer {server.key}"' if server.key else ""
     script.write_text(_SCRIPT.format(body=chat(stream=False).decode(), authorization=authorization))
-    command = ["taskset", "-c", ",".join(map(str, cores)), "wrk", f"-t{threads}", f"-c{CONNECTIONS * threads}"]
+    command = ["taskset", "-c", ",".join(map(str, cores)), "wrk", f"-t{threads}", f"-c{connections}"]
     command += [f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script)]
     command += [f"http://127.0.0.1:{server.port}/v1/chat/completions"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -53,8 +53,8 @@ def main() -> None:
     rows = json.loads(source.read_text())["rows"]
     figure, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained")
     panels = [
-        ("requests a second, one core (log)", _medians(rows, "json", lambda row: row["load"]["per_second"])),
-        ("CPU us a request, all processes (log)", _medians(rows, "json", _cpu("requests"))),
+        ("requests a second, one core (log)", _medians(rows, "json-256", lambda row: row["load"]["per_second"])),
+        ("CPU us a request, all processes (log)", _medians(rows, "json-256", _cpu("requests"))),
         ("CPU us a chunk, all processes, 256 streams", _medians(rows, "streams", _cpu("events"))),
         (
             "median ms to first token, 256 streams",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.environments import HERE, environment
-from benchmarks.measure import Row, median
+from benchmarks.measure import CONCURRENT, Row, median
 
 _OURS: Final = ("daulat", "daulat-split")
 
@@ -59,8 +59,8 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
-def _json(rows: Sequence[Row]) -> tuple[str, list[tuple[str, str, bool]]]:
-    servers = _by_server(rows, "json")
+def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, str, bool]]]:
+    servers = _by_server(rows, f"json-{connections}")
     if not servers:
         return "", []
     rate = {name: median(found, _path("per_second")) or 0.0 for name, found in servers.items()}
@@ -89,10 +89,12 @@ def _json(rows: Sequence[Row]) -> tuple[str, list[tuple[str, str, bool]]]:
         for peer, least in (("nginx", 0.25), ("vllm-router", 1.6), ("litellm", 150.0)):
             if rate.get(peer) and name in rate:
                 ratio = rate[name] / rate[peer]
-                targets.append((f"{name}: requests/s, at least {least:g} of {peer}", f"{ratio:.2f}", ratio >= least))
+                words = f"{name}, {connections} connections: requests/s, at least {least:g} of {peer}"
+                targets.append((words, f"{ratio:.3f}", ratio >= least))
         if name in servers:
             used = median(servers[name], _cpu("requests", "worker")) or 0.0
-            targets.append((f"{name}: worker's CPU a request, at most 60 us", f"{used:.1f} us", used <= 60))
+            words = f"{name}, {connections} connections: worker's CPU a request, at most 60 us"
+            targets.append((words, f"{used:.1f} us", used <= 60))
     return text, targets
 
 
@@ -209,7 +211,7 @@ def write(folder: Path) -> str:
     result = json.loads((folder / "stub.json").read_text())
     rows, parts, targets = result["rows"], [], []
     sections = {
-        "JSON requests, 64 connections": _json(rows),
+        **{f"JSON requests, {number} connections": _json(rows, number) for number in CONCURRENT},
         "256 streams, a chunk each 5 ms": _latency(rows, "streams"),
         "1,000 random arrivals a second": _latency(rows, "open"),
         "Memory": _memory(rows),

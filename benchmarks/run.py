@@ -50,7 +50,8 @@ def main() -> None:
         with ExitStack() as stack:
             all_of_them = measure.contestants(stack, arguments.peers)
             if "json" in arguments.only:
-                rows += measure.json_requests(all_of_them, rounds, seconds)
+                for connections in measure.CONCURRENT:
+                    rows += measure.json_requests(all_of_them, rounds, seconds, connections)
             if "streams" in arguments.only:
                 rows += measure.paced_streams(all_of_them, rounds, seconds)
             if "open" in arguments.only:

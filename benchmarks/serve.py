@@ -11,9 +11,12 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from tests.support.installation import start
+from tests.support.installation import NOTHING_COUNTED, start
+
+CANARY_SECONDS = 30.0
 
 
 async def main() -> None:
@@ -24,7 +27,10 @@ async def main() -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
+    while not ended.is_set():
+        with suppress(TimeoutError):  # as a supervisor would: without canaries the lease ends, and with it the service
+            await asyncio.wait_for(ended.wait(), CANARY_SECONDS)
+        await running.control.probed(NOTHING_COUNTED)
     await running.control.stop()
 
 
