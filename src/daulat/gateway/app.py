@@ -101,9 +101,9 @@ class App:
             Unauthenticated: nobody who may.
         """
         service, said = self._service, headers.get(b"authorization", b"")
-        if said[:7].lower() != b"bearer " or len(said) == 7:  # noqa: PLR2004
+        if not said.startswith(b"Bearer ") and said[:7].lower() != b"bearer ":
             raise Unauthenticated("Give an API key: 'Authorization: Bearer sk-...'.", code="missing_api_key")
-        principal = service.world.directory.authenticate(said[7:].strip())
+        principal = service.world.directory.authenticate(said[7:].lstrip())
         if principal.expires <= service.clock.now_ms():
             raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
         return principal

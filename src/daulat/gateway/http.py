@@ -241,6 +241,10 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         if self._state == "head":
             self._target = self._target + url if self._target else url
+        elif self._whole:
+            # A chunked request and the next one came in one segment. The parser does not say where the first ends, so
+            # the second is not answered: the client learns it from `Connection: close` and may ask again.
+            self.keeps = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -260,12 +264,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._whole = self._whole or self._chunked
-
-    def on_message_begin(self) -> None:
-        if self._whole:
-            # A chunked request and the next one came in one segment. The parser does not say where the first ends, so
-            # the second is not answered: the client learns it from `Connection: close` and may ask again.
-            self.keeps = False
 
     def _check_head(self, head: bytes, limits: Limits) -> None:
         """What `framing` asks."""

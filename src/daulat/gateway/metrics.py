@@ -38,10 +38,6 @@ class _Histogram:
         self.buckets = [0] * (len(BUCKETS) + 1)  # the last: beyond them
         self.total = 0.0
 
-    def add(self, seconds: float) -> None:
-        self.total += seconds
-        self.buckets[bisect_left(BUCKETS, seconds)] += 1
-
 
 class Metrics:
     """One worker's (`pipeline.service.Meter`)."""
@@ -60,8 +56,11 @@ class Metrics:
         self._input += usage.prompt_tokens
         self._cached += usage.cached_tokens
         self._output += usage.completion_tokens
-        self._first.add(first - started)
-        self._whole.add(time.monotonic() - started)
+        to_first, to_last = first - started, time.monotonic() - started
+        self._first.total += to_first
+        self._first.buckets[bisect_left(BUCKETS, to_first)] += 1
+        self._whole.total += to_last
+        self._whole.buckets[bisect_left(BUCKETS, to_last)] += 1
 
     def refused(self, reason: str) -> None:
         self._refusals[reason] += 1

@@ -43,7 +43,7 @@ from daulat.pipeline.events import EventStream
 from daulat.pipeline.ports import EngineCall, Headers, Reply
 from daulat.pipeline.service import Service
 from daulat.pipeline.usage import Usage
-from daulat.pipeline.wording import capped, quoted, refusal, rule
+from daulat.pipeline.wording import capped, refusal, rule
 from daulat.pipeline.world import Grant, Route, World, describe
 from daulat.routing.choose import choose
 
@@ -467,10 +467,11 @@ class Inference:
     def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
         attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
         now = max(self._time, self._service.clock.now_ms())  # a clock that was set back meanwhile makes no lie of it
+        error = "null" if self._error is None else f'"{self._error}"'
+        committed = "null" if response is None else f'"{response}"'
         return (
-            f'{{"time":{now},"outcome":"{outcome}","status":{self._status},'
-            f'"error":{quoted(self._error)},"attempts":[{attempts}],"usage":{usage.json()},'
-            f'"overhead":{self._overhead},"response":{quoted(response)}}}'
+            f'{{"time":{now},"outcome":"{outcome}","status":{self._status},"error":{error},"attempts":[{attempts}],'
+            f'"usage":{usage.json()},"overhead":{self._overhead},"response":{committed}}}'
         ).encode()
 
     def _counted(self) -> Usage:

@@ -34,8 +34,3 @@ def capped(text: str) -> str:
     if len(raw) > MAX_CLIENT_STRING:
         return f'"sha256:{hashlib.sha256(raw).hexdigest()}"'
     return json.dumps(text, ensure_ascii=False)
-
-
-def quoted(text: str | None) -> str:
-    """One of our own words as JSON, or null."""
-    return "null" if text is None else f'"{text}"'
