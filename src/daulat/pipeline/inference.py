@@ -16,7 +16,6 @@ before that of its completion, and every admitted request is completed exactly o
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from typing import Final
 
@@ -73,7 +72,6 @@ class Inference:
         "_events",
         "_first",
         "_grant",
-        "_hash",
         "_head",
         "_held",
         "_model",
@@ -84,6 +82,7 @@ class Inference:
         "_reply",
         "_request",
         "_route",
+        "_sent",
         "_sequence",
         "_service",
         "_show_usage",
@@ -109,7 +108,6 @@ class Inference:
         self._call: EngineCall | None = None
         self._peek: bodies.Peek | None = None
         self._events: EventStream | None = None
-        self._hash: hashlib._Hash | None = None
         self._request: EngineRequest | None = None
         self._started = self._done = False
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
@@ -315,13 +313,15 @@ class Inference:
         if not self._started and (passed or events.final is not None):
             self._start()
         if passed:
-            self._hashed(passed)
+            self._sent.update(passed)
             self._reply.write(passed)
         if events.final is not None:
             self._end_stream("ok", events.final)
 
     def _start(self) -> None:
         self._started, self._status, self._first = True, 200, time.monotonic()
+        salt = self._principal.salter.salt(self.request_id, "response")
+        self._sent = commitments.opening(salt, "response")  # what has gone out, on its way to a commitment
         self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
 
     def _engine_gave_up(self, error: DaulatError) -> None:
@@ -381,7 +381,7 @@ class Inference:
         if self._call is not None:
             self._call.resume()  # a slow client must not keep the engine from ending its message
         self._leave_engine("ok" if outcome == "ok" else "failed")
-        self._hashed(final)
+        self._sent.update(final)
         usage = self._events.usage if self._events is not None else None
         self._complete(outcome, usage or self._counted(), self._digest())
         self._service.ledger.complete(self._sequence, self._record, lambda: self._reply.finish(final))
@@ -483,14 +483,8 @@ class Inference:
     def _commit(self, body: bytes) -> str:
         return self._principal.salter.commit(self.request_id, "response", body)
 
-    def _hashed(self, data: bytes) -> None:
-        if self._hash is None:
-            salt = self._principal.salter.salt(self.request_id, "response")
-            self._hash = commitments.opening(salt, "response")
-        self._hash.update(data)
-
-    def _digest(self) -> str | None:
-        return None if self._hash is None else base64.b64encode(self._hash.digest()).decode()
+    def _digest(self) -> str:
+        return base64.b64encode(self._sent.digest()).decode()
 
 
 def _nothing() -> None:
