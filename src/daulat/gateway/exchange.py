@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from daulat.errors import DaulatError
@@ -15,10 +16,9 @@ class Wire(Protocol):
     keeps: bool
     """Whether the connection may stay open behind this answer."""
     version: str
+    write: Callable[[bytes], object]
 
     def status_line(self, status: int) -> bytes: ...
-
-    def write(self, data: bytes) -> None: ...
 
     def answered(self, *, keep: bool) -> None:
         """The answer is over."""

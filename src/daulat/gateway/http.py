@@ -112,11 +112,13 @@ class Connection(asyncio.Protocol):
         "_whole",
         "keeps",
         "version",
+        "write",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._transport: Any = None
+        self.write: Callable[[bytes], object] = _discard  # the transport's own, while the connection is open
         self._exchange: Exchange | None = None
         self._buffer = b""
         self._state = "head"  # -> "body" -> "busy" -> "head"; "closed"
@@ -136,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._chunked = self._whole = self._expects = False
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport, self.write = transport, transport.write
         transport.set_write_buffer_limits(_HIGH_WATER)
         server = self._server
         server.connections.add(self)
@@ -146,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._state = "closed"
+        self._state, self.write = "closed", _discard
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone()
@@ -317,16 +319,12 @@ class Connection(asyncio.Protocol):
             return self._server.ok
         return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Error"), self._server.date)
 
-    def write(self, data: bytes) -> None:
-        if self._state != "closed":
-            self._transport.write(data)
-
     def close(self) -> None:
         """Close once everything is written. After a last answer the client may still be sending: to close on it at
         once would reset the connection, and it might never read that answer (RFC 9112 section 9.6)."""
         if self._state == "closed":
             return
-        self._state, self._buffer = "closed", b""
+        self._state, self._buffer, self.write = "closed", b"", _discard
         if self._lingers:
             self._deadline = time.monotonic() + _LINGER_SECONDS
             self._transport.write_eof()
@@ -387,3 +385,7 @@ class Connection(asyncio.Protocol):
         self._state = "busy"
         self._exchange = Exchange(self, b"", b"", {}, b"")
         self._exchange.fail(error)
+
+
+def _discard(_data: bytes) -> None:
+    """Where the bytes go that nobody can be sent any more."""
