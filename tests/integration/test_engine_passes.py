@@ -202,7 +202,7 @@ def test_a_model_that_embeds_embeds(starter: Path, tmp_path: Path) -> None:
         assert isinstance(embed("x", encoding_format="base64")["data"][0]["embedding"], str)
         long = embed("word " * 1500)["usage"]["prompt_tokens"]
         assert long >= 1500, "a long input is read whole"
-        used = sum(entry["completion"]["usage"]["prompt_tokens"] for entry in service.entries("inference/v1"))
         before = len(service.entries("canary/v1"))
         service.wait(lambda: len(service.entries("canary/v1")) > before + 1)
+        used = sum(entry["completion"]["usage"]["prompt_tokens"] for entry in service.entries("inference/v1"))
         assert service.entries("canary/v1")[-1]["counters"]["prompt_tokens"] == used
