@@ -74,7 +74,8 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     loop = asyncio.get_running_loop()
     control = Control(plan, progress.say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps it running when the terminal closes
+        # nohup keeps it running when the terminal closes; a Ctrl-C sent to a job in the background is still meant
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, control.ended.set)
     announced = False
     try:
