@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Settings of whoever runs make must not leak into tests or the service's own environment.
 export PYTHONNOUSERSITE = 1
 
-.PHONY: up test test-slow test-fault check format bench lock clean help
+.PHONY: up test test-slow test-fault test-vllm test-deepseek tiny-deepseek check format bench demo-ascend lock clean help
 
 up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 	@tools/bubblewrap >&2
@@ -20,11 +20,22 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
 	@tools/debian-packages curl golang-go golang-golang-x-mod-dev >&2
-	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault --ignore tests/vllm --ignore tests/deepseek $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
 	@tools/bubblewrap >&2
 	$(BIN)/python -m pytest -m slow --timeout 2400 tests/fault $(ARGS)
+
+test-vllm: $(VENV)/dev.stamp $(VENV)/vllm.stamp tiny-deepseek ## the real vLLM on the CPU, in its sandbox, through the gateway
+	@tools/bubblewrap >&2
+	TEST_VLLM_PYTHON=$(abspath $(VENV)/vllm/bin/python) $(BIN)/python -m pytest -m slow --timeout 900 tests/vllm $(ARGS)
+
+test-deepseek: $(VENV)/dev.stamp tiny-deepseek ## build a tiny real DeepSeek, cached, and ask it through the gateway
+	@tools/bubblewrap >&2
+	$(BIN)/python -m pytest -m slow --timeout 900 tests/deepseek $(ARGS)
+
+tiny-deepseek: $(VENV)/dev.stamp $(VENV)/deepseek.stamp ## build the tiny DeepSeek that the two lanes above ask, where .cache has it not
+	$(BIN)/python -m tests.support.tiny_deepseek $(VENV)/deepseek/bin/python
 
 check: $(VENV)/dev.stamp ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .
@@ -41,18 +52,26 @@ bench: $(VENV)/dev.stamp ## measure against nginx, vllm-router and LiteLLM in on
 	@tools/debian-packages wrk nginx-light gcc libc6-dev >&2
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+demo-ascend: $(VENV)/serve.stamp ## a whole Ascend A3 node, simulated: discovery, faults, fit, recipe, metrics
+	@tools/demo-ascend $(VENV)
+
 lock: | $(BIN)/python ## renew the lock files from pyproject.toml
 	$(PIP) install --quiet 'uv>=0.13,<1'
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --extra serve pyproject.toml requirements/build.in --output-file requirements/serve.lock $(ARGS)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --extra serve --extra dev pyproject.toml requirements/build.in --constraint requirements/serve.lock \
+	    --extra serve --extra signing --extra dev pyproject.toml requirements/build.in --constraint requirements/serve.lock \
 	    --output-file requirements/dev.lock $(ARGS)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    requirements/clients.in --output-file requirements/clients.lock $(ARGS)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/deepseek.in --output-file requirements/deepseek.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    requirements/open-webui.in --excludes requirements/open-webui.without \
 	    --output-file requirements/open-webui.lock $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements/vllm.in --excludes requirements/vllm.without \
+	    --output-file requirements/vllm.lock $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -63,22 +82,23 @@ help: ## this list
 $(BIN)/python:
 	@PYTHON="$(PYTHON)" tools/virtual-environment $(VENV) >&2
 
+# The locks are whole: nothing is left for pip to resolve, and older ones stumble over extras beside hashes.
 $(VENV)/serve.stamp: requirements/serve.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the locked dependencies into $(VENV) ..." >&2
-	@$(PIP) install --progress-bar on --require-hashes -r requirements/serve.lock >&2
+	@$(PIP) install --progress-bar on --no-deps --require-hashes -r requirements/serve.lock >&2
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the locked dependencies and the tests' own into $(VENV) ..." >&2
-	@$(PIP) install --quiet --require-hashes -r requirements/dev.lock >&2
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements/dev.lock >&2
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable . >&2
 	@touch $@ $(VENV)/serve.stamp
 
 $(VENV)/clients.stamp: requirements/clients.lock | $(BIN)/python
 	@echo "Installing the clients to be tested into $(VENV)/clients ..." >&2
 	@$(BIN)/python -m venv $(VENV)/clients
-	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
 	    -r requirements/clients.lock >&2
 	@touch $@
 
@@ -90,4 +110,21 @@ $(VENV)/open-webui.stamp: requirements/open-webui.lock | $(BIN)/python
 	    $(VENV)/open-webui/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
 	        -r requirements/open-webui.lock >&2; \
 	fi
+	@touch $@
+
+# PyTorch's CPU build, of the release that this vLLM names, is where pip is told to look for it: PIP_EXTRA_INDEX_URL.
+$(VENV)/vllm.stamp: requirements/vllm.lock | $(BIN)/python
+	@echo "Installing vLLM for the CPU into $(VENV)/vllm ..." >&2
+	@$(BIN)/python -m venv $(VENV)/vllm
+	@$(VENV)/vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	    -r requirements/vllm.lock >&2
+	@$(VENV)/vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps 'torch==2.13.0+cpu' >&2
+	@touch $@
+
+$(VENV)/deepseek.stamp: requirements/deepseek.lock | $(BIN)/python
+	@echo "Installing what builds the tiny DeepSeek into $(VENV)/deepseek ..." >&2
+	@$(BIN)/python -m venv $(VENV)/deepseek
+	@$(VENV)/deepseek/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	    -r requirements/deepseek.lock >&2
+	@$(VENV)/deepseek/bin/python -m pip --disable-pip-version-check install --quiet --no-deps 'torch==2.13.0' >&2
 	@touch $@

@@ -22,12 +22,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
 from tests.support import logs
+from tests.support.log_server import listening
 from tests.support.logs import FAILED, REFUSED, SIGNER, T0, Ref, Step
 
 from benchmarks import host
@@ -160,14 +160,8 @@ class _Files(SimpleHTTPRequestHandler):
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The log's address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/log"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(partial(_Files, directory=str(folder))) as url:
+        yield f"{url}/log"
 
 
 def measure(folder: Path, *, full: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The real engine, asked directly and through Daulat.
 
-    python -m benchmarks.engine [--rounds 3] [--tokens 96] [--prefix-rounds 2]
+    python -m benchmarks.engine [--rounds 7] [--tokens 96] [--prefix-rounds 2]
 
 Starts `daulat up` with the starter model in a fresh home, then alternates: streams straight to the engine's Unix
 socket, and the same through Daulat. Writes results/engine.json and the report anew. Nothing is pinned: an engine with
@@ -166,7 +166,7 @@ def prefix(installation: Installation, rounds: int, *, warm: bool) -> dict[str, 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="benchmarks.engine", description="The real engine, raw and through Daulat.")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--prefix-rounds", type=int, default=2)
     arguments = parser.parse_args()

@@ -2,7 +2,8 @@
 
     python -m benchmarks.run [--only json,streams,open,memory,scaling] [--peers nginx,...] [--rounds 5] [--seconds 5]
 
-Writes results/stub.json, results/results.md and results/plot.svg. See README.md for the method.
+Writes results/stub.json, results/results.md and results/plot.svg; of suites that --only leaves out, earlier rows stay.
+See README.md for the method.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ def main() -> None:
         "rows": rows,
     }
     path = RESULTS / f"{arguments.name}.json"
+    if path.exists():  # what was not measured this time stays
+        measured = {row["suite"] for row in rows}
+        rows += [row for row in json.loads(path.read_text())["rows"] if row["suite"] not in measured]
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(report.write(RESULTS))
 

@@ -99,8 +99,8 @@ class EngineError(DaulatError):
 class EngineRequestFailed(EngineError):
     code = "engine_request_failed"
 
-    def __init__(self, message: str, *, status: int, body: bytes = b"") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: int, body: bytes = b"", code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.status = status
         self.body = body
 

@@ -145,6 +145,9 @@ class Settings:
     context: int = 0  # tokens per slot
     engine_memory_mib: int = 0  # the engine is restarted beyond this
     canary_seconds: int = 60
+    verify_seconds: int = 3600  # between two checks of a running model's files
+    answer_seconds: int = 600  # how often a replica's answers are checked
+    device_seconds: int = 30  # how often the health of accelerators is read
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 
@@ -155,6 +158,9 @@ _BOUNDS: Final = {
     "threads": (0, 1024),
     "slots": (1, 256),
     "canary_seconds": (1, 1200),
+    "verify_seconds": (1, 86_400),
+    "answer_seconds": (1, 86_400),
+    "device_seconds": (1, 3600),
 }
 
 

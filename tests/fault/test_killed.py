@@ -15,10 +15,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from tests.support import faulty
-from tests.support.battered import Battered
+from tests.support.battered import Battered, nothing_wrong
 from tests.support.load import Load
 from tests.support.power import lose_tails
 from tests.support.reckoning import grows, reckon
@@ -29,8 +30,9 @@ pytestmark = pytest.mark.slow
 
 SEED = int(os.environ.get("FAULT_SEED", "20261124"))
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "200"))
-LONGEST_RESTART = 30.0  # seconds, on a machine with other work; the median is what is meant by seconds
+LONGEST_RESTART = 30.0  # seconds; the median is what is meant by seconds
 USUAL_RESTART = 6.0
+LONGEST_STARTS, USUAL_STARTS = 12.0, 2.4  # the same in first starts, where other work slows all of them
 WEIGHTS = {"worker": 6, "sequencer": 4, "pages": 1, "control": 2, "group": 2, "power": 3, "disk": 5}
 
 
@@ -121,10 +123,10 @@ async def _killed(chance: random.Random) -> None:
         reckoning = reckon(service.home, load.exchanges)
         seen = grows(service.home, storm.checkpoints)
         _audited_over_http(service, [exchange.promise for exchange in load.exchanges if exchange.promise])
-        assert _daulat(service, "log", "fsck") == {"sound": True, "problems": []}
+        assert nothing_wrong(_daulat(service, "log", "fsck"))
         assert (await load.one()).status == 200  # it still serves
         assert await service.stop() == 0
-        assert _daulat(service, "log", "fsck") == {"sound": True, "problems": []}
+        assert nothing_wrong(_daulat(service, "log", "fsck"))
         restarts = sorted(service.restarts)
     whole = sum(exchange.whole for exchange in load.exchanges)
     broken = sum(bool(exchange.status) and not exchange.whole for exchange in load.exchanges)
@@ -134,8 +136,8 @@ async def _killed(chance: random.Random) -> None:
         f"kept; entries by outcome {dict(reckoning.outcomes)}; {seen} checkpoints; back after "
         f"{restarts[len(restarts) // 2]:.1f} s (median), {restarts[-1]:.1f} s (longest)\n"
     )
-    assert restarts[-1] < LONGEST_RESTART
-    assert restarts[len(restarts) // 2] < USUAL_RESTART
+    assert restarts[-1] < max(LONGEST_RESTART, LONGEST_STARTS * service.first)
+    assert restarts[len(restarts) // 2] < max(USUAL_RESTART, USUAL_STARTS * service.first)
     # It was a storm: answers were cut, and the log says so.
     assert reckoning.outcomes["ok"] > ROUNDS
     assert reckoning.outcomes["interrupted"] > ROUNDS // 10
@@ -157,7 +159,7 @@ def _audited_over_http(service: Battered, promises: list[str]) -> None:
     assert log["promises"]["kept"] == len(promises)
 
 
-def _daulat(service: Battered, *arguments: str) -> dict[str, object]:
+def _daulat(service: Battered, *arguments: str) -> dict[str, Any]:
     environment = {**os.environ, "DAULAT_HOME": str(service.home.path)}
     command = [sys.executable, "-m", "daulat", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)

@@ -11,7 +11,7 @@ from tests.support.reckoning import reckon
 
 pytestmark = pytest.mark.slow
 
-SHORT, LONG = 1.5, 20.0  # seconds of a stream; a worker waits for five
+SHORT, LONG = 0.6, 30.0  # seconds of a stream; a worker waits for five
 
 
 @pytest.mark.parametrize("seconds", [SHORT, LONG], ids=["short streams", "long streams"])

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from tests.support.mutants import mutant
 
 from daulat.errors import InvalidRequest
+from daulat.pipeline.actions import NEEDS
 from daulat.pipeline.body import asks_for_usage, peek, with_usage
 from daulat.pipeline.events import EventStream
 
 DEPTH = 16
-ACTIONS = {"chat.completions": "messages", "completions": "prompt", "embeddings": "input"}
-READ = ("model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice")
+ACTIONS = {action: field for action, field in NEEDS.items() if action != "tokenize"}  # which takes either of two
+READ = ("model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice", "thinking")
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()

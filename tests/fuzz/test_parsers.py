@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import time
@@ -12,15 +13,18 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import logs
+from tests.support import gguf_files, logs, model_folders
 from tests.support.logs import REQUEST, RESPONSE, SIGNER, VERIFIER
 
 from daulat.audit import promises, state
 from daulat.audit import receipt as receipts
 from daulat.audit.receipt import Given
-from daulat.core import charter, entries
+from daulat.core import charter, entries, manifest
+from daulat.core.manifest import ModelFile
 from daulat.core.promise import parse_header
 from daulat.errors import DaulatError
+from daulat.registry import cards, documents, gguf, layout, safetensors, templates
+from daulat.registry.templates import Template
 from daulat.tlog import checkpoint, note, proof, tiles
 from daulat.tlog.note import Verifier
 
@@ -56,6 +60,11 @@ def verified(data: bytes) -> object:
     return receipts.verify(data, VERIFIER, Given(REQUEST, RESPONSE))
 
 
+def checked(template: str) -> None:
+    templates.check(Template("default", "", template))
+
+
+ONE = ModelFile("model-00001-of-00002.safetensors", "b" * 64, 2)
 PARSERS = [
     Parser("note", lambda data: note.open_note(data, [VERIFIER]), LOG.signed),
     Parser("checkpoint", lambda data: checkpoint.open_checkpoint(data, VERIFIER), LOG.signed),
@@ -73,6 +82,17 @@ PARSERS = [
     Parser("state", remembered, state.encode({SIGNER.name: LOG.signed.decode()})),
     Parser("receipt", verified, json.dumps(RECEIPT, ensure_ascii=False).encode()),
     Parser("receipt format", receipts.parse, json.dumps(RECEIPT).encode()),
+    Parser("manifest", manifest.parse, manifest.text([ModelFile("a.json", "a" * 64, 1), ONE]).encode()),
+    Parser("gguf", lambda data: gguf.read(io.BytesIO(data), len(data)), gguf_files.make(gguf_files.KEYS)),
+    Parser(
+        "safetensors", lambda data: safetensors.read(io.BytesIO(data), len(data)), model_folders.contents()[ONE.path]
+    ),
+    Parser("config.json", lambda data: documents.table(data, "config.json"), model_folders.contents()["config.json"]),
+    Parser("model card", text(lambda card: cards.licence({"README.md": card})), model_folders.CARD.encode()),
+    Parser("chat template", text(checked), b"{% for message in messages %}{{ message.content | trim }}{% endfor %}"),
+    Parser(
+        "file names", text(lambda names: layout.choose(names.split())), "\n".join(model_folders.contents()).encode()
+    ),
 ]
 IDS = [parser.name for parser in PARSERS]
 

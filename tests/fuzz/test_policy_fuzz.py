@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daulat.catalog import charters
 from daulat.core import charter as charter_core
-from daulat.core.charter import ASSURANCE, GRADES, Charter
+from daulat.core.charter import ASSURANCE, EXTERNAL, GRADES, Charter
 from daulat.core.decision import (
     INFERENCE_ACTIONS,
     admission_question,
@@ -30,7 +30,7 @@ countries = st.sampled_from(["MY", "SG", "ID", ""])
 codes = st.sampled_from(["MY", "SG", "ID"])
 grades = st.sampled_from([*GRADES, "", "G9", "g2"])
 levels = st.sampled_from([*ASSURANCE, "", "HIGH", "certain"])
-formats = st.sampled_from(["gguf", "safetensors", "pickle", ""])
+formats = st.sampled_from(["gguf", "safetensors", "external", "pickle", ""])
 licences = st.sampled_from(["apache-2.0", "mit", "Apache-2.0", "proprietary", ""])
 charters_ = st.builds(
     lambda **fields: replace(STARTER, **fields),
@@ -40,8 +40,10 @@ charters_ = st.builds(
     assurance=st.sampled_from(ASSURANCE),
     formats=st.lists(formats.filter(bool), min_size=1, unique=True).map(tuple),
     licences=st.lists(licences.filter(bool), min_size=1, unique=True).map(tuple),
+    signed=st.sampled_from([None, False, True]),
     sandbox=st.sampled_from(GRADES),
     canary=st.sampled_from(GRADES),
+    external=st.sampled_from([None, *EXTERNAL]),
 )
 people = st.fixed_dictionaries(
     {
@@ -63,7 +65,7 @@ models = st.fixed_dictionaries(
     }
 )
 evidence = st.dictionaries(
-    st.sampled_from(["sandbox", "canary", "inventory", "site", "more"]),
+    st.sampled_from(["sandbox", "canary", "inventory", "site", "external", "more"]),
     st.one_of(st.builds(lambda grade: {"grade": grade}, grades), st.none(), st.text(max_size=2), st.just({})),
 )
 
@@ -89,16 +91,20 @@ def naive_use(
     order = {"low": 0, "substantial": 1, "high": 2}
     if person["assurance"] not in order or order[person["assurance"]] < order[charter.assurance]:
         return False
-    return (
-        model["format"] in charter.formats
-        and model["licence"] in charter.licences
-        and naive_place(charter, where, found)
-    )
+    return naive_model(charter, model) and naive_place(charter, where, found)
+
+
+def naive_model(charter: Charter, model: dict[str, Any]) -> bool:
+    if charter.signed and not model["signed_by"]:
+        return False
+    return model["format"] in charter.formats and model["licence"] in charter.licences
 
 
 def naive_place(charter: Charter, where: str, found: dict[str, Any]) -> bool:
     if where != charter.country:
         return False
+    if "external" in found:
+        return charter.external in GRADES and level(found, "external") >= needed(charter.external)
     return level(found, "sandbox") >= needed(charter.sandbox) and level(found, "canary") >= needed(charter.canary)
 
 
@@ -146,7 +152,7 @@ def test_a_lawful_request_with_one_thing_changed(charter: Charter, changed: st.D
             "format": charter.formats[0],
             "licence": charter.licences[0],
             "origin": "",
-            "signed_by": None,
+            "signed_by": "key sha256:00" if charter.signed else None,
         },
         "where": charter.country,
         "found": {"sandbox": {"grade": charter.sandbox}, "canary": {"grade": charter.canary}},
@@ -168,10 +174,7 @@ def test_leases(charter: Charter, where: str, found: dict[str, Any]) -> None:
 @given(charter=charters_, citizenship=countries, model=models)
 def test_admissions(charter: Charter, citizenship: str, model: dict[str, Any]) -> None:
     decision = DECIDER.decide(admission_question(charter, "operator", citizenship, model))
-    good = (
-        citizenship in charter.operators and model["format"] in charter.formats and model["licence"] in charter.licences
-    )
-    assert decision.allowed == good
+    assert decision.allowed == (citizenship in charter.operators and naive_model(charter, model))
 
 
 @pytest.mark.slow
@@ -187,6 +190,7 @@ def test_a_hundred_thousand_requests() -> None:
             users=tuple(rng.sample(places[:3], rng.randint(1, 3))),
             assurance=rng.choice(ASSURANCE),
             licences=tuple(rng.sample(["apache-2.0", "mit", "gemma"], rng.randint(1, 3))),
+            signed=rng.choice([None, False, False, True]),
             sandbox=rng.choice(GRADES[:2]),
             canary=rng.choice(GRADES[:2]),
         )
@@ -205,7 +209,7 @@ def test_a_hundred_thousand_requests() -> None:
                 "format": rng.choice(["gguf", "gguf", "gguf", "pickle"]),
                 "licence": rng.choice(["apache-2.0", "mit", ""]),
                 "origin": "",
-                "signed_by": None,
+                "signed_by": rng.choice([None, "key sha256:00"]),
             },
             rng.choice([charter.country, charter.country, *places]),
             found,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daulat.adapters.models import ModelStore, fetch_starter
+from daulat.adapters.model_import import fetch_starter
+from daulat.adapters.models import ModelStore
 from daulat.catalog.starter import STARTER
 
 

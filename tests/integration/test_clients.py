@@ -21,9 +21,8 @@ BIN = Path(sys.prefix) / "clients" / "bin"  # `make test-slow` makes it from req
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, starter: Path) -> Iterator[Service]:
-    made = Service(tmp_path_factory.mktemp("clients") / "home", environment={"DAULAT_MODEL": str(starter)})
-    with made:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("clients") / "home") as made:
         yield made
 
 
@@ -77,6 +76,51 @@ def test_langchain_calls_tools_and_parses(langchain: dict[str, Any]) -> None:
     assert set(langchain["structured"]) == {"name", "country"}
 
 
+# OpenAI's Responses, and the `anthropic` package.
+
+
+@pytest.fixture(scope="module")
+def wires(service: Service) -> dict[str, Any]:
+    arguments = [service.facts["url"], service.facts["api_key"], MODEL]
+    return dict(json.loads(run(client("python"), PROGRAMS / "responses_and_messages.py", *arguments)))
+
+
+def test_openais_responses_answer_stream_count_and_refuse(wires: dict[str, Any], service: Service) -> None:
+    found = wires["responses"]
+    assert "Kuala Lumpur" in found["text"]
+    assert found["usage"]["output_tokens"] > 0
+    assert found["kinds"][0] == "response.created"
+    assert found["kinds"][-1] == "response.completed"
+    assert found["kinds"].count("response.output_text.delta") >= 3
+    assert found["stream_usage"]["input_tokens"] == found["counted"] == found["usage"]["input_tokens"]
+    assert found["refused"] == "model_not_found"
+    receipt = json.loads(curl(service, found["receipt"], "--retry", "9", "--retry-all-errors"))
+    assert "responses" in json.dumps(receipt)
+
+
+def test_anthropics_package_answers_streams_counts_and_understands_errors(wires: dict[str, Any]) -> None:
+    found = wires["messages"]
+    assert "Kuala Lumpur" in found["text"]
+    assert len([piece for piece in found["pieces"] if piece]) > 3, "in pieces"
+    assert found["final"] > 0
+    assert found["stop"] in {"end_turn", "max_tokens"}
+    usage = found["usage"]
+    assert found["counted"] == usage["input_tokens"] + (usage["cache_read_input_tokens"] or 0)
+    assert {name: error[:2] for name, error in found["errors"].items()} == {
+        "unknown": [404, "not_found_error"],
+        "stranger": [401, "authentication_error"],
+        "too long": [400, "invalid_request_error"],
+    }
+    assert "context" in found["errors"]["too long"][2]
+
+
+def test_tokens_are_counted_as_the_engine_counts_them(service: Service, wires: dict[str, Any]) -> None:
+    messages = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}).encode()
+    assert json.loads(curl(service, "/tokenize", body=messages))["count"] == wires["responses"]["counted"]
+    text = json.loads(curl(service, "/tokenize", body=json.dumps({"model": MODEL, "prompt": QUESTION}).encode()))
+    assert text["count"] == len(text["tokens"]) == 7
+
+
 # The `llm` command.
 
 
@@ -107,7 +151,9 @@ def test_llm_answers_streams_and_logs_usage(llm: Any) -> None:
 
 
 def test_llm_asks_for_a_schema_and_keeps_a_conversation(llm: Any) -> None:
-    found = json.loads(llm("-m", "daulat", "-o", "max_tokens", "60", "--schema", "name, country", QUESTION))
+    found = json.loads(
+        llm("-m", "daulat", "-o", "temperature", "0", "-o", "max_tokens", "60", "--schema", "name, country", QUESTION)
+    )
     assert set(found) == {"name", "country"}
     assert llm("-c", "-o", "max_tokens", "5", "And of Japan?")
 

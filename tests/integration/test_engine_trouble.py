@@ -7,20 +7,20 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from tests.support.corrupt import Direct
 from tests.support.gguf_files import KEYS, make
-from tests.support.service import Service, daulat, free_port
+from tests.support.service import LONG_SECONDS, Service, daulat, free_port
 
 from daulat.adapters import sandbox
 from daulat.settings import Home
@@ -80,19 +80,6 @@ def stopped(service: Service) -> str:
     return str(service.entries("replica.stopped/v1")[-1]["reason"])
 
 
-class Direct(HTTPConnection):
-    """To an engine's Unix socket, past the gateway: what nobody but root on the host can do."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("engine", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
-
-
 def direct(service: Service) -> Direct:
     (path,) = Home(service.home).run.glob("engine-*/e.sock")
     return Direct(path)
@@ -117,7 +104,10 @@ def test_the_engine_listens_on_its_unix_socket_alone_and_answers_no_web_page(ser
 def test_browsers_of_other_origins_are_kept_out_by_the_gateway_too(service: Service) -> None:
     url = f"{service.facts['url']}/v1/chat/completions"
     asked = {"origin": "http://elsewhere", "access-control-request-method": "POST"}
-    for got in (httpx.options(url, headers=asked), httpx.get(f"{service.facts['url']}/healthz", headers=asked)):
+    for got in (
+        httpx.options(url, headers=asked, timeout=120),
+        httpx.get(url.replace("v1/chat/completions", "healthz"), headers=asked, timeout=120),
+    ):
         assert got.status_code == 200
         assert not any(name.startswith("access-control") for name in got.headers)
 
@@ -128,8 +118,8 @@ def test_an_engine_that_hangs_is_noticed_and_replaced(service: Service) -> None:
         rest = "\n".join(lines)
     assert '"error"' in rest
     assert "[DONE]" not in rest
-    assert "hung: no health answer" in service.wait(lambda: service.entries("replica.stopped/v1"), 30)[-1]["reason"]
-    assert service.wait(lambda: answers(service), 60)
+    assert "hung: no health answer" in service.wait(lambda: service.entries("replica.stopped/v1"))[-1]["reason"]
+    assert service.wait(lambda: answers(service))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can open a hole in a running sandbox from outside")
@@ -137,13 +127,13 @@ def test_a_hole_in_a_running_sandbox_is_found_and_nothing_is_answered_until_it_i
     leases = len(service.entries("node.lease/v1"))
     with streaming(service) as lines, service.client() as client:
         first = engine(service).ppid()
-        subprocess.run([sys.executable, "-c", HOLE, str(first)], check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", HOLE, str(first)], check=True, timeout=120)
         rest = "\n".join(lines)
-        got = [(0, "")]
+        got, end = [(0, "")], time.monotonic() + LONG_SECONDS
         while got[-1][0] != 200:
             answer = client.post("chat/completions", json={"model": MODEL, "messages": ASK, "max_tokens": 2})
             got.append((answer.status_code, answer.text))
-            assert len(got) < 5000, "no new engine"
+            assert time.monotonic() < end, "no new engine"
     assert '"error"' in rest
     assert "[DONE]" not in rest
     assert {status for status, _ in got[1:]} <= {200, 502, 503}  # 502: the engine is gone, the revocation on its way
@@ -190,7 +180,7 @@ def test_an_engine_that_outgrows_its_memory_is_ended_with_the_figures_in_the_log
     service = Service(tmp_path / "home", environment=small)
     service.start()
     with service.closing():
-        reason = service.wait(lambda: service.entries("replica.stopped/v1"), 60)[0]["reason"]
+        reason = service.wait(lambda: service.entries("replica.stopped/v1"))[0]["reason"]
         assert reason.startswith("memory: ")
         assert reason.endswith("MiB resident, 120 allowed")
 
@@ -293,7 +283,7 @@ def test_an_ordinary_user_gets_the_same_sandbox(ordinary: Service) -> None:
         assert started["sandbox"]["grade"] == "G2"
         assert "user" in started["sandbox"]["namespaces"]
         assert started["sandbox"]["own_uid"] is False
-        rounds = ordinary.wait(lambda: (found := ordinary.entries("canary/v1"))[2:] and found, 30)
+        rounds = ordinary.wait(lambda: (found := ordinary.entries("canary/v1"))[2:] and found)
         assert {entry["outcome"] for entry in rounds} == {"contained"}
         assert ordinary.stop() == 0
         assert ordinary.left_running() == []

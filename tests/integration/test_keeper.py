@@ -26,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def client(service: Service, kept: Keeper, api_key: str) -> OpenAI:
-    inner = httpx2.Client(transport=kept.transport(httpx2.HTTPTransport()), timeout=60)
+    inner = httpx2.Client(transport=kept.transport(httpx2.HTTPTransport()), timeout=120)
     return OpenAI(base_url=f"{service.facts['url']}/v1", api_key=api_key, max_retries=0, http_client=inner)
 
 
@@ -45,7 +45,7 @@ def test_every_way_of_asking_leaves_a_receipt_that_verifies(service: Service, tm
         assert whole._request_id in kept.exchanges
 
     async def asynchronously() -> str:
-        inner = httpx2.AsyncClient(transport=kept.async_transport(httpx2.AsyncHTTPTransport()), timeout=60)
+        inner = httpx2.AsyncClient(transport=kept.async_transport(httpx2.AsyncHTTPTransport()), timeout=120)
         async with AsyncOpenAI(base_url=f"{service.facts['url']}/v1", api_key=key, http_client=inner) as api:
             stream = await api.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=8, stream=True)
             async for _ in stream:

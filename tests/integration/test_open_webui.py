@@ -92,7 +92,7 @@ def test_it_chats_and_every_answer_is_logged(page: httpx.Client, service: Servic
     got = page.post("/api/chat/completions", json={"model": MODEL, "messages": ASK, "stream": False, "temperature": 0})
     assert got.status_code == 200, got.text
     assert "Kuala Lumpur" in got.json()["choices"][0]["message"]["content"]
-    service.wait(lambda: answered(service) > before, 10)
+    service.wait(lambda: answered(service) > before)
 
 
 def test_it_streams(page: httpx.Client) -> None:

@@ -36,18 +36,20 @@ def jail(folder: Path, **changes: Any) -> Jail:
     return replace(Jail(program, sandbox.system_files(), folder, uid, hidden=sandbox.covered()), **changes)
 
 
-def round_in(tmp_path: Path, *, bpf: bytes | None = BPF, **changes: Any) -> Finding:
+def round_in(
+    tmp_path: Path, *, bpf: bytes | None = BPF, families: tuple[str, ...] = ("unix",), **changes: Any
+) -> Finding:
     async def go() -> Finding:
         pipe = asyncio.subprocess.PIPE
         running = await sandbox.start(
             jail(tmp_path / "engine", **changes), bpf=bpf, stdin=pipe, stdout=pipe, stderr=pipe
         )
         try:
-            for _ in range(100):  # until the program has dropped what it had
-                if running.status().get("CapEff") == "0" * 16:
-                    break
-                await asyncio.sleep(0.02)
-            return await canary.one_round(running, sandbox.interpreter(), BPF, tmp_path / "canary.sock")
+            async with asyncio.timeout(120):  # until the program has dropped what it had
+                while running.status().get("CapEff") != "0" * 16:  # noqa: ASYNC110  nobody tells
+                    await asyncio.sleep(0.02)
+            listener, under = tmp_path / "canary.sock", seccomp.build(families=families)
+            return await canary.one_round(running, sandbox.interpreter(), under, listener, families)
         finally:
             await running.kill()
 
@@ -77,6 +79,73 @@ def test_a_network_is_an_escape(tmp_path: Path) -> None:
     finding = round_in(tmp_path, unshare=namespaces)
     assert finding.outcome == "escaped"
     assert any(kind in {"table", "kernel"} for kind, _ in reached(finding))
+
+
+SEVERAL = ("unix", "inet", "netlink")
+
+
+def test_the_sandbox_holds_for_an_engine_that_may_use_its_own_loopback(tmp_path: Path) -> None:
+    """Nothing on this host hears it, a datagram into the void is no escape, and other families stay closed."""
+    filtered = seccomp.build(families=SEVERAL)
+    finding = round_in(tmp_path, bpf=filtered, families=SEVERAL, shared_memory=True)
+    assert finding.outcome == "contained", reached(finding)
+    refused = {target for probe in finding.probes for target in probe["target"].split(", ")}
+    assert {"tcp 127.0.0.1", "udp 127.0.0.1", "AF_INET6", "AF_INET raw", "AF_NETLINK sock_diag"} <= refused
+    assert "AF_INET" not in refused
+
+
+def test_such_an_engine_on_this_hosts_network_is_an_escape(tmp_path: Path) -> None:
+    namespaces = tuple(kind for kind in Jail.__dataclass_fields__["unshare"].default if kind != "--unshare-net")
+    filtered = seccomp.build(families=SEVERAL)
+    finding = round_in(tmp_path, bpf=filtered, families=SEVERAL, unshare=namespaces)
+    assert finding.outcome == "escaped"
+    assert {("heard", "tcp 127.0.0.1"), ("heard", "udp 127.0.0.1")} <= {
+        (kind, target) for kind, targets in reached(finding) for target in targets.split(", ")
+    }
+
+
+def test_a_family_that_the_filter_allows_and_the_engine_should_not_have_is_an_escape(tmp_path: Path) -> None:
+    async def go() -> Finding:
+        pipe, wide = asyncio.subprocess.PIPE, seccomp.build(families=SEVERAL)
+        running = await sandbox.start(jail(tmp_path / "engine"), bpf=wide, stdin=pipe, stdout=pipe, stderr=pipe)
+        try:
+            return await canary.one_round(running, sandbox.interpreter(), wide, tmp_path / "canary.sock")
+        finally:
+            await running.kill()
+
+    finding = asyncio.run(go())
+    assert finding.outcome == "escaped"
+    assert any("AF_INET" in target for kind, target in reached(finding) if kind == "socket")
+
+
+def test_memory_and_processor_time_are_those_of_every_process_inside(tmp_path: Path) -> None:
+    program = """
+import os, sys
+if os.fork() == 0:
+    held = bytearray(64 * 2**20)
+    for number in range(3_000_000):
+        held[number % len(held)] = 1
+    print("ready", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.wait()
+"""
+
+    async def go() -> tuple[int, float, int]:
+        pipe = asyncio.subprocess.PIPE
+        wanted = jail(tmp_path / "engine", program=(sandbox.interpreter(), "-I", "-S", "-c", program), uid=None)
+        running = await sandbox.start(wanted, bpf=BPF, stdin=pipe, stdout=pipe, stderr=pipe)
+        try:
+            assert running.process.stdout is not None
+            assert await running.process.stdout.readline() == b"ready\n"
+            return running.resident_bytes(), running.cpu_seconds(), len(running.pids())
+        finally:
+            await running.kill()
+
+    resident, seconds, processes = asyncio.run(go())
+    assert processes == 2
+    assert 64 * 2**20 < resident < 160 * 2**20
+    assert seconds > 0
 
 
 def test_an_engine_without_the_filter_is_an_escape(tmp_path: Path) -> None:

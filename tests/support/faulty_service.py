@@ -20,7 +20,7 @@ from tests.support.installation import Running, start
 
 from daulat.adapters import engine_http
 from daulat.errors import DaulatError
-from daulat.processes import control
+from daulat.processes import plan
 from daulat.processes.children import Child
 
 CANARY_SECONDS = 3.0
@@ -46,7 +46,7 @@ async def probe(running: Running, engine: Path) -> None:
 async def main() -> int:
     """The exit code: 1 when the control plane gave up."""
     home, engine, port, workers = sys.argv[1:]
-    control.Child = FaultyChild  # type: ignore[misc]
+    plan.Child = FaultyChild  # type: ignore[misc]
     running = await start(Path(home), f"unix:{engine}", port=int(port), workers=int(workers))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.control.ended.set)

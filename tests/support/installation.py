@@ -5,13 +5,13 @@ Nothing of the request path is replaced. What the supervisor would report is rep
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daulat.processes.control import Control, Plan, lock, write_starter_charter
+from daulat.processes.control import Control, lock, write_starter_charter
+from daulat.processes.plan import Plan
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings
 
@@ -38,12 +38,13 @@ NOTHING_COUNTED = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_to
 class Installation(Control):
     """`daulat up`, with an engine at `address` instead of a supervised one."""
 
-    def _start_supervisor(self) -> None:
+    def _start_replicas(self) -> None:
         """No engine of our own."""
 
     async def enrol(self, address: str, *, slots: int = 64, dialect: str = "openai") -> None:
         """Report an engine as the supervisor would: contained, then ready."""
         self._engine = replica = os.urandom(8).hex()
+        self.node.expect(replica, next(self.replicas.roster.models()))
         await self.probed(NOTHING_COUNTED)
         ready = {
             "address": address,
@@ -85,7 +86,7 @@ async def start(folder: Path, address: str, *, port: int, workers: int = 1) -> R
     control = Installation(plan, lambda _: None)
     await control.start()
     await control.enrol(address)
-    await asyncio.sleep(0.3)  # the workers' next look at the snapshot
+    await control._in_force(control._number)
     secrets = control.secrets or {}
     os.set_inheritable(held, False)
     return Running(control, plan.url, secrets.get("api_key", ""), secrets.get("auditor_token", ""), home)

@@ -54,9 +54,14 @@ class HandClock:
 
 
 class HandLoop:
-    """The event loop's three calls; `run` calls back until a condition holds. `timers` says what had to wait."""
+    """The event loop's three calls; `run` calls back until a condition holds.
+
+    `timers` says what had to wait; timers end at once, or, while `held`, when they are let go.
+    """
 
     def __init__(self) -> None:
+        self.held = False
+        self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._ready: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.Queue()
         self.timers: list[float] = []
 
@@ -67,7 +72,15 @@ class HandLoop:
 
     def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> None:
         self.timers.append(delay)
-        self.call_soon(callback, *arguments)
+        if self.held:
+            self._waiting.append((callback, arguments))
+        else:
+            self.call_soon(callback, *arguments)
+
+    def let_go(self) -> None:
+        self.held, waiting, self._waiting = False, self._waiting, []
+        for callback, arguments in waiting:
+            self.call_soon(callback, *arguments)
 
     def run(self, until: Callable[[], bool]) -> None:
         """The condition may come true on another thread, with nothing to call back."""

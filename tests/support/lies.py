@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.support import logs
+from tests.support import consents, logs
 from tests.support.logs import (
     SIGNER,
     STRANGER,
@@ -187,6 +187,8 @@ CHAIN: list[Case] = [
     change("an answer under a lease that was not granted", "lease", "answer", lease={"decision.effect": "deny"}),
     change("a lease longer than the charter allows", "lease", "lease", lease={"expires": T0 + 70 + 300_001}),
     change("a lease on weaker evidence than the charter's", "lease", "lease", lease={"evidence.sandbox.grade": "G1"}),
+    change("a lease for an engine outside that the charter does not let serve", "lease", "lease",
+           lease={"evidence": {"external": {"grade": "G3"}, "sandbox": {"grade": "G2"}, "canary": {"grade": "G2"}}}),
     change("a lease in a foreign jurisdiction", "jurisdiction", "lease", lease={"jurisdiction": "SG"}),
     change("an answer computed abroad", "jurisdiction", "answer", lease={"jurisdiction": "SG"}),
     change("a lease that names no canary", "canary", "lease", lease={"canary": None}),
@@ -224,13 +226,19 @@ CHAIN: list[Case] = [
     change("a charter for another log", "charter", "charter", charter={"origin": "ai.example/2025"}),
     Case("a log that does not begin with a charter", "charter", "log-key",
          lambda: write(steps=[story()[1], *story()[:1], *story()[2:]])),
-    change("an operator who acted without approvals", "approvals", "action", charter=APPROVED),
-    change("an operator who approved of himself", "approvals", "action", charter=APPROVED,
-           action={"approvals": ["o" * 22, "o" * 22]}),
+    change("an operator who acted without approvals", "approvals", "action", charter=APPROVED,
+           action={"action": "operator.add"}),
+    change("an operator whose approvals nobody has signed", "approvals", "action", charter=APPROVED,
+           action={"action": "operator.add", "approvals": ["p" * 22, "q" * 22]}),
+    Case("an approval that its operator has not signed", "consent", "model-consent-two",
+         lambda: write({"charter": APPROVED, "model-consent-two": {"key": Ref("key-one")}}, consents.story())),
+    change("a model that one operator admitted alone", "approvals", "model", charter=APPROVED),
     change("a lease that begins before it was granted", "lease", "lease",
            lease={"not_before": T0 - 5000, "expires": T0 + 200_000}),
     Case("a charter that went back to evaluation", "charter", "charter-2",
-         lambda: write({"charter": APPROVED, "action": {"approvals": ["p" * 22]}}, amended(approvals=1))),
+         lambda: write({"charter": APPROVED}, amended(approvals=1))),
+    Case("a charter that one operator changed alone", "approvals", "charter-2",
+         lambda: write({"charter": APPROVED}, amended(approvals=2, profile="production"))),
 ]  # fmt: skip
 
 CONTRADICTIONS: list[Case] = [
@@ -264,6 +272,14 @@ CONTRADICTIONS: list[Case] = [
     change("a charter whose entry says something else", "entry", "charter", charter={"jurisdiction": "SG"}),
     change("rules whose text has another hash", "entry", "policy",
            policy={"files": [{"name": "a.cedar", "sha256": "0" * 64, "text": "// no rules"}]}),
+    change("a model of another digest than its files", "entry", "model",
+           model={"files": [{"path": "config.json", "sha256": "a" * 64, "size": 2},
+                            {"path": "model.safetensors", "sha256": "b" * 64, "size": 9}]}),
+    change("a model of another digest than its one file", "entry", "model",
+           model={"files": [{"path": "model.gguf", "sha256": "a" * 64, "size": 9}]}),
+    change("a model of another digest than its manifest", "entry", "model",
+           model={"files": [{"path": ".daulat/manifest", "sha256": "a" * 64, "size": 9}]}),
+    change("a model with a file that is none", "entry", "model", model={"files": [{"path": "a", "sha256": "b" * 64}]}),
     change("a worker's key that is none", "entry", "worker", worker={"vkey": "ai.example/worker+é+é"}),
     change("a negative count", "entry", "answer", answer={"completion.usage.prompt_tokens": -1}),
     change("decisions of the wrong type", "entry", "lease", lease={"decision.policies": "place.permit"}),

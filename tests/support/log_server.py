@@ -1,8 +1,8 @@
-"""A published log over HTTP, as the service has it under `/log/`: for the auditor's command, on loopback."""
+"""Web servers on loopback for tests, and a published log as the service has it under `/log/`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -12,6 +12,20 @@ from tests.support.logs import Published
 from daulat.errors import NotFound
 
 TOKEN = "an-auditors-token"
+
+
+@contextmanager
+def listening(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a thread; the address, without a slash."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -44,11 +58,5 @@ def serve(shards: Mapping[str, Published]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/log"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        yield f"{url}/log"

@@ -80,7 +80,7 @@ def _epoch_keys(home: Home) -> dict[str, bytes]:
     """By the tenant's pseudonym. Salts are made of these; clients have theirs from receipts."""
     snapshot = SnapshotFile(home.snapshot).poll()
     assert snapshot is not None
-    return {row.pseudonym: base64.b64decode(row.epoch_key) for row in snapshot.tenants}
+    return {row.pseudonym: base64.b64decode(row.epoch_key) for row in snapshot.roll.tenants}
 
 
 def _accounted(exchange: Exchange, inferences: dict[str, dict[str, Any]], keys: dict[str, bytes]) -> None:

@@ -62,7 +62,7 @@ class HandJournal:
     def attempt(self, sequence: int, record: bytes, on_durable: Durable) -> None:
         self._put("attempt", sequence, record, on_durable)
 
-    def complete(self, sequence: int, record: bytes, on_durable: Durable) -> None:
+    def complete(self, sequence: int, record: bytes, on_durable: Durable, *, patient: bool = False) -> None:
         self._put("completion", sequence, record, on_durable)
 
     def admit_complete(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,16 +18,33 @@ from typing import Any, Self
 
 import httpx
 
-START_SECONDS = 180.0  # the first start downloads the starter model
+LONG_SECONDS = 180.0  # for what takes a second or two: no test fails because a machine is slow
+_PORTS = range(20_000, 32_000)  # below those that the kernel gives to connections, which come and go
+_SPENT = 0.3  # processor seconds, for a look at how busy the machine is
+_chance = random.SystemRandom()
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, and that nobody is given by chance before it is used."""
+    while True:
+        port = _chance.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
-def daulat(*arguments: str, home: Path | None = None, code: int | None = 0) -> Any:
+def slowness() -> float:
+    """How often longer than alone something takes here now, beside whatever else runs: at least 1."""
+    began, spent = time.monotonic(), time.process_time()
+    while time.process_time() - spent < _SPENT:
+        pass
+    return max(1.0, (time.monotonic() - began) / _SPENT)
+
+
+def daulat(*arguments: str, home: Path | None = None, code: int | None = 0, seconds: float = 300) -> Any:
     """Run a verb with --json; its value, or what it said on stderr where it is expected to fail."""
     environment = {**os.environ, **({} if home is None else {"DAULAT_HOME": str(home)})}
     done = subprocess.run(
@@ -35,7 +53,7 @@ def daulat(*arguments: str, home: Path | None = None, code: int | None = 0) -> A
         text=True,
         env=environment,
         check=False,
-        timeout=300,
+        timeout=seconds,
     )
     assert code is None or done.returncode == code, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
     if done.returncode and not done.stdout.strip():
@@ -88,7 +106,7 @@ class Service:
         """The exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(LONG_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None
@@ -121,7 +139,7 @@ class Service:
         """The log's entries of one type, oldest first."""
         return list(daulat("log", "show", "--type", type_, "--last", "1000", home=self.home))
 
-    def wait(self, condition: Any, seconds: float = 60.0) -> Any:
+    def wait(self, condition: Any, seconds: float = LONG_SECONDS) -> Any:
         """Until `condition()` is true; its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -138,7 +156,7 @@ class Service:
         """Everything ends with the process that `start` started."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(LONG_SECONDS)
             if self.process.stdout is not None:
                 self.process.stdout.close()
 

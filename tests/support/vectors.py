@@ -8,6 +8,7 @@ A test holds that what stands there is what this writes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,9 @@ from typing import Any, Final
 from tests.support import lies, logs
 from tests.support.logs import EPOCH_KEY, SIGNER, STRANGER, WORKER, Published
 
-from daulat.core import commitments
+from daulat.core import commitments, manifest
 from daulat.core.entries import admission_bytes
+from daulat.core.manifest import ModelFile
 from daulat.tlog import checkpoint, merkle, note, tiles
 from daulat.tlog.checkpoint import Checkpoint
 from daulat.tlog.note import Signer
@@ -291,6 +293,9 @@ def entries() -> Iterator[Vector]:
             expect["admission_leaf_hash"] = merkle.leaf_hash(admission_bytes(data)).hex()
         yield Vector("entry", name, {"entry": data}, expect)
     stopped = log.entries[log.names["stopped"]]
+    unfit = stopped.replace(b'"started":8', b'"started":null')
+    expect = {"type": "replica.stopped/v1", "leaf_hash": merkle.leaf_hash(unfit).hex()}
+    yield Vector("entry", "never-routed-to", {"entry": unfit}, expect)
     wrong = {
         "white-space": (stopped.replace(b'"time":', b'"time": '), "white space stands between name and value"),
         "byte-order-mark": (b"\xef\xbb\xbf" + stopped, "it begins with a byte order mark"),
@@ -433,8 +438,66 @@ def whole_receipts() -> Iterator[Vector]:
                promise=log.promise(of="stream").header().encode())  # fmt: skip
 
 
+def manifests() -> Iterator[Vector]:
+    """A model's files, and the digest that is the SHA-256 of their list."""
+
+    def listed(*files: ModelFile) -> Vector:
+        data = manifest.text(files).encode()
+        expect = {
+            "digest": hashlib.sha256(data).hexdigest(),
+            "files": [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in manifest.parse(data)],
+        }
+        return Vector("manifest", names.pop(0), {"manifest": data}, expect)
+
+    def line(path: str, size: str = "1", sha256: str = "a" * 64) -> str:
+        return f"{size} {sha256} {path}\n"
+
+    names = ["one-file", "sorted-by-bytes", "empty-file", "spaces-and-unicode"]
+    empty = hashlib.sha256(b"").hexdigest()
+    yield listed(ModelFile("config.json", "a" * 64, 652))
+    yield listed(*(ModelFile(path, "b" * 64, 2**40) for path in ("é", "z", "a/b", "a-b", "a", "Z", "a.b", "😀", "ﬀ")))
+    yield listed(ModelFile("a.txt", empty, 0), ModelFile("b.txt", empty, 0))
+    yield listed(ModelFile("read me.md", "c" * 64, 7), ModelFile("Ünï/🙂.json", "d" * 64, 8))
+    head, good = f"{manifest.HEAD}\n", line("a") + line("b")
+    wrong = {
+        "no-head": (good, "the first line does not name the format"),
+        "another-version": ("daulat-model/v2\n" + good, "the format is another version's"),
+        "no-files": (head, "it lists no file"),
+        "no-last-newline": (head + good[:-1], "the last line is not ended"),
+        "carriage-return": ((head + good).replace("\n", "\r\n"), "lines end in CR LF"),
+        "not-sorted": (head + line("b") + line("a"), "the paths are not in the order of their bytes"),
+        "sorted-by-words": (head + line("a/b") + line("a-b"), "the paths are sorted part by part, not by their bytes"),
+        "twice": (head + line("a") + line("a"), "a path stands there twice"),
+        "leading-zero": (head + line("a", "01"), "a size has a leading zero"),
+        "sign": (head + line("a", "+1"), "a size has a sign"),
+        "other-digits": (head + line("a", "٧"), "a size is written in digits beyond ASCII"),
+        "capitals": (head + line("a", sha256="A" * 64), "a hash is in capitals"),
+        "short-hash": (head + line("a", sha256="a" * 63), "a hash has 63 digits"),
+        "two-spaces": (head + "1  " + "a" * 64 + " a\n", "two spaces"),
+        "no-path": (head + "1 " + "a" * 64 + "\n", "there is no path"),
+        "absolute": (head + line("/a"), "a path is absolute"),
+        "parent": (head + line("a/../b"), "a path leaves its folder"),
+        "this-folder": (head + line("./a"), "a path begins with this folder"),
+        "ends-in-a-slash": (head + line("a/"), "a path names a folder"),
+        "backslash": (head + line("a\\b"), "a path holds a backslash"),
+        "tab": (head + line("a\tb"), "a path holds a control"),
+        "line-separator": (head + line("a\u2028b"), "a path holds a line separator"),
+        "long-path": (head + line("a" * 513), "a path has 513 bytes"),
+        "empty-line": (head + line("a") + "\n", "a line is empty"),
+    }
+    for name, (text, why) in wrong.items():
+        yield Vector("manifest", name, {"manifest": text.encode()}, None, why)
+    yield Vector(
+        "manifest",
+        "not-utf-8",
+        {"manifest": head.encode() + b"1 " + b"a" * 64 + b" \xff\n"},
+        None,
+        "a path is not UTF-8",
+    )
+
+
 def all_vectors() -> Iterator[Vector]:
-    for make in (notes, checkpoints, trees, tile_files, proofs, entries, sealed, promises, whole_receipts):
+    for make in (notes, checkpoints, trees, tile_files, proofs, entries, sealed, promises, manifests, whole_receipts):
         yield from make()
 
 

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import logs
+from tests.support.log_server import listening
 from tests.support.logs import Published
 
 from daulat import cli
@@ -50,11 +51,11 @@ class Said:
         return json.loads(lines[0])
 
 
-class Shell:
+class Run:
     """Runs verbs through the command's own entry point: parsing, errors and exit codes are the real ones."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home) -> None:
-        self._monkeypatch, self._capsys, self.home = monkeypatch, capsys, home
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: object) -> Said:
         self._monkeypatch.setattr(sys, "argv", ["daulat", *map(str, arguments)])
@@ -63,6 +64,14 @@ class Shell:
             cli.main()
         out, err = self._capsys.readouterr()
         return Said(int(ended.value.code or 0), out, err)
+
+
+class Shell(Run):
+    """The same, with a home to run them on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home) -> None:
+        super().__init__(monkeypatch, capsys)
+        self.home = home
 
 
 def base_install(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -172,15 +181,8 @@ def site(files: Mapping[str, bytes | tuple[int, bytes]]) -> Iterator[Site]:
         def log_message(self, *_: Any) -> None:
             """Nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield Site(f"http://127.0.0.1:{server.server_address[1]}", served, asked)
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        yield Site(url, served, asked)
 
 
 def log_site(log: Published, period: str = PERIOD) -> dict[str, bytes]:

@@ -20,9 +20,11 @@ from daulat.core.snapshot import (
     PersonRow,
     PolicyRef,
     ReplicaRow,
+    Roll,
     Snapshot,
     TenantRow,
 )
+from daulat.identity.directory import Directory
 from daulat.pipeline.world import World
 from daulat.policy import bundle
 from daulat.policy.cache import CachedDecider
@@ -95,8 +97,18 @@ def key(
     return KeyRow(f"key_{number}", digest, f"person_{number}", f"which{number}", expires, models, per_minute)
 
 
+def roll(**changes: Any) -> Roll:
+    """Two keys of nationals and one of a foreigner; `changes` replace fields."""
+    made = Roll(
+        tenants=(TenantRow("tenant_1", base64.b64encode(EPOCH_KEY).decode(), "house"),),
+        people=(person(1), person(2), person(3, citizenship="SG")),
+        keys=(key(1), key(2, OTHER_SECRET), key(3, FOREIGN_SECRET)),
+    )
+    return replace(made, **changes)
+
+
 def snapshot(*, strict: bool = False, **changes: Any) -> Snapshot:
-    """Two keys of nationals and one of a foreigner, two models, a replica under a lease; `changes` replace fields."""
+    """The people of `roll`, two models, a replica under a lease; `changes` replace fields, also those of the roll."""
     shipped = bundle.load()
     charter = charters.starter("test.daulat.example")
     if strict:
@@ -107,14 +119,13 @@ def snapshot(*, strict: bool = False, **changes: Any) -> Snapshot:
         charter=CharterRef(1, charter),
         policy=PolicyRef(2, shipped.version, shipped.rules, shipped.schema),
         limits=Limits(),
-        tenants=(TenantRow("tenant_1", base64.b64encode(EPOCH_KEY).decode(), "house"),),
-        people=(person(1), person(2), person(3, citizenship="SG")),
-        keys=(key(1), key(2, OTHER_SECRET), key(3, FOREIGN_SECRET)),
+        roll=roll(),
         models=(_model(MODEL, 3), _model(EMBEDDER, 4, embeds=True)),
         leases=(lease(),),
         replicas=(replica(1), replica(9, model=EMBEDDER)),
     )
-    return replace(made, **changes)
+    people = {name: changes.pop(name) for name in ("tenants", "people", "keys") if name in changes}
+    return replace(made, **{"roll": roll(**people), **changes})
 
 
 @functools.cache
@@ -125,4 +136,5 @@ def _cedar() -> CedarDecider:
 
 def world(clock: StillClock, taken: Snapshot | None = None, **changes: Any) -> World:
     """A world over `snapshot(**changes)`, decided by the shipped rules in Cedar."""
-    return World(taken or snapshot(**changes), CachedDecider(_cedar()), clock, WORKER)
+    taken = taken or snapshot(**changes)
+    return World(taken, Directory(taken.roll), CachedDecider(_cedar()), clock, WORKER)

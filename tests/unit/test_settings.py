@@ -25,7 +25,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> N
             "prot = 1",
             {},
             {},
-            r"settings\.toml: unknown setting 'prot': did you mean 'port'\? known are canary_seconds,",
+            r"settings\.toml: unknown setting 'prot': did you mean 'port'\? known are answer_seconds, canary_seconds,",
         ),
         ("zzz = 1", {}, {}, r"unknown setting 'zzz': known are"),
         ("", {"DAULAT_PROT": "1"}, {}, "environment, DAULAT_PROT: unknown setting 'prot'"),

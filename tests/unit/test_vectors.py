@@ -14,7 +14,7 @@ from tests.support.vectors import FAIL, FOLDER
 
 from daulat.audit import promises, receipt
 from daulat.audit.receipt import Given
-from daulat.core import commitments, entries
+from daulat.core import commitments, entries, manifest
 from daulat.core.promise import parse_header
 from daulat.errors import DaulatError, VerificationFailed
 from daulat.tlog import checkpoint, merkle, note, proof, tiles
@@ -110,6 +110,13 @@ def _promise(files: Files, _: Case) -> Case:
     return {"request_id": promise.request_id}
 
 
+def _manifest(files: Files, _: Case) -> Case:
+    read = manifest.parse(files["manifest"])
+    assert manifest.text(read).encode() == files["manifest"]
+    listed = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in read]
+    return {"digest": manifest.digest(read), "files": listed}
+
+
 def _receipt(files: Files, _: Case) -> Case:
     promise = files["promise"].decode() if "promise" in files else None
     given = Given(files.get("request"), files.get("response"), promise)
@@ -134,6 +141,7 @@ READERS: dict[str, Callable[[Files, Case], Case]] = {
     "opening": _opening,
     "pseudonym": lambda _, case: {"pseudonym": commitments.pseudonym(raw(case["epoch_key"]), case["kind"], case["id"])},
     "promise": _promise,
+    "manifest": _manifest,
     "receipt": _receipt,
 }
 

@@ -17,7 +17,16 @@ import sqlalchemy as sa
 from daulat.errors import ConfigError, Conflict, NotFound, Unavailable
 
 SCHEMA_VERSION: Final = 1
-_SINGULAR: Final = {"tenants": "tenant", "people": "person", "keys": "key", "auditors": "auditor"}
+_SINGULAR: Final = {
+    "tenants": "tenant",
+    "people": "person",
+    "keys": "key",
+    "auditors": "auditor",
+    "deployments": "deployment",
+    "operator_keys": "operator's key",
+    "proposals": "proposal",
+    "approvals": "approval",
+}
 _metadata: Final = sa.MetaData()
 _meta = sa.Table(
     "meta", _metadata, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
@@ -63,6 +72,53 @@ sa.Table(
     sa.Column("name", sa.String, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("revoked", sa.BigInteger),
+)
+sa.Table(
+    "deployments",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # what clients call its model
+    sa.Column("spec", sa.JSON, nullable=False),  # core.deployment.Spec
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),  # the generation that last changed the template
+    sa.Column("good", sa.Integer),  # the last revision that was up as wished, and its spec
+    sa.Column("good_spec", sa.JSON),
+    sa.Column("failed", sa.String, nullable=False),  # why the newest revision was given up, else empty
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+sa.Table(
+    "operator_keys",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the public key, base64: one key is one operator's
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("vkey", sa.String, nullable=False),  # under the holder's pseudonym
+    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its key/v1
+    sa.Column("revoked", sa.BigInteger),
+)
+sa.Table(
+    "proposals",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
+    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # the exact bytes of what will be done
+    sa.Column("prior", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its proposal/v1
+    sa.Column("done", sa.BigInteger),
+)
+sa.Table(
+    "approvals",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("proposal", sa.ForeignKey("proposals.id"), nullable=False),
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its approval/v1
+    sa.UniqueConstraint("proposal", "key"),
 )
 # Entries in force, by what they are about: where they stand in which log, and their text.
 _live = sa.Table(
@@ -140,6 +196,17 @@ class ControlDatabase:
         if len(found) > 1:
             raise Conflict(f"{len(found)} {table} are called {wanted!r}; give the id")
         return found[0]
+
+    def change(self, table: str, id_: str, **values: Any) -> None:
+        """Replace some of a row's values."""
+        rows = _metadata.tables[table]
+        with self._writing() as connection:
+            connection.execute(sa.update(rows).where(rows.c.id == id_).values(**values))
+
+    def remove(self, table: str, id_: str) -> None:
+        rows = _metadata.tables[table]
+        with self._writing() as connection:
+            connection.execute(sa.delete(rows).where(rows.c.id == id_))
 
     def revoke(self, table: str, id_: str, now_ms: int) -> None:
         rows = _metadata.tables[table]

@@ -1,31 +1,41 @@
-"""One request to an engine on its Unix socket, for the supervisor: health, metrics. The hot path has its own client."""
+"""One request to an engine, for the supervisor: health, metrics. The hot path has its own client."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Final
 
+from daulat.engines import address as addresses
+from daulat.engines.address import Address
 from daulat.errors import EngineDead, EngineError, EngineTimeout
 
-_LONGEST_ANSWER: Final = 1_048_576
+_LONGEST_ANSWER: Final = 4 * 1024 * 1024
+_JSON: Final = "Content-Type: application/json\r\n"
 _STATUS_LINE: Final = 3  # version, code, reason
 
 
-async def fetch(path: Path, method: str, target: str, body: bytes = b"", *, seconds: float) -> tuple[int, bytes]:
-    """Ask once, on a connection of its own.
+async def fetch(
+    address: str | Path, method: str, target: str, body: bytes = b"", *, seconds: float, key: str = ""
+) -> tuple[int, bytes]:
+    """Ask once, on a connection of its own. `address`: a Unix socket's path, or as in `engines.address`. `key`: the
+    API key that the server wants.
 
     Raises:
         EngineTimeout: no whole answer within `seconds`.
-        EngineDead: nobody listens, or the connection broke.
+        EngineDead: nobody listens, the connection broke, or another than the pinned certificate was shown.
         EngineError: what came is no HTTP answer.
     """
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_ANSWER)
+            parsed = addresses.parse(address) if isinstance(address, str) else Address(os.fspath(address))
+            reader, writer = await _connect(parsed)
             try:
-                head = f"{method} {target} HTTP/1.0\r\nHost: engine\r\nContent-Length: {len(body)}\r\n\r\n"
-                writer.write(head.encode() + body)
+                kind = _JSON if body else ""
+                who = f"Authorization: Bearer {key}\r\n" if key else ""
+                head = f"{method} {target} HTTP/1.0\r\nHost: {parsed.authority}\r\n{who}{kind}"
+                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
                 await writer.drain()
                 return await _answer(reader)
             finally:
@@ -36,6 +46,18 @@ async def fetch(path: Path, method: str, target: str, body: bytes = b"", *, seco
         raise EngineDead(f"the engine's socket: {error}") from None
     except (ValueError, IndexError, asyncio.LimitOverrunError) as error:
         raise EngineError(f"the engine answered {target} with what is not HTTP: {error}") from None
+
+
+async def _connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.path:
+        return await asyncio.open_unix_connection(address.path, limit=_LONGEST_ANSWER)
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, ssl=address.context(), limit=_LONGEST_ANSWER
+    )
+    if address.tls and not address.check(writer.get_extra_info("ssl_object").getpeercert(binary_form=True)):
+        writer.transport.abort()
+        raise EngineDead("the engine shows another certificate than the pinned one")
+    return reader, writer
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -1,7 +1,8 @@
 """Journal segments as files: `w<worker>-<segment>` beside `w<worker>.lock`, which the living worker holds.
 
-Space is preallocated, so that a synchronous write need not write the file's size. A reserve file per worker is given
-up when the disk is full, so that running requests can finish; admission has stopped well before (`shortage`).
+Space is preallocated and filled with zeros, so that a synchronous write writes its own bytes and nothing of the file
+system's: neither the file's size, nor that an extent has been written to for the first time. A reserve file per worker
+is given up when the disk is full, so that running requests can finish; admission has stopped well before (`shortage`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from daulat.adapters.reserve import free_bytes, preallocate
 from daulat.ledger import records
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
-PREALLOCATE_BYTES: Final = 4 * 1024 * 1024
+PREALLOCATE_BYTES: Final = 1024 * 1024  # 1 ms to fill, for which a commit waits
 _SMALL_BYTES: Final = 64 * 1024  # allocated ahead on a full disk
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 WATERMARK_BYTES: Final = 256 * 1024 * 1024
@@ -103,7 +104,8 @@ class WorkerSegments:
         else:
             if not self._reserve.exists() and not self.shortage():  # there is room again
                 preallocate(self._reserve, RESERVE_BYTES)
-        os.fsync(self._file)  # the size, so that a synchronous write need not
+        os.pwrite(self._file, bytes(wanted - self._allocated), self._allocated)  # were it cut short, no harm
+        os.fsync(self._file)
         self._allocated = wanted
 
 

@@ -46,6 +46,10 @@ class Jail:
     uid: int | None
     unshare: tuple[str, ...] = _NAMESPACES
     hidden: tuple[str, ...] = ()  # folders inside that are covered by empty ones
+    devices: tuple[str, ...] = ()  # beside the harmless ones: an accelerator's
+    environment: tuple[tuple[str, str], ...] = ()  # all of it
+    shared_memory: bool = False  # a private /dev/shm, for engines of several processes
+    families: tuple[str, ...] = ("unix",)  # of sockets, as the filter allows (agent.seccomp.FAMILIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +114,27 @@ class Sandboxed:
             for name, good, detail in seen
         ]
 
+    def pids(self) -> list[int]:
+        """The host's pids of everything inside but pid 1: the program, and whatever processes it has started."""
+        found, parents = list[int](), [self.first]
+        while parents:
+            children = _children(parents.pop())
+            found += children
+            parents += children
+        return found
+
     def resident_bytes(self) -> int:
-        """The program's memory in RAM, the mapped model included."""
-        return int(self.status().get("VmRSS", "0").split()[0]) * 1024
+        """Memory in RAM of everything inside, the mapped model included; what processes may share counts once."""
+        own = shared = 0
+        for pid in self.pids():
+            kib = _memory(pid)
+            own += kib.get("RssAnon", 0)
+            shared = max(shared, kib.get("RssFile", 0) + kib.get("RssShmem", 0))
+        return (own + shared) * 1024
 
     def cpu_seconds(self) -> float:
-        """Processor time the program has used."""
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            fields = Path(f"/proc/{self.program_pid()}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
+        """Processor time that everything inside has used; what has ended counts with whoever waited for it."""
+        return sum(_ticks(pid) for pid in self.pids()) / os.sysconf("SC_CLK_TCK")
 
     async def stop(self, seconds: float) -> None:
         """End the program politely, and everything inside after `seconds`."""
@@ -137,6 +152,29 @@ class Sandboxed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         await self.process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    found = list[int]()
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, thread.read_text().split())
+    return found
+
+
+def _memory(pid: int) -> dict[str, int]:
+    """The `Rss...` lines of `/proc/<pid>/status`, in KiB."""
+    with contextlib.suppress(OSError):
+        pairs = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return {name: int(value.split()[0]) for name, _, value in pairs if name.startswith("Rss")}
+    return {}
+
+
+def _ticks(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15]))  # utime, stime, and those of children that were waited for
+    return 0
 
 
 def interpreter() -> str:
@@ -200,6 +238,8 @@ def arguments(jail: Jail, *, root: bool, info: int, seccomp: int | None) -> list
     line += ["--die-with-parent", "--new-session", "--clearenv"]
     if "--unshare-uts" in jail.unshare:
         line += ["--hostname", "engine"]
+    for name, value in jail.environment:
+        line += ["--setenv", name, value]
     line += _mounts(jail)
     line += ["--proc", "/proc"]
     if jail.writable is not None:
@@ -212,7 +252,8 @@ def arguments(jail: Jail, *, root: bool, info: int, seccomp: int | None) -> list
 
 def _mounts(jail: Jail) -> Iterator[str]:
     """The read-only file system, every parent explicit, and the devices."""
-    targets = [inside for _, inside in jail.read_only] + ["/dev/null"]
+    devices = (*_DEVICES, *jail.devices)
+    targets = [inside for _, inside in jail.read_only] + [*devices]
     for folder in sorted({str(parent) for target in targets for parent in Path(target).parents} - {"/"}):
         yield from ("--perms", "0755", "--dir", folder)
     for here, inside in jail.read_only:
@@ -222,8 +263,10 @@ def _mounts(jail: Jail) -> Iterator[str]:
             yield from ("--ro-bind", str(here), inside)
     for folder in jail.hidden:
         yield from ("--tmpfs", folder, "--remount-ro", folder)
-    for device in _DEVICES:
+    for device in devices:
         yield from ("--dev-bind", device, device)
+    if jail.shared_memory:
+        yield from ("--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108  inside, and nobody else's
 
 
 def joined(first: int, program: Sequence[str], *, root: bool, uid: int | None) -> list[str]:
@@ -278,6 +321,7 @@ async def start(jail: Jail, *, bpf: bytes | None, **streams: Any) -> Sandboxed:
         "seccomp": bpf is not None,
         "capabilities": "none",
         "network": "none" if "--unshare-net" in jail.unshare else "host",
+        "socket_families": list(jail.families),
         "file_system": "read-only",
     }
     sandboxed = Sandboxed(process, first, jail.uid, facts)

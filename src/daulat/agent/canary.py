@@ -19,7 +19,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
 SILENT_ROUNDS: Final = 2
 _ANSWER_SECONDS: Final = 15.0
@@ -137,6 +137,7 @@ class Listeners:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             if await reader.readexactly(len(self._nonce)) == self._nonce:
                 self.heard.add(label)
+                writer.write(self._nonce)
         writer.close()
 
     def _add(self, kind: str, label: str, address: Any) -> None:
@@ -199,20 +200,34 @@ class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, nonce: bytes, heard: Any) -> None:
         self._nonce, self._heard = nonce, heard
 
-    def datagram_received(self, data: bytes, _addr: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
         if data == self._nonce:
             self._heard()
+            self._transport.sendto(data, address)
 
 
-async def one_round(sandbox: Sandbox, interpreter: str, bpf: bytes, path: Path) -> Finding:
-    """Run the canary once. Takes some 100 ms; at most 15 s when it is silent. What cannot be tried is silence."""
+async def one_round(
+    sandbox: Sandbox, interpreter: str, bpf: bytes, path: Path, families: Sequence[str] = ("unix",)
+) -> Finding:
+    """Run the canary once under the filter `bpf`, which allows sockets of `families`.
+
+    Takes some 100 ms; at most 15 s when it is silent. What cannot be tried is silence.
+    """
     nonce = secrets.token_hex(16)
     source = (Path(__file__).parent / "probe.py").read_text()
     command = sandbox.joined((interpreter, "-I", "-S", "-c", source))
     answer, listeners = None, Listeners(nonce, path)
     try:
         async with listeners:
-            order = {"nonce": nonce, "filter": base64.b64encode(bpf).decode(), "targets": listeners.targets}
+            order = {
+                "nonce": nonce,
+                "filter": base64.b64encode(bpf).decode(),
+                "families": list(families),
+                "targets": listeners.targets,
+            }
             answer = await _ask(command, json.dumps(order).encode() + b"\n")
             await asyncio.sleep(0.02)  # what was sent last may still be on its way to a listener
     except OSError as error:

@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ _TIMEOUT = 1.0
 _AF_NETLINK = 16
 _AF_PACKET = 17
 _AF_VSOCK = 40
+_NETLINK_SOCK_DIAG = 4
 
 
 class _Program(ctypes.Structure):
@@ -62,15 +63,21 @@ def attempt(kind: str, target: str, action: Callable[[], object]) -> dict[str, s
     return {"kind": kind, "target": target, "outcome": "reached", "detail": str(said or "")[:80]}
 
 
-def send(family: int, kind: int, address: Any, nonce: bytes) -> None:
+def send(family: int, kind: int, address: Any, nonce: bytes, *, echoed: bool) -> None:
     with socket.socket(family, kind) as connection:
         connection.settimeout(_TIMEOUT)
         connection.connect(address)
         connection.sendall(nonce)
+        if echoed and connection.recv(len(nonce)) != nonce:
+            raise OSError(errno.ENOMSG, "it was not the supervisor's listener")
 
 
-def reach(target: dict[str, Any], nonce: bytes) -> dict[str, str]:
-    """Try one of the supervisor's listeners."""
+def reach(target: dict[str, Any], nonce: bytes, families: Sequence[str]) -> dict[str, str]:
+    """Try one of the supervisor's listeners, which send the nonce back.
+
+    An engine that may use IPv4 has a loopback of its own, where one of its own ports may happen to have the number of
+    the listener's, and where a datagram can be sent to nobody: there only the echo means that this host was reached.
+    """
     address: Any = target["address"]
     if target["kind"] == "abstract":
         address = b"\0" + address.encode()
@@ -82,25 +89,30 @@ def reach(target: dict[str, Any], nonce: bytes) -> dict[str, str]:
         "vsock": (_AF_VSOCK, socket.SOCK_STREAM),
     }[target["kind"]]
     address = tuple(address) if isinstance(address, list) else address
-    return attempt("connect", target["label"], lambda: send(family, kind, address, nonce))
+    echoed = family == socket.AF_INET and "inet" in families
+    return attempt("connect", target["label"], lambda: send(family, kind, address, nonce, echoed=echoed))
 
 
-def opened(family: int, kind: int) -> None:
-    socket.socket(family, kind).close()
+def opened(family: int, kind: int, protocol: int) -> None:
+    socket.socket(family, kind, protocol).close()
 
 
-def sockets() -> Iterator[dict[str, str]]:
-    """Opening a socket of any other family is already a hole."""
-    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
-    for name, family, kind in (
-        ("AF_INET", socket.AF_INET, stream),
-        ("AF_INET udp", socket.AF_INET, datagram),
-        ("AF_INET6", socket.AF_INET6, stream),
-        ("AF_NETLINK", _AF_NETLINK, socket.SOCK_RAW),
-        ("AF_PACKET", _AF_PACKET, socket.SOCK_RAW),
-        ("AF_VSOCK", _AF_VSOCK, stream),
+def sockets(families: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Opening a socket of a family that the engine's filter does not allow is already a hole. Where IPv4 is allowed,
+    the listeners on this host and the tables of interfaces and routes show that it leads nowhere."""
+    stream, datagram, raw = socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW
+    for allowed_as, name, family, kind, protocol in (
+        ("inet", "AF_INET", socket.AF_INET, stream, 0),
+        ("inet", "AF_INET udp", socket.AF_INET, datagram, 0),
+        ("", "AF_INET raw", socket.AF_INET, raw, socket.IPPROTO_ICMP),
+        ("", "AF_INET6", socket.AF_INET6, stream, 0),
+        ("netlink", "AF_NETLINK", _AF_NETLINK, raw, 0),
+        ("", "AF_NETLINK sock_diag", _AF_NETLINK, raw, _NETLINK_SOCK_DIAG),
+        ("", "AF_PACKET", _AF_PACKET, raw, 0),
+        ("", "AF_VSOCK", _AF_VSOCK, stream, 0),
     ):
-        yield attempt("socket", name, partial(opened, family, kind))
+        if allowed_as not in families:
+            yield attempt("socket", name, partial(opened, family, kind, protocol))
 
 
 def io_uring(libc: ctypes.CDLL) -> object:
@@ -155,8 +167,9 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     libc = ctypes.CDLL(None, use_errno=True)
     confine(libc, base64.b64decode(order["filter"]))
-    probes = [reach(target, order["nonce"].encode()) for target in order["targets"]]
-    probes += sockets()
+    nonce, families = order["nonce"].encode(), order["families"]
+    probes = [reach(target, nonce, families) for target in order["targets"]]
+    probes += sockets(families)
     probes.append(attempt("call", "io_uring_setup", lambda: io_uring(libc)))
     probes += [foreign("/proc/net/route", 0, 1), foreign("/proc/net/ipv6_route", 9, 0), foreign("/proc/net/dev", 0, 2)]
     probes += files()

@@ -2,9 +2,10 @@
 
 A deny list under a ceiling: what an inference engine needs is allowed, what would lead out of the sandbox, around this
 filter or into the kernel's rarely tested corners is refused, and calls newer than those known here do not exist
-(`ENOSYS`). Of sockets, only AF_UNIX: an empty network namespace alone still has AF_VSOCK and netlink, and io_uring
-would create and connect sockets without a `socket` call. Arguments are judged by their low 32 bits where the kernel
-itself reads an `int`. See seccomp(2), and linux/filter.h for the instructions' layout.
+(`ENOSYS`). Of sockets, only the families that the engine is known to need, AF_UNIX for most: an empty network namespace
+alone still has AF_VSOCK and netlink, and io_uring would create and connect sockets without a `socket` call. Arguments
+are judged by their low 32 bits where the kernel itself reads an `int`. See seccomp(2), and linux/filter.h for the
+instructions' layout.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,12 @@ AUDIT_ARCH: Final[Mapping[str, int]] = {"x86_64": 0xC000003E, "aarch64": 0xC0000
 X32_BIT: Final = 0x40000000
 NEWEST_KNOWN: Final = 467  # open_tree_attr, Linux 6.15; numbers from 424 on are the same on both machines
 AF_UNIX: Final = 1
+AF_NETLINK: Final = 16
+NETLINK_ROUTE: Final = 0
+# By the name in which an engine's facts state them. `inet` is IPv4, in a network namespace whose one interface is its
+# own loopback: engines of several processes rendezvous there. `netlink` is its routing protocol alone, by which
+# getifaddrs(3) names that interface; changing anything by it takes a capability that nothing inside has.
+FAMILIES: Final[Mapping[str, int]] = {"unix": AF_UNIX, "inet": 2, "netlink": AF_NETLINK}
 TIOCSTI: Final = 0x5412  # would type into the terminal that started us
 TIOCLINUX: Final = 0x541C
 CLONE_NEW: Final = 0x7E020000  # every CLONE_NEW* that clone(2) takes: user, pid, net, ipc, uts, cgroup, mount
@@ -38,7 +45,7 @@ _JEQ: Final = 0x15
 _JGE: Final = 0x35
 _JSET: Final = 0x45
 _RET: Final = 0x06
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data; both machines are little-endian
+_NR, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32  # offsets in struct seccomp_data; both machines are little-endian
 
 # name: (x86_64, aarch64); None where the machine has no such call.
 DENIED: Final[Mapping[str, tuple[int | None, int]]] = {
@@ -142,12 +149,14 @@ def numbers(machine: str) -> dict[str, int]:
     return named | (dict(_X86_ONLY) if machine == "x86_64" else {})
 
 
-def build(machine: str | None = None) -> bytes:
+def build(machine: str | None = None, families: Sequence[str] = ("unix",)) -> bytes:
     """The filter for `machine` (default: this one), as an array of `struct sock_filter`.
 
     Raises:
-        ConfigError: no filter is known for this machine.
+        ConfigError: no filter is known for this machine, or `families` names one that no engine may have.
     """
+    if unknown := sorted(set(families) - set(FAMILIES)):
+        raise ConfigError(f"no engine may open {', '.join(unknown)} sockets; {', '.join(FAMILIES)} are known")
     machine = machine or platform.machine()
     if machine not in AUDIT_ARCH:
         known = ", ".join(sorted(AUDIT_ARCH))
@@ -170,9 +179,13 @@ def build(machine: str | None = None) -> bytes:
     code.label("clone").load(_ARG0).jump(_JSET, CLONE_NEW, then="refused").ret(ALLOW)
     code.label("ioctl").load(_ARG1).jump(_JEQ, TIOCSTI, then="refused").jump(_JEQ, TIOCLINUX, then="refused")
     code.ret(ALLOW)
-    code.label("family").load(_ARG0).jump(_JEQ, AF_UNIX, otherwise="no-family").ret(ALLOW)
+    code.label("family").load(_ARG0)
+    for family in sorted({FAMILIES[name] for name in families}):
+        code.jump(_JEQ, family, then="netlink" if family == AF_NETLINK else "allowed")
+    code.ret(NO_FAMILY)
+    code.label("netlink").load(_ARG2).jump(_JEQ, NETLINK_ROUTE, then="allowed").ret(NO_FAMILY)
+    code.label("allowed").ret(ALLOW)
     code.label("refused").ret(REFUSED)
-    code.label("no-family").ret(NO_FAMILY)
     code.label("absent").ret(NO_CALL)
     code.label("kill").ret(KILL_PROCESS)
     return code.assemble()

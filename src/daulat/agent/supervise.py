@@ -10,9 +10,23 @@ from dataclasses import dataclass
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
 STEADY_SECONDS = 300.0  # an engine that lasted this long starts its back-off anew
-HUNG_IDLE_SECONDS = 12.0  # without an answer while using no processor time
-HUNG_BUSY_SECONDS = 90.0  # without an answer at all: a long prefill holds a core, but never the health threads
-_IDLE_SHARE = 0.02  # of one core
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds an engine may give no `sign` of life.
+
+    `idle`: while it computes nothing, so uses at most `share` of one core; `busy`: at all.
+    """
+
+    sign: str
+    idle: float
+    busy: float
+    share: float
+
+
+HEALTH = Patience("health answer", 12.0, 90.0, 0.02)  # a long prefill holds a core, but never the health threads
+TOKEN = Patience("token", 25.0, 600.0, 0.2)  # answering probes takes some of a core, a prefill all of one for minutes
 
 
 class Backoff:
@@ -31,21 +45,22 @@ class Backoff:
 
 @dataclass(slots=True)
 class HangWatch:
-    """Is it hung, or only busy? `answered` and `cpu` as of the last health answer, both in seconds."""
+    """Is it hung, or only busy? `answered` and `cpu` as of the last sign of life, both in seconds."""
 
     answered: float
     cpu: float
+    patience: Patience = HEALTH
 
     def see(self, *, now: float, healthy: bool, cpu: float) -> str | None:
         """One look. `cpu`: processor seconds that the engine has used since its start."""
         if healthy:
             self.answered, self.cpu = now, cpu
             return None
-        silent = now - self.answered
-        if silent >= HUNG_BUSY_SECONDS:
-            return f"hung: no health answer for {silent:.0f} s"
-        if silent >= HUNG_IDLE_SECONDS and cpu - self.cpu <= silent * _IDLE_SHARE:
-            return f"hung: no health answer for {silent:.0f} s, and it computes nothing"
+        silent, patience = now - self.answered, self.patience
+        if silent >= patience.busy:
+            return f"hung: no {patience.sign} for {silent:.0f} s"
+        if silent >= patience.idle and cpu - self.cpu <= silent * patience.share:
+            return f"hung: no {patience.sign} for {silent:.0f} s, and it computes nothing"
         return None
 
 

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from daulat.audit import facts, rotation
+from daulat.audit.consent import Consent
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
 from daulat.core import entries
@@ -48,8 +49,9 @@ def check_references(index: int, entry: Mapping[str, Any], type_of: TypeOf) -> I
 class Chain:
     """Control entries' facts by log index, and what has ended since."""
 
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
+    def __init__(self, origin: str, *, whole: bool = False) -> None:
+        """`whole`: all control entries come, not only those that one receipt rests on."""
+        self.origin, self._whole = origin, whole
         self.charters: dict[int, facts.CharterFacts] = {}
         self.policies: dict[int, facts.PolicyFacts] = {}
         self.keys: dict[int, facts.KeyFacts] = {}
@@ -60,6 +62,7 @@ class Chain:
         self.revoked: dict[int, int] = {}  # lease -> time
         self.stopped: dict[int, int] = {}  # replica -> time
         self.superseded: dict[int, int] = {}  # policy -> time
+        self._consent = Consent(self.keys)
 
     def add(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         """Take in a control entry whose references have been checked, and check it.
@@ -77,7 +80,11 @@ class Chain:
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
             "canary/v1": self._canary,
-            "operator.action/v1": self._action,
+            "key.revoked/v1": self._key_revoked,
+            "operator.action/v1": self._alone,
+            "proposal/v1": self._proposal,
+            "approval/v1": self._approval,
+            "operator.action/v2": self._agreed,
         }.get(entry["type"])
         if rule is not None:
             yield from rule(index, entry)
@@ -88,6 +95,7 @@ class Chain:
             yield Finding("charter", f"the charter is for {entry['origin']!r}, the log is {self.origin!r}", index)
         if self.charters:
             yield from _amended(self.charters[max(self.charters)].charter, new.charter, index)
+        yield from self._consent.rests(index, entry, self._needed())
         self.charters[index] = new
 
     def _policy(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,7 +103,7 @@ class Chain:
         if self.policies:
             self.superseded.setdefault(max(self.policies), policy.time)
         self.policies[index] = policy
-        yield from ()
+        yield from self._consent.rests(index, entry, self._needed() if len(self.policies) > 1 else 0)
 
     def _key(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         key = facts.key(index, entry)
@@ -111,6 +119,7 @@ class Chain:
 
     def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         model = self.models[index] = facts.model(index, entry)
+        yield from self._consent.rests(index, entry, self._needed())
         charter = self.charters[model.charter].charter
         if model.effect != "allow":
             yield Finding("model", "a model was admitted although the decision was not to", index)
@@ -131,9 +140,10 @@ class Chain:
             yield Finding("lease", "a lease that begins before it was granted", index)
         if not 0 < lease.expires - lease.not_before <= charter.lease_seconds * 1000:
             yield Finding("lease", f"a lease not of at most {charter.lease_seconds} s, as the charter says", index)
-        for kind, least in (("sandbox", charter.sandbox), ("canary", charter.canary)):
-            if grade(lease.evidence, kind) < GRADES.index(least) + 1:
-                yield Finding("lease", f"evidence {kind!r} is weaker than the charter's {least}", index)
+        asked = (("sandbox", charter.sandbox), ("canary", charter.canary))
+        for kind, least in ((facts.ELSEWHERE, charter.external),) if facts.ELSEWHERE in lease.evidence else asked:
+            if least not in GRADES or grade(lease.evidence, kind) < GRADES.index(least) + 1:
+                yield Finding("lease", f"evidence {kind!r} is weaker than the charter's {least or 'none'}", index)
         yield from self._lease_canary(lease)
 
     def _lease_canary(self, lease: facts.LeaseFacts) -> Iterator[Finding]:
@@ -162,7 +172,9 @@ class Chain:
             yield Finding("replica", f"started outside the time of its lease {lease.index}", index)
 
     def _stopped(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        self.stopped.setdefault(entry["started"], facts.natural(entry, "time"))
+        time = facts.natural(entry, "time")
+        if entry["started"] is not None:  # else it was never routed to
+            self.stopped.setdefault(entry["started"], time)
         facts.counters(entry)
         yield from ()
 
@@ -178,13 +190,25 @@ class Chain:
                 self.stopped.setdefault(canary.started, canary.time)
             yield Finding("escape", f"the canary got out of the sandbox of {canary.replica}", index, lie=False)
 
-    def _action(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        approvals = entry["approvals"]
-        needed = self.charters[entry["charter"]].charter.approvals
-        others = {str(item) for item in approvals} - {str(entry["operator"])} if isinstance(approvals, list) else set()
-        if len(others) < needed:
-            words = f"an operator's action with the approval of {len(others)} others, {needed} are needed"
-            yield Finding("approvals", words, index)
+    def _key_revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        self._consent.revoked(entry["key"], facts.natural(entry, "time"))
+        yield from ()
+
+    def _alone(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self._consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
+
+    def _proposal(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self._consent.proposed(facts.proposal(index, entry, self.origin))
+
+    def _approval(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self._consent.approved(facts.approval(index, entry))
+
+    def _agreed(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self._consent.done(index, entry, max(self.charters), self._needed())
+
+    def _needed(self) -> int:
+        """How many others must agree to what could weaken the promise now."""
+        return self.charters[max(self.charters)].charter.approvals if self.charters and self._whole else 0
 
     def lasts(self, request: InferenceFacts) -> tuple[int, int]:
         """First and last admission time for which `check` says of an equal request what it says of this one."""
@@ -322,11 +346,14 @@ def shortfalls(chain: Chain) -> Iterator[str]:
             yield 'profile "evaluation": this installation was never put into production by a key ceremony'
         if charter.approvals == 0:
             yield "approvals 0: one operator alone may change anything"
-    weak = {
-        kind for lease in chain.leases.values() for kind in facts.EVIDENCE if grade(lease.evidence, kind) < _GRADE_2
-    }
-    for kind in sorted(weak):
+    outside = [lease.evidence for lease in chain.leases.values() if facts.ELSEWHERE in lease.evidence]
+    inside = [lease.evidence for lease in chain.leases.values() if facts.ELSEWHERE not in lease.evidence]
+    kinds = [kind for kind in facts.EVIDENCE if kind != facts.ELSEWHERE]
+    for kind in sorted(kind for kind in kinds if any(grade(evidence, kind) < _GRADE_2 for evidence in inside)):
         yield f"evidence {kind!r} of a lease is G1 or absent: nobody but the operator vouches for it"
+    for name in sorted({evidence[facts.ELSEWHERE]["grade"] for evidence in outside}):
+        whose = "the operator's word alone" if name == GRADES[0] else "another organisation's word"
+        yield f"an engine outside Daulat may answer ({name}): no sandbox, no canary, its model and its place {whose}"
     if any(not model.described["signed_by"] for model in chain.models.values()):
         yield "a model is not signed by its maker: only its digest is known"
 

@@ -5,6 +5,10 @@ were admitted until then. (llama.cpp's prompt counter leaves cached tokens out; 
 tokens that the gateway spent itself, `overhead`.) Slack is given, and stated, for requests whose tokens nobody can know
 (aborted, failed, interrupted: up to the context length each) and, at readings so young that requests may be in flight,
 for as many as the engine has slots.
+
+Its supervisor spends tokens, too: it checks the engine's answers (`engines.answers`), and says how many of those
+counted were its own (`checked_...`). At most two rounds of checks fit between two readings; more would be a cloak for
+other use.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from daulat.audit.facts import ReplicaFacts
 from daulat.audit.finding import Finding
 
 KINDS = ("prompt_tokens", "completion_tokens")
+MOST_CHECKED = 8192  # tokens of a kind between two readings
 
 
 @dataclass(slots=True)
@@ -32,6 +37,9 @@ class _Reading:
     time: int
     counters: Mapping[str, int]
     until: _Sums  # of requests admitted after the reading before, until this one
+
+    def used(self, kind: str) -> int:
+        return _used(self.counters, kind)
 
 
 class Account:
@@ -66,6 +74,11 @@ class Account:
             if not exact:
                 return
             yield Finding("counters", "the engine's counters went backwards", index)
+        for kind in KINDS:
+            since = _checked(counters, kind) - (0 if before is None else _checked(before, kind))
+            if not 0 <= since <= MOST_CHECKED:
+                words = f"answer checks claim {since} {kind.replace('_', ' ')} since the reading before"
+                yield Finding("counters", f"{words}, at most {MOST_CHECKED} are due to them", index)
         self._readings.append(_Reading(index, time, counters, self._open))
         self.read_at = max(self.read_at, time)  # clocks may be set back; `add` searches times that ascend
         self._times.append(self.read_at)
@@ -82,14 +95,14 @@ class Account:
 
     def _settle(self, kind: str, settled_before: int) -> Iterator[Finding]:
         logged = unknown = worst = 0
-        start = 0 if self.facts.counters is None else self.facts.counters[kind]
+        start = 0 if self.facts.counters is None else _used(self.facts.counters, kind)
         found: Finding | None = None
         for reading in self._readings:
             sums = reading.until
             logged += sums.prompt if kind == "prompt_tokens" else sums.completion
             unknown += sums.unknown
             flying = 0 if reading.time < settled_before else self.facts.slots
-            excess = reading.counters[kind] - start - logged
+            excess = reading.used(kind) - start - logged
             if excess > unknown * self.facts.context and excess > worst:
                 worst = excess
                 certain = excess > (unknown + flying) * self.facts.context
@@ -100,7 +113,7 @@ class Account:
 
     def _excess(self, kind: str, reading: _Reading, logged: int, unknown: int, start: int, *, lie: bool) -> Finding:
         words = (
-            f"replica {self.facts.index} counted {reading.counters[kind] - start} {kind.replace('_', ' ')}, the log "
+            f"replica {self.facts.index} counted {reading.used(kind) - start} {kind.replace('_', ' ')}, the log "
             f"shows {logged} and {unknown} requests of unknown use: "
         )
         if lie:
@@ -108,3 +121,11 @@ class Account:
         else:
             words += "requests in flight may explain it, audit again later"
         return Finding("counters", words, reading.index, lie)
+
+
+def _checked(counters: Mapping[str, int], kind: str) -> int:
+    return counters.get(f"checked_{kind}", 0)
+
+
+def _used(counters: Mapping[str, int], kind: str) -> int:
+    return counters[kind] - _checked(counters, kind)

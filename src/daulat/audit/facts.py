@@ -6,17 +6,22 @@ must have the right type.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from daulat.core import charter as charters
+from daulat.core import manifest
 from daulat.core.charter import GRADES, Charter
+from daulat.core.consent import Proposed
 from daulat.core.decision import grade
+from daulat.core.manifest import ModelFile
 from daulat.errors import ConfigError, VerificationFailed
 
-EVIDENCE: Final = ("sandbox", "canary", "inventory", "site")
+ELSEWHERE: Final = "external"  # evidence about an engine that Daulat does not run: it has no sandbox and no canary
+EVIDENCE: Final = ("sandbox", "canary", "inventory", "site", ELSEWHERE)
 _DEFAULT_CONTEXT: Final = 8192
 _DEFAULT_SLOTS: Final = 8
 _T = TypeVar("_T")
@@ -47,10 +52,34 @@ class KeyFacts:
     """A `key/v1` entry; `not_after` in Unix milliseconds."""
 
     index: int
+    time: int
     purpose: str
     vkey: str
     not_after: int | None
     replaces: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalFacts:
+    """A `proposal/v1` entry; `key` is its proposer's."""
+
+    index: int
+    time: int
+    charter: int
+    proposed: Proposed
+    key: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFacts:
+    """An `approval/v1` entry; `key` is the approver's."""
+
+    index: int
+    time: int
+    proposal: int
+    key: int
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +219,7 @@ def policy(index: int, entry: Mapping[str, Any]) -> PolicyFacts:
 def key(index: int, entry: Mapping[str, Any]) -> KeyFacts:
     return KeyFacts(
         index,
+        _time(entry),
         _get(entry, "purpose", str),
         _get(entry, "vkey", str),
         _nullable(entry, "not_after", int),
@@ -197,9 +227,29 @@ def key(index: int, entry: Mapping[str, Any]) -> KeyFacts:
     )
 
 
+def proposal(index: int, entry: Mapping[str, Any], origin: str) -> ProposalFacts:
+    id_, action, prior, payload = (_get(entry, name, str) for name in ("proposal", "action", "prior", "payload"))
+    proposed = Proposed(origin, id_, action, prior, payload, natural(entry, "expires"))
+    if words := proposed.wrong():
+        raise VerificationFailed(words)
+    return ProposalFacts(
+        index, _time(entry), _get(entry, "charter", int), proposed, _get(entry, "key", int), _signature(entry)
+    )
+
+
+def approval(index: int, entry: Mapping[str, Any]) -> ApprovalFacts:
+    return ApprovalFacts(index, _time(entry), _get(entry, "proposal", int), _get(entry, "key", int), _signature(entry))
+
+
 def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
     described: dict[str, Any] = {name: _get(entry, name, str) for name in ("model", "digest", "format", "licence")}
     described |= {"origin": _get(entry, "origin", str), "signed_by": entry["signed_by"]}
+    files = [
+        ModelFile(_get(file, "path", str), _get(file, "sha256", str), _get(file, "size", int))
+        for file in _get(entry, "files", list)
+    ]
+    if not manifest.holds(described["digest"], files):
+        raise VerificationFailed(f"model {described['model'][:80]!r} has another digest than the files it lists")
     effect, policies = _decision(entry)
     attributes = _get(entry["decision"], "attributes", dict)
     return ModelFacts(
@@ -267,11 +317,13 @@ def canary(index: int, entry: Mapping[str, Any]) -> CanaryFacts:
 
 
 def counters(entry: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """An engine's own counters, or None where they were not read."""
+    """An engine's own counters, or None where they were not read; `checked_...`: of these, for answer checks."""
     value = _nullable(entry, "counters", dict)
     if value is None:
         return None
-    return {name: natural(value, name) for name in ("prompt_tokens", "completion_tokens")}
+    counted = {name: natural(value, name) for name in ("prompt_tokens", "completion_tokens")}
+    checked = {name: natural(value, name) for name in (f"checked_{kind}" for kind in counted) if name in value}
+    return counted | checked
 
 
 def inference(entry: Mapping[str, Any]) -> InferenceFacts:
@@ -321,6 +373,17 @@ def natural(value: Any, name: str) -> int:
 
 def _time(entry: Mapping[str, Any]) -> int:
     return natural(entry, "time")
+
+
+def _signature(entry: Mapping[str, Any]) -> bytes:
+    text = _get(entry, "signature", str)
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:  # also of characters beyond ASCII
+        raise VerificationFailed("a signature is not base64") from None
+    if len(raw) != 64 or base64.b64encode(raw).decode() != text:  # noqa: PLR2004  Ed25519's
+        raise VerificationFailed("a signature is not the base64 of 64 bytes")
+    return raw
 
 
 def _decision(entry: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -52,7 +52,7 @@ class Walk:
         self._head, self._terms, self._old = head, terms, old
         self._old_root: bytes | None = None
         self._types = bytearray()  # the type of each entry, as a code
-        self._chain = Chain(head.origin)
+        self._chain = Chain(head.origin, whole=True)
         self._decisions = None if terms.decider is None else Decisions(self._chain, terms.decider, blob)
         self._workers: dict[int, Worker] = {}
         self._accounts: dict[int, Account] = {}

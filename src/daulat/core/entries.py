@@ -59,6 +59,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         frozenset({"previous"}),
     ),
     # A verification key. purpose: "log" | "worker" | "operator". `signatures`: note signature lines, for rotation.
+    # An operator's has the pseudonym of its holder as its name.
     "key/v1": Shape(
         ("type", "time", "charter", "purpose", "name", "vkey", "not_after", "replaces", "signatures"),
         (("charter", "charter/v1"), ("replaces", "key/v1")),
@@ -119,11 +120,14 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "replica", "node", "lease", "model", "engine", "device", "sandbox", "counters"),
         (("lease", "node.lease/v1"), ("model", "model.admitted/v1")),
     ),
-    # `counters`: the engine's own, since its start: {"prompt_tokens", "cached_prompt_tokens", "completion_tokens"}.
+    # `counters`: the engine's own, since its start: {"prompt_tokens", "cached_prompt_tokens", "completion_tokens"}, and
+    # of these, for its supervisor's own answer checks: {"checked_prompt_tokens", "checked_completion_tokens"}.
     # `exact`: whether they were read after the last request (false: the engine died, these are the last seen).
+    # `started` is null for an engine that came up and was never routed to: wrong answers, or no lease.
     "replica.stopped/v1": Shape(
         ("type", "time", "replica", "started", "reason", "counters", "exact"),
         (("started", "replica.started/v1"),),
+        frozenset({"started"}),
     ),
     # outcome: "contained" | "escaped" | "silent". `probes`: [{"kind", "target", "outcome", "detail"}].
     # `started` is null for the probe that precedes the first lease. `counters` as above, null when unread.
@@ -150,17 +154,37 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "worker", "from", "to", "counts", "principals"),
         (("worker", "key/v1"),),
     ),
-    # What an operator did: `action` such as "key.create"; `subject` a pseudonym or digest, never a name.
+    "key.revoked/v1": Shape(
+        ("type", "time", "key", "reason"),
+        (("key", "key/v1"),),
+    ),
+    # What an operator did alone: `action` such as "key.create"; `subject` a pseudonym or digest, never a name.
     "operator.action/v1": Shape(
         ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
         (("charter", "charter/v1"),),
+    ),
+    # What an operator asks others to agree to: `core.consent` says what `signature`, base64 of 64 bytes, is over.
+    # `prior` and `payload` are hex SHA-256, `expires` Unix milliseconds.
+    "proposal/v1": Shape(
+        ("type", "time", "charter", "proposal", "action", "prior", "payload", "expires", "key", "signature"),
+        (("charter", "charter/v1"), ("key", "key/v1")),
+    ),
+    "approval/v1": Shape(
+        ("type", "time", "proposal", "key", "signature"),
+        (("proposal", "proposal/v1"), ("key", "key/v1")),
+    ),
+    # What was done because enough others had agreed, once. The act is the proposal's; `detail` says of it what may be
+    # public.
+    "operator.action/v2": Shape(
+        ("type", "time", "proposal", "approvals", "subject", "detail"),
+        (("proposal", "proposal/v1"), ("approvals[]", "approval/v1")),
     ),
 }
 
 ADMISSION_FIELDS: Final = (
     "request_id",  # ours, never the client's
     "time",
-    "action",  # "chat.completions" | "completions" | "embeddings"
+    "action",  # one of core.decision.INFERENCE_ACTIONS
     "tenant",  # pseudonyms, keyed per tenant and epoch
     "principal",
     "key",

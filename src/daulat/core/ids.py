@@ -17,13 +17,17 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._random: list[str] = []
+        self._time, self._beginning = 0, ""
 
     def next(self) -> str:
         """`req_` and 32 hex digits: 48 bits of Unix milliseconds, then 80 random bits (as RFC 9562's UUIDv7)."""
         if not self._random:
             digits = os.urandom(_DIGITS // 2 * _AT_ONCE).hex()
             self._random = [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
-        return f"req_{time.time_ns() // 1_000_000:012x}{self._random.pop()}"
+        now = time.time_ns() // 1_000_000
+        if now != self._time:
+            self._time, self._beginning = now, f"req_{now:012x}"
+        return self._beginning + self._random.pop()
 
 
 def new_id(prefix: str) -> str:

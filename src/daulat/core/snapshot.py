@@ -1,8 +1,9 @@
 """What the control plane publishes and every worker holds: one immutable, numbered picture of what may happen now.
 
-Written as one JSON file (mode 0600, replaced atomically); its modification time is the control plane's heartbeat.
-A lease, policy, model or replica stands here only after a durable checkpoint covers its entry, so each `index` is a
-log index in `origin`. What was revoked is simply absent.
+Written as JSON (mode 0600, replaced atomically); its modification time is the control plane's heartbeat. A lease,
+policy, model or replica stands here only after a durable checkpoint covers its entry, so each `index` is a log index
+in `origin`. What was revoked is simply absent. Who may ask, the roll, is large and changes seldom; what may answer is
+small and changes with every lease: so the roll is a part of its own, the same object from snapshot to snapshot.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class AuditorRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    name: str
+    name: str  # what clients call it; during a rollout to other weights it has two rows, the newer one last
     index: int  # of model.admitted/v1
     entry: str  # that entry, as it stands in the log
     created: int  # Unix seconds, for GET /v1/models
@@ -89,11 +90,15 @@ class LeaseRow:
 class ReplicaRow:
     index: int  # of replica.started/v1
     id: str
-    model: str
+    model: str  # a ModelRow's name
     node: str
-    address: str  # "unix:/path" or "tcp:host:port"
-    dialect: str  # "llama.cpp" | "openai"
+    address: str  # "unix:/path", "tcp:host:port", ... (engines.address)
+    dialect: str  # "llama.cpp" | "vllm" | "openai" (engines.port)
     slots: int
+    admitted: int | None = None  # the index of its ModelRow; None: of the newest one of that name
+    draining: bool = False  # takes no new requests; what runs on it goes on
+    served: str = ""  # what a server outside Daulat calls the model, where that is another name
+    key_file: str = ""  # where its API key stands, for a server that wants one
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +119,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Roll:
+    """Everyone who may ask, or read the log."""
+
+    number: int = 0  # of the snapshot that it came with first
+    tenants: tuple[TenantRow, ...] = ()
+    people: tuple[PersonRow, ...] = ()
+    keys: tuple[KeyRow, ...] = ()
+    auditors: tuple[AuditorRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     number: int
     origin: str
     charter: CharterRef
     policy: PolicyRef
     limits: Limits = field(default_factory=Limits)
-    tenants: tuple[TenantRow, ...] = ()
-    people: tuple[PersonRow, ...] = ()
-    keys: tuple[KeyRow, ...] = ()
-    auditors: tuple[AuditorRow, ...] = ()
+    roll: Roll = field(default_factory=Roll)
     models: tuple[ModelRow, ...] = ()
     leases: tuple[LeaseRow, ...] = ()
     replicas: tuple[ReplicaRow, ...] = ()

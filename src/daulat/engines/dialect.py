@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from daulat.errors import DaulatError
+
 
 class EngineRequest(msgspec.Struct, frozen=True):
     """What an engine is asked. A Struct, because one is made for every request."""
@@ -41,6 +43,10 @@ class Rewriter(Protocol):
         ...
 
 
+Explain = Callable[[int, bytes], DaulatError | None]
+"""`explain(status, body)`: what an engine's error means, where its own words and status say it badly."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A request ready to be sent. `release` is called once, when the answer has ended or will not come."""
@@ -49,6 +55,7 @@ class Prepared:
     release: Callable[[], None]
     rewriter: Rewriter | None = None
     overhead: int = 0  # prompt tokens spent beside it on its behalf
+    explain: Explain | None = None
 
 
 class Merger(Protocol):

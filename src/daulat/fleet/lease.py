@@ -16,6 +16,28 @@ class Term:
     expires_boottime: float
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine runs that Daulat does not run: a node of its own, and what is stated of it.
+
+    `grade`: G1, the operator states it, or G3, the organisation `vouched_by` does.
+    """
+
+    node: str
+    jurisdiction: str  # ISO 3166-1 alpha-2
+    site: str  # in words
+    grade: str
+    vouched_by: str = ""
+
+    def evidence(self) -> dict[str, Any]:
+        """What its lease rests on. Nothing of it was seen, so there is no sandbox, canary or inventory in it."""
+        whose = {"vouched_by": self.vouched_by} if self.vouched_by else {}
+        return {
+            "site": {"grade": self.grade, "statement": self.site, **whose},
+            "external": {"grade": self.grade, **whose},
+        }
+
+
 def term(now_ms: int, boottime: float, seconds: int) -> Term:
     """A lease of this length from now. Its end is the earlier of both clocks: setting one back gains nothing."""
     return Term(now_ms, now_ms + seconds * 1000, boottime + seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from hmac import compare_digest
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +17,8 @@ from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
 from daulat.ledger.journal import Journal
-from daulat.pipeline.inference import PATHS, Inference
+from daulat.pipeline.actions import MESSAGES, PATHS
+from daulat.pipeline.inference import Inference
 from daulat.pipeline.ports import Rendered
 from daulat.pipeline.service import Service
 
@@ -27,9 +29,29 @@ _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
 
 
-def render(error: DaulatError) -> Rendered:
+def render(error: DaulatError, action: str = "") -> Rendered:
     """An error as the wire says it (`pipeline.ports.Render`)."""
-    return Rendered(wire_errors.status_of(error), wire_errors.headers_for(error), wire_errors.envelope(error))
+    envelope = wire_errors.anthropic_envelope if action in MESSAGES else wire_errors.envelope
+    return Rendered(wire_errors.status_of(error), wire_errors.headers_for(error), envelope(error))
+
+
+def credential(headers: Mapping[bytes, bytes]) -> bytes:
+    """The API key that a request comes with, as OpenAI's clients give it or as Anthropic's do.
+
+    Raises:
+        Unauthenticated: none, or two that differ.
+    """
+    said, key = headers.get(b"authorization", b""), headers.get(b"x-api-key")
+    if said.startswith(b"Bearer ") or said[:7].lower() == b"bearer ":
+        secret = said[7:].lstrip()
+        if key is not None and not compare_digest(key, secret):
+            raise Unauthenticated("Authorization and x-api-key give different keys.", code="conflicting_api_keys")
+        return secret
+    if key is not None and not said:
+        return key
+    raise Unauthenticated(
+        "Give an API key: 'Authorization: Bearer sk-...', or 'x-api-key: sk-...'.", code="missing_api_key"
+    )
 
 
 class App:
@@ -75,6 +97,8 @@ class App:
             self._options(exchange, path)
         elif path.startswith(_FORWARDED):
             self._must_read(exchange)
+            if b"x-api-key" in exchange.headers:
+                exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange)
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
@@ -100,10 +124,8 @@ class App:
         Raises:
             Unauthenticated: nobody who may.
         """
-        service, said = self._service, headers.get(b"authorization", b"")
-        if not said.startswith(b"Bearer ") and said[:7].lower() != b"bearer ":
-            raise Unauthenticated("Give an API key: 'Authorization: Bearer sk-...'.", code="missing_api_key")
-        principal = service.world.directory.authenticate(said[7:].lstrip())
+        service, secret = self._service, credential(headers)
+        principal = service.world.directory.authenticate(secret)
         if principal.expires <= service.clock.now_ms():
             raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
         return principal

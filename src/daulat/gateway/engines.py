@@ -16,6 +16,7 @@ from typing import Any, Final
 import httptools
 
 from daulat.core.snapshot import ReplicaRow
+from daulat.engines import address as addresses
 from daulat.engines.dialect import Dialect, EngineRequest
 from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
 from daulat.gateway import translated
@@ -27,41 +28,72 @@ _MAX_BESIDE: Final = 131_072  # bytes of an answer that are no body, at a stretc
 _HEAD: Final = (
     b"%b %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
 )
+_HOST: Final = b"host: engine\r\n"
 
 
 class Pool:
     """Connections to all engines of one worker (`pipeline.ports.Engines`)."""
 
     def __init__(
-        self, dialects: Mapping[str, Callable[[ReplicaRow, Any], Dialect]], connect_seconds: float = 5.0
+        self,
+        dialects: Mapping[str, Callable[[ReplicaRow, Any], Dialect | None]],
+        connect_seconds: float = 5.0,
+        key: Callable[[str], str] = lambda _path: "",
     ) -> None:
-        """`dialects`: makers of dialects by the replica's `dialect`; replicas of others are spoken to directly."""
+        """`dialects`: makers of dialects by the replica's `dialect`; replicas of others, and those for which a maker
+        makes none, are spoken to directly. `key(path)`: the API key of a server outside Daulat."""
+        self._key = key
+        self._heads: dict[str, bytes] = {}  # by address, where requests do not begin with `_HEAD`
         self._idle: dict[str, deque[_Connection]] = {}
         self._makers = dialects
-        self._dialects: dict[str, Dialect] = {}
+        self._dialects: dict[str, Dialect | None] = {}
         self._connect_seconds = connect_seconds
         self._outgoing: list[tuple[Any, bytes]] = []
 
     def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall:
         """Ask an engine. Nothing is raised here: failures reach the sink, from the loop."""
-        maker = self._makers.get(replica.dialect)
-        if maker is None:
-            return self.post(replica.address, request.path, request.body, sink)
-        dialect = self._dialects.get(replica.id)
+        dialects = self._dialects
+        if replica.id in dialects:
+            dialect = dialects[replica.id]
+        else:
+            try:
+                dialect = self._met(replica)
+            except DaulatError as error:
+                return self._refused(replica.address, EngineDead(error.message), sink)
         if dialect is None:
-            dialect = self._dialects[replica.id] = maker(replica, self.fetcher(replica.address))
+            return self.post(replica.address, request.path, request.body, sink)
         return translated.ask(self, replica.address, dialect, request, sink)
+
+    def _met(self, replica: ReplicaRow) -> Dialect | None:
+        """A replica is asked for the first time. Raises DaulatError: there is no key for it."""
+        if not replica.address.startswith("unix:") or replica.key_file:
+            lines = b"host: %b\r\n" % addresses.parse(replica.address).authority.encode()
+            if replica.key_file:
+                lines += b"authorization: Bearer %b\r\n" % self._key(replica.key_file).encode()
+            self._heads[replica.address] = _HEAD.replace(_HOST, lines.replace(b"%", b"%%"))
+        maker = self._makers.get(replica.dialect)
+        dialect = None if maker is None else maker(replica, self.fetcher(replica.address))
+        self._dialects[replica.id] = dialect
+        return dialect
+
+    def _refused(self, address: str, error: DaulatError, sink: EngineSink) -> EngineCall:
+        """A call that is not made: its sink hears of it from the loop."""
+        call = _Call(self, address, b"", sink)
+        asyncio.get_running_loop().call_soon(call.failed, error)
+        return call
 
     def retain(self, replicas: set[str], addresses: set[str]) -> None:
         """Forget replicas that are no longer in the snapshot."""
         self._dialects = {id_: dialect for id_, dialect in self._dialects.items() if id_ in replicas}
+        self._heads = {address: head for address, head in self._heads.items() if address in addresses}
         for address in [address for address in self._idle if address not in addresses]:
             for connection in self._idle.pop(address):
                 connection.close()
 
     def post(self, address: str, path: str, body: bytes, sink: EngineSink, *, method: str = "POST") -> EngineCall:
         """One request to one address."""
-        call = _Call(self, address, _HEAD % (method.encode(), path.encode(), len(body)) + body, sink)
+        head = self._heads.get(address, _HEAD)
+        call = _Call(self, address, head % (method.encode(), path.encode(), len(body)) + body, sink)
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
@@ -111,22 +143,25 @@ class Pool:
         call.task = asyncio.get_running_loop().create_task(self._connect(call))
 
     async def _connect(self, call: _Call) -> None:
-        loop = asyncio.get_running_loop()
+        loop, address = asyncio.get_running_loop(), addresses.parse(call.address)
         try:
             async with asyncio.timeout(self._connect_seconds):
-                if call.address.startswith("unix:"):
+                if address.path:
                     _, connection = await loop.create_unix_connection(
-                        lambda: _Connection(self, call.address), call.address[5:]
+                        lambda: _Connection(self, call.address), address.path
                     )
                 else:
-                    _, host, port = call.address.split(":")
                     _, connection = await loop.create_connection(
-                        lambda: _Connection(self, call.address), host, int(port)
+                        lambda: _Connection(self, call.address), address.host, address.port, ssl=address.context()
                     )
         except (OSError, TimeoutError) as error:
             call.failed(EngineDead(f"The engine cannot be reached ({type(error).__name__})."))
             return
         call.task = None
+        if not address.check(connection.certificate()):
+            connection.close()
+            call.failed(EngineDead("The engine shows another certificate than the pinned one."))
+            return
         if call.sink is None:
             self.release(call.address, connection)
         else:
@@ -195,6 +230,7 @@ class _Connection(asyncio.Protocol):
         self._pool, self._address = pool, address
         self._call: _Call | None = None
         self._transport: Any = None
+        self._parser = httptools.HttpResponseParser(self)
         self._type, self._status = b"", 0
         self._seen = self._reused = self._paused = False
         self.usable = True
@@ -206,10 +242,14 @@ class _Connection(asyncio.Protocol):
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def certificate(self) -> bytes | None:
+        """The peer's, in DER; None without TLS."""
+        peer = self._transport.get_extra_info("ssl_object")
+        return None if peer is None else peer.getpeercert(binary_form=True)
+
     def send(self, call: _Call, *, reused: bool) -> None:
         self._call = call
         call.connection = self
-        self._parser = httptools.HttpResponseParser(self)
         self._type, self._status, self._seen, self._reused = b"", 0, False, reused
         self._beside = 0  # bytes since the last one of a body
         self._pool.write(self._transport, call.data)

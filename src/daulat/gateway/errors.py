@@ -24,6 +24,16 @@ STATUS: Final[Mapping[type[errors.DaulatError], tuple[int, str]]] = {
     errors.Unavailable: (503, "service_unavailable_error"),
 }
 _UNEXPECTED: Final = (500, "server_error")
+_ANTHROPIC: Final[Mapping[int, str]] = {  # https://docs.anthropic.com/en/api/errors
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 # Refusals of the wire itself carry their status as their code's meaning; they never leave this room.
 _BY_CODE: Final[Mapping[str, int]] = {
     "method_not_allowed": 405,
@@ -38,6 +48,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "version_not_supported": 505,
     "not_implemented": 501,
 }
+_SERVER_ERRORS: Final = 500
 REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -57,6 +68,14 @@ def envelope(error: errors.DaulatError) -> bytes:
     code = error.code if known else "internal_error"
     body = {"error": {"message": message, "type": type_, "param": param, "code": code}}
     return json.dumps(body, ensure_ascii=False).encode()
+
+
+def anthropic_envelope(error: errors.DaulatError) -> bytes:
+    """`{"type": "error", "error": {"type", "message"}}`, of Anthropic's Messages, and our code beside it."""
+    status, ours = status_of(error), json.loads(envelope(error))["error"]
+    usual = "invalid_request_error" if status < _SERVER_ERRORS else "api_error"
+    said = {"type": _ANTHROPIC.get(status, usual), "message": ours["message"], "code": ours["code"]}
+    return json.dumps({"type": "error", "error": said}, ensure_ascii=False).encode()
 
 
 def headers_for(error: errors.DaulatError) -> list[tuple[bytes, bytes]]:

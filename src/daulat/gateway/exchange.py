@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from daulat.errors import DaulatError
 from daulat.gateway import errors as wire_errors
 from daulat.pipeline.ports import Headers, Listener
+
+_ANTHROPIC: Final = b"/v1/messages"
 
 
 class Wire(Protocol):
@@ -127,7 +129,9 @@ class Exchange:
     def fail(self, error: DaulatError, more: Headers = ()) -> None:
         """A whole answer from an error, for those that never became a logged request."""
         headers = [*wire_errors.headers_for(error), *more]
-        self.send(wire_errors.status_of(error), headers, wire_errors.envelope(error))
+        anthropic = self.target.startswith(_ANTHROPIC)
+        body = wire_errors.anthropic_envelope(error) if anthropic else wire_errors.envelope(error)
+        self.send(wire_errors.status_of(error), headers, body)
 
     def abandon(self) -> None:
         """Nothing sensible can be said any more: close the connection."""

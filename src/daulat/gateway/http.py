@@ -23,12 +23,13 @@ from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.framing import wire_error
-from daulat.pipeline.inference import PATHS
+from daulat.pipeline.actions import PATHS
 
 _SINGLE: Final = frozenset(
     {
         b"host",
         b"authorization",
+        b"x-api-key",
         b"content-length",
         b"content-type",
         b"content-encoding",
@@ -383,7 +384,7 @@ class Connection(asyncio.Protocol):
             return
         self.keeps = False
         self._state = "busy"
-        self._exchange = Exchange(self, b"", b"", {}, b"")
+        self._exchange = Exchange(self, b"", self._target, {}, b"")
         self._exchange.fail(error)
 
 

@@ -24,10 +24,12 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "gen_ai_server_time_to_first_token_seconds": ("histogram", "From the whole request to the answer's first byte."),
     "gen_ai_server_request_duration_seconds": ("histogram", "From the whole request to the answer's end."),
     "daulat_requests_in_flight": ("gauge", "Requests being answered."),
+    "daulat_replica_requests_in_flight": ("gauge", "Requests that a replica is answering, or is to answer."),
     "daulat_connections": ("gauge", "Open client connections."),
     "daulat_journal_commits_total": ("counter", "Group commits of the journals."),
     "daulat_snapshot_number": ("gauge", "The control plane's snapshot that the workers act on (the lowest)."),
 }
+REPLICA_LOAD: Final = "daulat_replica_requests_in_flight"
 _LOWEST: Final = frozenset({"daulat_snapshot_number"})
 
 
@@ -48,6 +50,7 @@ class Metrics:
         self._input = self._cached = self._output = 0
         self._first, self._whole = _Histogram(), _Histogram()
         self.gauges: dict[str, float] = {}
+        self.loads: dict[str, int] = {}  # requests in flight by replica
 
     def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
         """Count one request; `started` and `first` (byte) are monotonic seconds."""
@@ -81,6 +84,7 @@ class Metrics:
             "gen_ai_server_time_to_first_token_seconds": _cumulative(self._first),
             "gen_ai_server_request_duration_seconds": _cumulative(self._whole),
         }
+        found[REPLICA_LOAD] = {f'replica="{replica}"': count for replica, count in self.loads.items()}
         for name, value in self.gauges.items():
             found[name] = {"": value}
         return found
@@ -120,11 +124,11 @@ def merged(files: Iterable[Path]) -> dict[str, dict[str, float]]:
     return total
 
 
-def render(samples: Mapping[str, Mapping[str, float]]) -> str:
-    """Prometheus' text format, version 0.0.4."""
+def render(samples: Mapping[str, Mapping[str, float]], known: Mapping[str, tuple[str, str]] = HELP) -> str:
+    """Prometheus' text format, version 0.0.4. `known`: what each metric is, and its words."""
     lines: list[str] = []
     for name, values in sorted(samples.items()):
-        kind, text = HELP.get(name, ("untyped", name))
+        kind, text = known.get(name, ("untyped", name))
         lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
         for labels, value in values.items():
             suffix, _, rest = labels.partition(" ") if labels.startswith("_") else ("", "", labels)

@@ -12,6 +12,7 @@ from daulat.gateway.several import Several
 from daulat.pipeline.ports import EngineCall, EngineSink
 
 _MOST_KEPT: Final = 64 * 1024 * 1024  # bytes of an answer that a rewriter may keep back
+_ERRORS: Final = 400
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +62,7 @@ class Translated:
         "_kept",
         "_poster",
         "_prepared",
+        "_refusal",
         "_request",
         "_sink",
         "_task",
@@ -76,6 +78,7 @@ class Translated:
         self._call: EngineCall | None = None
         self._events = False
         self._kept = 0
+        self._refusal: tuple[int, bytes, list[bytes]] | None = None  # status, type and body of an error to be explained
         self.overhead = 0
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._prepare())
 
@@ -115,11 +118,17 @@ class Translated:
             self._call.resume()
 
     def engine_head(self, status: int, content_type: bytes) -> None:
+        if status >= _ERRORS and self._prepared is not None and self._prepared.explain is not None:
+            self._refusal = (status, content_type, [])
+            return
         self._events = content_type.startswith(b"text/event-stream")
         if self._sink is not None:
             self._sink.engine_head(status, content_type)
 
     def engine_data(self, data: bytes) -> None:
+        if self._refusal is not None:
+            self._keep(data, self._refusal[2])
+            return
         rewriter = self._prepared.rewriter if self._prepared is not None else None
         if rewriter is not None:
             passed = rewriter.feed(data) if self._events else rewriter.hold(data)
@@ -131,7 +140,31 @@ class Translated:
         if data and self._sink is not None:
             self._sink.engine_data(data)
 
+    def _keep(self, data: bytes, kept: list[bytes]) -> None:
+        kept.append(data)
+        self._kept += len(data)
+        if self._kept > _MOST_KEPT:
+            self._break_off(EngineRequestFailed("The engine's answer is too large.", status=502))
+
+    def _explained(self, status: int, content_type: bytes, body: bytes) -> None:
+        """The engine's error in our words, or as it came."""
+        explain = self._prepared.explain if self._prepared is not None else None
+        error = explain(status, body) if explain is not None else None
+        if error is not None:
+            self.engine_failed(error)
+            return
+        sink, self._sink = self._sink, None
+        self._release()
+        if sink is not None:
+            sink.engine_head(status, content_type)
+            sink.engine_data(body)
+            sink.engine_done()
+
     def engine_done(self) -> None:
+        if self._refusal is not None:
+            status, content_type, kept = self._refusal
+            self._explained(status, content_type, b"".join(kept))
+            return
         rewriter = self._prepared.rewriter if self._prepared is not None else None
         sink, self._sink = self._sink, None
         self._release()

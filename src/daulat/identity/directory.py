@@ -1,4 +1,4 @@
-"""From a credential to who is asking. Built once a snapshot; asking it reads memory only."""
+"""From a credential to who is asking. Built once a roll; asking it reads memory only."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ import hmac
 
 from daulat.core.commitments import EPOCH_KEY_BYTES, Salter
 from daulat.core.principal import Principal
-from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Snapshot, TenantRow
+from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
 
 
 class Directory:
-    """Everyone the snapshot knows. A key whose person or tenant is missing is left out, and so refused."""
+    """Everyone on the roll. A key whose person or tenant is missing is refused.
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        tenants = {row.id: row for row in snapshot.tenants}
-        people = {row.id: row for row in snapshot.people}
-        self._keys: dict[bytes, tuple[bytes, Principal]] = {}
-        self._by_id: dict[str, Principal] = {}
-        for row in snapshot.keys:
-            person = people.get(row.person)
-            tenant = tenants.get(person.tenant) if person is not None else None
-            if person is not None and tenant is not None:
-                principal = _principal(row, person, tenant)
-                digest = bytes.fromhex(row.digest)
-                self._keys[digest] = (digest, principal)
-                self._by_id[row.id] = principal
-        self._auditors = {bytes.fromhex(row.digest): row for row in snapshot.auditors}
+    A principal is built when its key is first used: with ten thousand tenants, building all of them would hold up
+    every answer of a worker for a quarter of a second.
+    """
+
+    def __init__(self, roll: Roll) -> None:
+        self._tenants = {row.id: row for row in roll.tenants}
+        self._people = {row.id: row for row in roll.people}
+        self._keys = {row.digest: row for row in roll.keys}
+        self._by_id = {row.id: row for row in roll.keys}
+        self._used: dict[bytes, tuple[bytes, Principal]] = {}
+        self._auditors = {bytes.fromhex(row.digest): row for row in roll.auditors}
 
     def authenticate(self, secret: bytes) -> Principal:
         """Who holds this API key. The caller checks `expires` against its clock.
@@ -39,10 +36,21 @@ class Directory:
         # The look-up is by SHA-256 of the secret: its timing says nothing about a secret that is not known already.
         # The comparison is in constant time all the same.
         digest = hashlib.sha256(secret).digest()
-        found = self._keys.get(digest)
+        found = self._used.get(digest) or self._first_use(digest)
         if found is None or not hmac.compare_digest(found[0], digest):
             raise Unauthenticated("Incorrect API key provided: it is unknown, or has been revoked.")
         return found[1]
+
+    def _first_use(self, digest: bytes) -> tuple[bytes, Principal] | None:
+        key = self._keys.get(digest.hex())
+        if key is None:
+            return None
+        person = self._people.get(key.person)
+        tenant = self._tenants.get(person.tenant) if person is not None else None
+        if person is None or tenant is None:
+            return None
+        found = self._used[digest] = (bytes.fromhex(key.digest), _principal(key, person, tenant))
+        return found
 
     def auditor(self, secret: bytes) -> AuditorRow:
         """Which auditor holds this token; the caller checks `expires`.
@@ -57,8 +65,13 @@ class Directory:
         return found
 
     def principal(self, key_id: str) -> Principal | None:
-        """The principal of a key that is still valid in this snapshot, by the key's id."""
-        return self._by_id.get(key_id)
+        """The principal of a key that is still on the roll, by the key's id."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            return None
+        digest = bytes.fromhex(key.digest)
+        found = self._used.get(digest) or self._first_use(digest)
+        return None if found is None else found[1]
 
 
 def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:

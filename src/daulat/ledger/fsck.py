@@ -5,15 +5,16 @@ What an auditor checks from outside is the audit's (`audit.log`); this adds what
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from daulat.audit.log import LogSource, Progress, audit
 from daulat.audit.walk import Terms
-from daulat.core import entries
+from daulat.core import entries, manifest
 from daulat.errors import DaulatError, SealBroken
 from daulat.ledger import records
 from daulat.ledger.edge import RightEdge
@@ -25,6 +26,7 @@ from daulat.tlog.note import Verifier
 from daulat.tlog.tiles import WIDTH, TileSource
 
 _INFERENCE: Final = b'{"type":"inference/v1"'
+_MODEL: Final = b'{"type":"model.admitted/v1"'
 
 
 class Store(TileSource, LogSource, Protocol):
@@ -111,19 +113,40 @@ def _staged(shard: Shard, sealed: Sealed) -> Iterator[Problem]:
 
 
 def _blobs(shard: Shard, size: int) -> Iterator[Problem]:
-    """Every text that a policy entry names by hash is there."""
-    for entry in _control(shard.store, size):
-        if not entry.startswith(b'{"type":"policy/v1"'):
+    """Every text of a policy and every paper of a model that an entry names by hash is there."""
+    named = {sha256: what for entry in _control(shard.store, size) for sha256, what in _named(entry)}
+    for sha256, what in named.items():
+        try:
+            data = shard.store.blob(sha256)
+        except DaulatError:
+            yield Problem(f"blob {sha256} ({what}) is missing", serious=True)
             continue
-        for item in json.loads(entry)["files"]:
+        if hashlib.sha256(data).hexdigest() != sha256:
+            yield Problem(f"blob {sha256} ({what}) has other bytes", serious=True)
+
+
+def _named(entry: bytes) -> Iterator[tuple[str, str]]:
+    """What an entry names and does not hold: SHA-256, and what it is."""
+    if not entry.startswith((b'{"type":"policy/v1"', _MODEL)):
+        return
+    try:
+        value = entries.decode(entry)
+    except DaulatError:
+        return  # a changed entry, as the audit has said
+    for item in value["files"]:
+        if value["type"] == "policy/v1":
             if item["text"] is None:
-                try:
-                    data = shard.store.blob(item["sha256"])
-                except DaulatError:
-                    yield Problem(f"blob {item['sha256']} ({item['name']}) is missing", serious=True)
-                    continue
-                if hashlib.sha256(data).hexdigest() != item["sha256"]:
-                    yield Problem(f"blob {item['sha256']} ({item['name']}) has other bytes", serious=True)
+                yield item["sha256"], item["name"]
+        elif item["path"].startswith(manifest.PAPERS):
+            yield item["sha256"], f"{item['path'].removeprefix(manifest.PAPERS)} of model {value['model']}"
+
+
+def admissions(store: TileSource, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every `model.admitted/v1` of a log: its index and the entry. Entries that are none any more are left out."""
+    for index, entry in _entries(store, size):
+        if entry.startswith(_MODEL):
+            with contextlib.suppress(DaulatError):
+                yield index, entries.decode(entry)
 
 
 def _entries(store: TileSource, size: int) -> Iterator[tuple[int, bytes]]:
@@ -146,10 +169,13 @@ def _index(shard: Shard, size: int) -> Iterator[Problem]:
 
 
 def _indexed(index: Index, at: int, entry: bytes) -> bool:
-    if entry.startswith(_INFERENCE):
-        request_id: str = json.loads(entries.admission_bytes(entry))["request_id"]
-        return index.position_of(request_id) == at
-    type_: str = json.loads(entry)["type"]
+    try:
+        if entry.startswith(_INFERENCE):
+            request_id: str = json.loads(entries.admission_bytes(entry))["request_id"]
+            return index.position_of(request_id) == at
+        type_: str = json.loads(entry)["type"]
+    except (DaulatError, ValueError, KeyError, TypeError):
+        return True  # a changed entry, as the audit has said: the index holds what it was
     return index.type_of(at) == type_
 
 

@@ -4,7 +4,7 @@ The loop's thread gathers records into a group, with the group's Merkle tree (`c
 signs the tree's root, once a group, and writes the group durably; then the loop's thread hands out what was promised.
 The committing thread needs the interpreter for microseconds only: more would cost the loop a thread switch each time.
 The next group is whatever arrives meanwhile. A quiet journal commits at once; a busy one waits a moment first, because
-what a commit costs (a sync, a signature, the switches) is then shared by many.
+what a commit costs (a sync, a signature, the switches) is then shared by many. Who is patient waits for company anyway.
 
 What must hold: a callback runs only after its record is durable. After the first failed write or sync nothing is
 acknowledged any more: what the kernel still has is unknown (it may have dropped the dirty pages), so the worker ends.
@@ -33,6 +33,7 @@ Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
 _MAX_GROUP_PARTS: Final = 2048  # two a record
 _BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
 _GATHER_SECONDS: Final = 0.0005
+_PATIENCE_SECONDS: Final = 0.003
 _SMOOTHING: Final = 0.1
 _MAX_PRINCIPALS: Final = 256  # named in one refusals record; the rest are counted together
 
@@ -64,9 +65,10 @@ class Loop(Protocol):
 class _Group:
     """One commit in the making, then on its way: its records as they will lie on disk, and whom to tell."""
 
-    __slots__ = ("callbacks", "deadline", "hashes", "number", "parts", "promised", "tree")
+    __slots__ = ("callbacks", "deadline", "hashes", "number", "parts", "promised", "tree", "urgent")
 
     def __init__(self) -> None:
+        self.urgent = False  # whether anybody in it does not want to wait
         self.parts: list[bytes] = []  # a head and a payload each
         self.promised: list[tuple[str, bytes, Promised]] = []  # request id, admission record, whom to tell
         self.callbacks: list[Durable] = []
@@ -134,7 +136,7 @@ class Journal:
         self._clock, self._loop, self._on_fatal = clock, loop, on_fatal
         self._open = _Group()
         self._flying: deque[_Group] = deque()
-        self._scheduled = self._closed = False
+        self._scheduled = self._waiting = self._closed = False
         self._groups: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._sequence = 0
         self._rate, self._flushed = 0.0, time.monotonic()
@@ -151,6 +153,7 @@ class Journal:
 
     def admit(self, sequence: int, request_id: str, admission: bytes, on_durable: Promised) -> None:
         group = self._open
+        group.urgent = True
         group.parts += record(ADMISSION, sequence, admission)
         group.promised.append((request_id, admission, on_durable))
         if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
@@ -159,14 +162,16 @@ class Journal:
     def attempt(self, sequence: int, replica: bytes, on_durable: Durable) -> None:
         self._put(ATTEMPT, sequence, replica, on_durable)
 
-    def complete(self, sequence: int, completion: bytes, on_durable: Durable) -> None:
-        self._put(COMPLETION, sequence, completion, on_durable)
+    def complete(self, sequence: int, completion: bytes, on_durable: Durable, *, patient: bool = False) -> None:
+        """`patient`: a stream's end may be 3 ms late, if it then shares a commit with somebody's beginning."""
+        self._put(COMPLETION, sequence, completion, on_durable, urgent=not patient)
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
     ) -> None:
         """Both records in one group, for answers that are known at once: refusals by policy, above all."""
         group = self._open
+        group.urgent = True
         group.parts += (*record(ADMISSION, sequence, admission), *record(COMPLETION, sequence, completion))
         group.promised.append((request_id, admission, on_durable))
         self._wake(group)
@@ -202,8 +207,9 @@ class Journal:
         self._groups.put(None)
         self._thread.join()
 
-    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None) -> None:
+    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None, *, urgent: bool = True) -> None:
         group = self._open
+        group.urgent = group.urgent or urgent
         group.parts += record(kind, sequence, payload)
         if callback is not None:
             group.callbacks.append(callback)
@@ -214,8 +220,20 @@ class Journal:
         """Something has joined this group: see that it will be on its way."""
         if len(group.parts) >= _MAX_GROUP_PARTS:
             self._flush()
-        elif not self._scheduled and not self._flying:
-            self._schedule()
+        elif group.urgent:
+            if not self._scheduled and not self._flying:
+                self._schedule()
+        elif not self._waiting:
+            self._waiting = True
+            self._loop.call_later(_PATIENCE_SECONDS, self._waited)
+
+    def _waited(self) -> None:
+        """Patience is over."""
+        self._waiting = False
+        group = self._open
+        if group.parts:
+            group.urgent = True
+            self._wake(group)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -241,7 +259,7 @@ class Journal:
     def _landed(self, signature: bytes) -> None:
         """The oldest group on its way is durable."""
         self._flying.popleft().deliver(self._origin, self.worker, signature)
-        if self._open.parts and not self._scheduled and not self._flying and not self._closed:
+        if self._open.urgent and not self._scheduled and not self._flying and not self._closed:
             self._schedule()
 
     def _run(self) -> None:

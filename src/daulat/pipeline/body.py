@@ -7,16 +7,19 @@ from array import array
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
 from daulat.errors import InvalidRequest
+from daulat.pipeline.actions import NEEDS
 
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level down, one up
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _LARGE: Final = 65_536
 _MOST_NAMES: Final = 4096
+_LEAST_PREFIX: Final = 1500  # bytes: below this, reading a prompt again costs less than waiting for a warm replica
 _ABSENT: Final = msgspec.Raw(b"")
 _NULL: Final = frozenset({b"", b"null"})
 _TRUE: Final = msgspec.Raw(b"true")
@@ -57,8 +60,11 @@ _decode_typed: Final = msgspec.json.Decoder(_Typed).decode
 _decode_options: Final = msgspec.json.Decoder(StreamOptions | None).decode
 _decode_names: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_Name).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
-_NEEDS: Final = {"chat.completions": "messages", "completions": "prompt", "embeddings": "input"}
-_READ: Final = frozenset({"model", "stream", "stream_options", "messages", "prompt", "input", "tools", "tool_choice"})
+_decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_READ: Final = frozenset(
+    {"model", "stream", "stream_options", "messages", "prompt", "input", "system", "instructions"}
+    | {"tools", "tool_choice", "thinking", "reasoning", "reasoning_effort", "chat_template_kwargs"}
+)
 _BOOLEANS: Final = {b"true": True, b"false": False, b"null": False}
 
 
@@ -84,11 +90,28 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
         raise InvalidRequest(f"The body is nested more than {max_depth} levels deep.")
     if not _tight(body, members):
         _once(body, _READ)
-    needed = _NEEDS[action]
+    needed = NEEDS[action]
     value = members.get(needed)
+    if value is None and action == "tokenize":
+        value = members.get("messages")
     if value is None or (len(value) == len(b"null") and bytes(value) == b"null"):
         raise InvalidRequest(f"The body has no '{needed}', which this endpoint needs.", param=needed)
     return Peek(members, model, stream)
+
+
+def prefix(found: Peek) -> int:
+    """A number that prompts which begin alike share: of the tools and the first message. 0: too short to matter."""
+    tools, messages = found.members.get("tools", _ABSENT), found.members.get("messages")
+    if messages is None:
+        prompt = found.members.get("prompt", _ABSENT)
+        return crc32(memoryview(prompt)[:_LEAST_PREFIX]) if len(prompt) >= _LEAST_PREFIX else 0
+    if len(messages) + len(tools) < _LEAST_PREFIX:
+        return 0
+    try:
+        first = _decode_items(messages)[0]
+    except (msgspec.DecodeError, IndexError):
+        return 0  # the engine will say what is wrong with it
+    return crc32(memoryview(first), crc32(memoryview(tools)))
 
 
 def _wrong(body: bytes) -> InvalidRequest:

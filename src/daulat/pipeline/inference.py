@@ -37,62 +37,32 @@ from daulat.errors import (
     Unavailable,
 )
 from daulat.pipeline import body as bodies
-from daulat.pipeline import usage as usages
+from daulat.pipeline import empty, typed, whole
+from daulat.pipeline.actions import MESSAGES, PATHS, RESPONSES, UNSTREAMED
 from daulat.pipeline.events import EventStream
 from daulat.pipeline.ports import EngineCall, Headers, Reply
 from daulat.pipeline.service import Service
 from daulat.pipeline.usage import Usage
-from daulat.pipeline.wording import capped, refusal, rule
+from daulat.pipeline.wording import capped, rule
 from daulat.pipeline.world import Grant, Route, World, describe
 from daulat.routing.choose import choose
 
-PATHS: Final = {
-    "chat.completions": "/v1/chat/completions",
-    "completions": "/v1/completions",
-    "embeddings": "/v1/embeddings",
-}
+_TYPED: Final = RESPONSES | MESSAGES
 _MAX_ANSWER: Final = 64 * 1024 * 1024
 _MOST_ATTEMPTS: Final = 8
 _MAX_HELD: Final = 1024 * 1024  # of a stream, while its admission is not durable
 _EVENT_STREAM: Final = b"text/event-stream"
+_ENDINGS: Final = {"engine_timeout": "timeout", "empty_answer": "empty"}  # of an attempt, by its error's code
 
 
 class Inference:
     """One authenticated request. Also the `EngineSink` of its engine calls."""
 
     __slots__ = (
-        "_action",
-        "_answer",
-        "_attempts",
-        "_begun",
-        "_body",
-        "_call",
-        "_done",
-        "_error",
-        "_events",
-        "_first",
-        "_grant",
-        "_head",
-        "_held",
-        "_model",
-        "_overhead",
-        "_peek",
-        "_principal",
-        "_record",
-        "_reply",
-        "_request",
-        "_route",
-        "_sent",
-        "_sequence",
-        "_service",
-        "_show_usage",
-        "_size",
-        "_started",
-        "_status",
-        "_stream",
-        "_time",
-        "_undurable",
-        "request_id",
+        "_action", "_answer", "_attempts", "_begun", "_body", "_call", "_done", "_error", "_events", "_first", "_grant",
+        "_head", "_held", "_model", "_overhead", "_peek", "_principal", "_record", "_reply", "_request", "_route",
+        "_said", "_sent", "_sequence", "_service", "_show_usage", "_size", "_started", "_status", "_stream", "_time",
+        "_undurable", "_unsaid", "request_id",
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
@@ -107,7 +77,7 @@ class Inference:
         self._grant: Grant | None = None
         self._call: EngineCall | None = None
         self._peek: bodies.Peek | None = None
-        self._events: EventStream | None = None
+        self._events: EventStream | typed.TypedStream | None = None
         self._request: EngineRequest | None = None
         self._started = self._done = False
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
@@ -138,7 +108,7 @@ class Inference:
         world = service.world
         limits, peek = service.limits, bodies.peek(body, self._action, service.limits.json_depth)
         self._peek = peek
-        self._stream = peek.stream and self._action != "embeddings"
+        self._stream = peek.stream and self._action not in UNSTREAMED
         model = world.models.get(peek.model)
         if model is None:
             raise NotFound(f"The model '{peek.model[:128]}' does not exist here.", code="model_not_found")
@@ -151,9 +121,10 @@ class Inference:
             raise Unavailable(f"No durable storage: {service.ledger.shortage}.", code="storage_full")
         if len(service.active) >= limits.streams:
             raise Overloaded("Too many requests are being answered at once.", retry_after=1.0)
-        self._show_usage = self._stream and bodies.asks_for_usage(peek)
-        self._route = self._choose(model)
-        grant = self._grant = world.grant(principal, self._action, model, self._route)
+        self._show_usage = self._stream and (self._action in _TYPED or bodies.asks_for_usage(peek))
+        route = self._route = self._choose(model)
+        model = self._model = route.model
+        grant = self._grant = world.grant(principal, self._action, model, route)
         if not grant.allowed:
             decision = grant.decision
             rules = ", ".join(decision.policies)
@@ -162,11 +133,15 @@ class Inference:
             service.slices.reserve(principal.key_id, principal.requests_per_minute, service.clock.now_ms())
 
     def _choose(self, model: ModelRow) -> Route:
-        routes = self._service.world.routes(model.name)
+        service = self._service
+        routes = service.world.routes(model.name)
         if len(routes) == 1 and not self._attempts:
             return routes[0]
+        if self._attempts:  # what was decided was about this model
+            routes = tuple(route for route in routes if route.model.index == model.index)
         tried = [route.replica.id for route, _ in self._attempts]
-        replica = choose([route.replica for route in routes], self._service.load, tried)
+        key = bodies.prefix(self._peek) if self._peek is not None else 0
+        replica = choose([route.replica for route in routes], service.load, tried, avoid=service.avoided(), prefix=key)
         if replica is None:
             raise EngineDead(f"No other replica of '{model.name}' could take over.")
         return next(route for route in routes if route.replica is replica)
@@ -201,7 +176,7 @@ class Inference:
 
     def _refuse(self, error: DaulatError) -> None:
         """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
-        service, rendered = self._service, self._service.render(error)
+        service, rendered = self._service, self._service.render(error, self._action)
         self._done = True
         outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
         service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
@@ -236,9 +211,13 @@ class Inference:
             raise AssertionError("dispatched before it was routed")
         body = self._body
         if self._stream:
-            self._events = EventStream(show_usage=self._show_usage)
-            if not self._show_usage:
-                body = bodies.with_usage(body, peek)
+            if self._action in _TYPED:
+                self._events = typed.TypedStream()
+            else:
+                self._events = EventStream(show_usage=self._show_usage)
+                if not self._show_usage:
+                    body = bodies.with_usage(body, peek)
+            self._said, self._unsaid = False, bytearray()
         self._head, self._answer, self._size = 0, [], 0
         load = self._service.load
         load[route.replica.id] = load.get(route.replica.id, 0) + 1
@@ -275,7 +254,9 @@ class Inference:
         # Otherwise `_release` will find what is held, and the call gone.
 
     def engine_failed(self, error: DaulatError) -> None:
-        self._leave_engine("timeout" if isinstance(error, EngineTimeout) else "dead")
+        if isinstance(error, EngineDead) and self._route is not None:
+            self._service.avoid(self._route.replica.id)
+        self._leave_engine("refused" if isinstance(error, InvalidRequest) else _ENDINGS.get(error.code, "dead"))
         if self._done:
             return
         if isinstance(error, InvalidRequest) and not self._started:
@@ -310,13 +291,31 @@ class Inference:
         except ValueError as error:
             self._engine_gave_up(EngineRequestFailed(f"{error}.", status=502))
             return
-        if not self._started and (passed or events.final is not None):
-            self._start()
+        if not self._said:
+            passed = self._first_words(passed, ended=events.final is not None)
+            if self._done or events is not self._events:
+                return
         if passed:
             self._sent.update(passed)
             self._reply.write(passed)
         if events.final is not None:
             self._end_stream("ok", events.final)
+
+    def _first_words(self, passed: bytes, *, ended: bool) -> bytes:
+        """While nothing is said, nothing goes out: another replica may still answer instead of an empty one."""
+        unsaid = self._unsaid
+        self._said = empty.speaks(passed, len(unsaid)) or (ended and empty.counted(self._events))
+        if not self._said and ended:
+            self._engine_gave_up(empty.failure())
+            return b""
+        if not self._said and (unsaid or not passed.startswith(b":")):  # a comment keeps a connection alive: it passes
+            unsaid += passed
+            return b""
+        if unsaid:
+            passed, self._unsaid = bytes(unsaid) + passed, bytearray()
+        if not self._started:
+            self._start()
+        return passed
 
     def _start(self) -> None:
         self._started, self._status, self._first = True, 200, time.monotonic()
@@ -353,20 +352,19 @@ class Inference:
         """The engine's whole answer, or its error."""
         ok = self._head == 200  # noqa: PLR2004
         try:
-            if not ok and not 400 <= self._head < 500:  # noqa: PLR2004
-                raise EngineRequestFailed(f"The engine failed with status {self._head}.", status=self._head)
-            usage = usages.of_answer(answer) if ok else None
+            usage = whole.usage(self._action, self._head, answer)
         except EngineRequestFailed as error:
+            self._attempts[-1] = (self._attempts[-1][0], _ENDINGS.get(error.code, "failed"))
             self._retry(error)
             return
-        if not ok and not usages.is_error(answer):
-            answer = self._service.render(InvalidRequest(refusal(self._head, answer), code="engine_refused")).body
+        if not ok and (words := whole.refusal(self._action, self._head, answer)):
+            answer = self._service.render(InvalidRequest(words, code="engine_refused"), self._action).body
         self._status, self._error = self._head, None if ok else "engine_refused"
         self._complete("ok" if ok else "failed", usage or Usage(), self._commit(answer))
         self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
 
     def _fail(self, error: DaulatError) -> None:
-        rendered = self._service.render(error)
+        rendered = self._service.render(error, self._action)
         self._status, self._error = rendered.status, error.code
         self._complete("failed", Usage(), self._commit(rendered.body))
         self._service.ledger.complete(
@@ -384,7 +382,7 @@ class Inference:
         self._sent.update(final)
         usage = self._events.usage if self._events is not None else None
         self._complete(outcome, usage or self._counted(), self._digest())
-        self._service.ledger.complete(self._sequence, self._record, lambda: self._reply.finish(final))
+        self._service.ledger.complete(self._sequence, self._record, lambda: self._reply.finish(final), patient=True)
 
     def _stream_broke(self, error: DaulatError) -> None:
         """After the first byte there is no status left to send: an error event, never a silent end."""
@@ -392,7 +390,8 @@ class Inference:
             self._retry(error)
             return
         self._error = error.code
-        self._end_stream("failed", b"data: " + self._service.render(error).body + b"\n\n")
+        body = self._service.render(error, self._action).body
+        self._end_stream("failed", (b"event: error\ndata: " if self._action in _TYPED else b"data: ") + body + b"\n\n")
 
     def client_gone(self) -> None:
         """The client has left: the engine stops, and the entry says so."""
@@ -401,16 +400,20 @@ class Inference:
         self._stop_engine("aborted")
         self._error = "client_left"
         self._complete("aborted", self._counted(), self._digest() if self._started else None)
-        self._service.ledger.complete(self._sequence, self._record, _nothing)
+        self._service.ledger.complete(self._sequence, self._record, _nothing, patient=True)
 
     def check(self, world: World) -> None:
         """A new snapshot has come: end, with words, if it no longer covers this answer."""
         if self._done or self._route is None:
             return
         reason = world.alive(self._principal.key_id, self._route.replica.id)
-        if reason:
-            kind = Unauthenticated if "key" in reason else Unavailable
-            self._end_early(kind(f"This answer was cut: {reason}.", code="revoked"))
+        if not reason:
+            return
+        if "key" in reason:
+            self._end_early(Unauthenticated(f"This answer was cut: {reason}.", code="revoked"))
+        else:
+            self._stop_engine("dead")
+            self._stream_broke(Unavailable(f"This answer was cut: {reason}.", code="revoked"))
 
     def sweep(self, now: float) -> None:
         limits = self._service.limits

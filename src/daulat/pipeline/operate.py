@@ -16,7 +16,7 @@ from daulat.core.charter import ASSURANCE
 from daulat.core.clock import Clock
 from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
 from daulat.core.ids import new_id
-from daulat.errors import Conflict, InvalidRequest
+from daulat.errors import Conflict, InvalidRequest, NotFound
 from daulat.identity import secrets
 
 OPERATORS: Final = "operators"  # the tenant whose people manage
@@ -32,6 +32,8 @@ class Rows(Protocol):
     def rows(self, table: str) -> list[dict[str, Any]]: ...
 
     def find(self, table: str, wanted: str) -> dict[str, Any]: ...
+
+    def change(self, table: str, id_: str, **values: Any) -> None: ...
 
     def revoke(self, table: str, id_: str, now_ms: int) -> None: ...
 
@@ -69,7 +71,7 @@ class Desk:
             "name": self._free("tenants", _checked(name, "tenant")),
             "epoch_key": base64.b64encode(os.urandom(EPOCH_KEY_BYTES)).decode(),
         }
-        await self._act("tenant.add", self._pseudonym(row, "tenant", row["id"]), {})
+        await self.act("tenant.add", self._pseudonym(row, "tenant", row["id"]), {})
         self._rows.add("tenants", row)
         return {"id": row["id"], "name": name}
 
@@ -100,7 +102,7 @@ class Desk:
             "version": 1,
         }
         vouched = {key: row[key] for key in ("citizenship", "assurance", "roles", "expires")}
-        await self._act("person.add", self._pseudonym(house, "principal", row["id"]), vouched)
+        await self.act("person.add", self._pseudonym(house, "principal", row["id"]), vouched)
         self._rows.add("people", row)
         return {"id": row["id"], "name": name, "tenant": house["name"], **vouched}
 
@@ -134,7 +136,7 @@ class Desk:
             "person": self._pseudonym(house, "principal", holder["id"]),
             **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
         }
-        await self._act("key.create", self._pseudonym(house, "key", row["id"]), detail)
+        await self.act("key.create", self._pseudonym(house, "key", row["id"]), detail)
         self._rows.add("keys", row)
         return {"id": row["id"], "label": row["label"], "expires": row["expires"], "api_key": secret}
 
@@ -145,7 +147,7 @@ class Desk:
             raise Conflict(f"key {row['id']} was revoked already")
         self._rows.revoke("keys", row["id"], self._clock.now_ms())
         house = self._rows.find("tenants", self._rows.find("people", row["person"])["tenant"])
-        await self._act("key.revoke", self._pseudonym(house, "key", row["id"]), {})
+        await self.act("key.revoke", self._pseudonym(house, "key", row["id"]), {})
         return {"id": row["id"], "label": row["label"], "revoked": True}
 
     async def create_auditor(self, name: str, *, days: int) -> dict[str, Any]:
@@ -158,7 +160,7 @@ class Desk:
             "expires": self._in(days),
             "revoked": None,
         }
-        await self._act("auditor.create", str(row["digest"]), {"expires": row["expires"]})
+        await self.act("auditor.create", str(row["digest"]), {"expires": row["expires"]})
         self._rows.add("auditors", row)
         return {"id": row["id"], "name": name, "expires": row["expires"], "auditor_token": secret}
 
@@ -167,7 +169,7 @@ class Desk:
         if row["revoked"] is not None:
             raise Conflict(f"auditor {row['id']} was revoked already")
         self._rows.revoke("auditors", row["id"], self._clock.now_ms())
-        await self._act("auditor.revoke", row["digest"], {})
+        await self.act("auditor.revoke", row["digest"], {})
         return {"id": row["id"], "name": row["name"], "revoked": True}
 
     def list(self, table: str) -> list[dict[str, Any]]:
@@ -180,12 +182,20 @@ class Desk:
     def operator(self) -> tuple[str, str]:
         """Pseudonym and citizenship of the operator whose machine account this is: the first one."""
         house = next((row for row in self._rows.rows("tenants") if row["name"] == OPERATORS), None)
-        if house is None:
-            return "", ""
-        person = next((row for row in self._rows.rows("people") if row["tenant"] == house["id"]), None)
-        if person is None:
+        person = None if house is None else self._first_of(house["id"])
+        if house is None or person is None:
             return "", ""
         return self._pseudonym(house, "principal", person["id"]), person["citizenship"]
+
+    def first_operator(self) -> dict[str, Any]:
+        """Their row. Raises NotFound: there is none yet."""
+        person = self._first_of(self._rows.find("tenants", OPERATORS)["id"])
+        if person is None:
+            raise NotFound("there is no operator yet")
+        return person
+
+    def _first_of(self, tenant: str) -> dict[str, Any] | None:
+        return next((row for row in self._rows.rows("people") if row["tenant"] == tenant), None)
 
     def _named(self, table: str, name: str, tenant: str = "") -> bool:
         """Whether there is one of that name; of people, in that tenant or, without one, in any."""
@@ -196,7 +206,8 @@ class Desk:
             raise Conflict(f"the name {name!r} exists already; `list` shows whose it is")
         return name
 
-    async def _act(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+    async def act(self, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        """Write down what an operator does: `subject` a pseudonym or digest."""
         fields = {
             "charter": self._charter,
             "operator": self.operator()[0],

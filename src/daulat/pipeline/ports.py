@@ -22,7 +22,8 @@ class Rendered:
     body: bytes
 
 
-Render = Callable[[DaulatError], Rendered]
+Render = Callable[[DaulatError, str], Rendered]
+"""`render(error, action)`: in the envelope of that action's wire."""
 
 
 class Reply(Protocol):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from daulat.core.commitments import pseudonym
 from daulat.core.decision import sorted_roles
 from daulat.core.principal import Attributes
-from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, TenantRow
+from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 
 Row = Mapping[str, Any]
+
+
+def roll(number: int, rows: Callable[[str], list[dict[str, Any]]], now_ms: int) -> Roll:
+    """Everyone who may ask, out of the tables that `rows` reads."""
+    tenants, people = rows("tenants"), rows("people")
+    epoch_keys = {row["id"]: base64.b64decode(row["epoch_key"]) for row in tenants}
+    return Roll(
+        number,
+        tenant_rows(tenants, epoch_keys),
+        person_rows(people, epoch_keys),
+        key_rows(rows("keys"), {row["id"]: row for row in people}, epoch_keys, now_ms),
+        auditor_rows(rows("auditors"), now_ms),
+    )
 
 
 def tenant_rows(tenants: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple[TenantRow, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from collections.abc import Collection
+from typing import Final, Protocol
 
 from daulat.core.clock import Clock
 from daulat.core.ids import RequestIds
@@ -12,6 +14,8 @@ from daulat.metering.slices import Slices
 from daulat.pipeline.ports import Engines, Render
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import World
+
+AVOID_SECONDS: Final = 3.0  # by then the control plane has taken a dead replica out of the snapshot, or it is back
 
 
 class Ledger(Protocol):
@@ -26,7 +30,7 @@ class Ledger(Protocol):
 
     def attempt(self, sequence: int, record: bytes, on_durable: Durable) -> None: ...
 
-    def complete(self, sequence: int, record: bytes, on_durable: Durable) -> None: ...
+    def complete(self, sequence: int, record: bytes, on_durable: Durable, *, patient: bool = False) -> None: ...
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
@@ -78,10 +82,25 @@ class Service:
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id
         self.active: set[Running] = set()
+        self._avoid: dict[str, float] = {}  # replicas seen dead, and until when they are left alone
+
+    def avoid(self, replica: str) -> None:
+        """A replica broke off: others come first for a while, without waiting for the control plane to notice."""
+        self._avoid[replica] = time.monotonic() + AVOID_SECONDS
+
+    def avoided(self) -> Collection[str]:
+        """Replicas that broke off a moment ago."""
+        if not self._avoid:
+            return ()
+        now = time.monotonic()
+        self._avoid = {replica: until for replica, until in self._avoid.items() if until > now}
+        return self._avoid
 
     def renew(self, world: World) -> None:
         """Take a new snapshot, and cut every running answer that it no longer covers."""
         self.world, self.limits = world, world.snapshot.limits
+        known = {replica.id for replica in world.snapshot.replicas}
+        self.load = {replica: count for replica, count in self.load.items() if count or replica in known}
         for inference in list(self.active):
             inference.check(world)
 

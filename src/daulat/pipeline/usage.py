@@ -77,13 +77,13 @@ def of_answer(body: bytes) -> Usage | None:
     return None if found is None else _plain(found)
 
 
-def is_error(body: bytes) -> bool:
-    """Whether a body is OpenAI's error envelope, as clients can read it."""
+def error_message(body: bytes) -> str:
+    """What an error envelope says, OpenAI's or Anthropic's; "" where a body is none that clients could read."""
     try:
         _must_be_text(body)
-        return bool(_error(body).error.message)
+        return _error(body).error.message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return ""
 
 
 def of_event(data: bytes) -> tuple[Usage | None, bool]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from daulat.core import charter
 from daulat.core.clock import Clock
@@ -23,6 +23,7 @@ class Route:
 
     replica: ReplicaRow
     lease: LeaseRow
+    model: ModelRow  # what it serves: during a rollout, replicas of one name may differ in that
     attempt: str  # the beginning of its object in an entry's `attempts`, up to the outcome
 
 
@@ -36,12 +37,19 @@ class Grant:
     allowed: bool
 
 
+_Reach = tuple[tuple[Route, ...], int, float]  # all routes of a model, and until when all of their leases live
+_NOWHERE: Final[_Reach] = ((), 0, 0.0)
+
+
 class World:
     """What may happen now. Built in one go from a snapshot; `heartbeat` is the only thing that moves."""
 
-    def __init__(self, snapshot: Snapshot, decider: CachedDecider, clock: Clock, worker: int) -> None:
+    def __init__(
+        self, snapshot: Snapshot, directory: Directory, decider: CachedDecider, clock: Clock, worker: int
+    ) -> None:
+        """`directory`: over the snapshot's roll; it outlives the world where the roll stays the same."""
         self.snapshot = snapshot
-        self.directory = Directory(snapshot)
+        self.directory = directory
         self.models: Mapping[str, ModelRow] = {row.name: row for row in snapshot.models}
         self.quoted = {name: json.dumps(name, ensure_ascii=False) for name in self.models}
         self.heartbeat = clock.boottime()  # when the control plane was last seen alive
@@ -53,13 +61,14 @@ class World:
             **{row.index: json.loads(row.entry) for row in snapshot.leases},
         }
         self._grants: dict[Hashable, Grant] = {}
-        self._routes = {
-            name: tuple(
-                _route(replica, self._leases[replica.node])
+        admitted = {(row.name, row.index): row for row in snapshot.models}
+        self._reach = {
+            name: _reach(
+                _route(replica, self._leases[replica.node], admitted.get((name, replica.admitted or 0), newest))
                 for replica in snapshot.replicas
-                if replica.model == name and replica.node in self._leases
+                if replica.model == name and replica.node in self._leases and not replica.draining
             )
-            for name in self.models
+            for name, newest in self.models.items()
         }
 
     @property
@@ -75,14 +84,9 @@ class World:
         now, boot = self._clock.now_ms(), self._clock.boottime()
         if self._charter.strict:
             self._must_be_fresh(boot)
-        routes = self._routes.get(model, ())
-        for route in routes:
-            lease = route.lease
-            if now >= lease.expires or boot >= lease.expires_boottime:
-                break
-        else:
-            if routes:
-                return routes
+        routes, until, until_boot = self._reach.get(model, _NOWHERE)
+        if now < until and boot < until_boot:
+            return routes
         live = tuple(route for route in routes if now < route.lease.expires and boot < route.lease.expires_boottime)
         if live:
             return live
@@ -160,8 +164,15 @@ class World:
             )
 
 
-def _route(replica: ReplicaRow, lease: LeaseRow) -> Route:
-    return Route(replica, lease, f'{{"replica":{replica.index},"lease":{lease.index},"outcome":')
+def _reach(found: Iterable[Route]) -> _Reach:
+    routes = tuple(found)
+    leases = [route.lease for route in routes]
+    expires = min((lease.expires for lease in leases), default=0)
+    return routes, expires, min((lease.expires_boottime for lease in leases), default=0.0)
+
+
+def _route(replica: ReplicaRow, lease: LeaseRow, model: ModelRow) -> Route:
+    return Route(replica, lease, model, f'{{"replica":{replica.index},"lease":{lease.index},"outcome":')
 
 
 def describe(principal: Principal, action: str, decision: Decision) -> str:

@@ -2,10 +2,10 @@
 
     [[case]]
     name = "a foreigner asks"           # what the case shows
-    action = "chat.completions"         # or completions, embeddings, model.admit, node.lease
+    action = "chat.completions"         # or another of core.decision's, model.admit, node.lease
     expect = "deny"                     # or "allow"
     rules = ["use.citizenship"]         # the @id of the rules that decide; leave it out where it does not matter
-    person = { citizenship = "SG" }     # only what differs from the usual; also model, lease and operator
+    person = { citizenship = "SG" }     # only what differs from the usual; also model, lease, operator and charter
 
 The usual is a national with the role `user`, an open model in GGUF, and a lease at home with evidence of grade G2.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, Final
 
@@ -32,7 +32,8 @@ from daulat.core.decision import (
 )
 from daulat.errors import ConfigError
 
-_KEYS: Final = frozenset({"name", "action", "expect", "rules", "person", "model", "lease", "operator"})
+_PARTS: Final = ("person", "model", "lease", "operator", "charter")
+_KEYS: Final = frozenset({"name", "action", "expect", "rules", *_PARTS})
 _MODEL: Final = {
     "model": "a-model",
     "digest": "0" * 64,
@@ -90,7 +91,7 @@ def run(cases: Iterable[Case], decider: Decider) -> list[Outcome]:
 
 
 def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, Any]], *, location: str) -> Question:
-    """The usual question of an action, with changes to `person`, `model`, `lease` or `operator`.
+    """The usual question of an action, with changes to `person`, `model`, `lease`, `operator` or `charter`.
 
     Raises:
         ConfigError: the action or a changed value's name is unknown.
@@ -98,8 +99,16 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
     usuals: dict[str, dict[str, Any]] = {
         "person": {"citizenship": charter.country, "assurance": "high", "roles": ["user"]},
         "model": dict(_MODEL),
-        "lease": {"jurisdiction": charter.country, "sandbox": "G2", "canary": "G2", "inventory": "G1", "site": "G1"},
+        "lease": {
+            "jurisdiction": charter.country,
+            "sandbox": "G2",
+            "canary": "G2",
+            "inventory": "G1",
+            "site": "G1",
+            "external": "",
+        },
         "operator": {"citizenship": charter.operators[0]},
+        "charter": {"signed": charter.signed, "external": charter.external},
     }
     asked: dict[str, dict[str, Any]] = {}
     for name, usual in usuals.items():
@@ -107,8 +116,9 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
         if not isinstance(given, Mapping) or not set(given) <= set(usual):
             raise ConfigError(f"{name} may have {', '.join(usual)}; found {given!r}", location=location)
         asked[name] = {**usual, **given}
+    charter = replace(charter, **asked["charter"])
     where = asked["lease"].pop("jurisdiction")
-    evidence = {kind: {"grade": grade} for kind, grade in asked["lease"].items()}
+    evidence = {kind: {"grade": grade} for kind, grade in asked["lease"].items() if grade or kind != "external"}
     if action in INFERENCE_ACTIONS:
         return inference_question(
             charter,
@@ -135,7 +145,7 @@ def _case(values: Any, charter: Charter, location: str) -> Case:
     rules = values.get("rules")
     if rules is not None and not (isinstance(rules, list) and all(isinstance(rule, str) for rule in rules)):
         raise ConfigError("rules is a list of rules' @id", location=location)
-    changes = {name: values[name] for name in ("person", "model", "lease", "operator") if name in values}
+    changes = {name: values[name] for name in _PARTS if name in values}
     asked = question(charter, str(values["action"]), changes, location=location)
     return Case(str(values["name"]), asked, values["expect"], None if rules is None else tuple(sorted(rules)))
 

@@ -32,14 +32,16 @@ class Child:
         *,
         gives_up: int | None = None,
         on_giving_up: Callable[[str], None] = lambda _: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """`gives_up`: after how many starts in a row without becoming ready `on_giving_up` is called, and that was it.
 
+        `on_end` is called whenever it has ended by itself.
         One that was ready and then ended (killed, say) is always started again, the later the oftener it happens.
         """
         self.name = module.rpartition(".")[2]
         self._command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
-        self._log, self._gives_up, self._on_giving_up = log, gives_up, on_giving_up
+        self._log, self._gives_up, self._on_giving_up, self._on_end = log, gives_up, on_giving_up, on_end
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -92,6 +94,7 @@ class Child:
             self.ready.clear()
             if self._stopping:
                 return
+            self._on_end()
             lasted = time.monotonic() - began
             wait = _FIRST_WAIT if lasted > _STEADY_SECONDS else wait
             _log.warning("the %s ended with %s after %.1f s", self.name, code, lasted)

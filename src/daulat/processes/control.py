@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import fcntl
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -17,56 +15,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import psutil
 
 from daulat.adapters import log_files, rpc
 from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
+from daulat.adapters.models import ModelStore
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
 from daulat.core import charter as charters_core
 from daulat.core.clock import SystemClock
 from daulat.core.ids import new_id
-from daulat.core.snapshot import HEARTBEAT_SECONDS, POLL_SECONDS, CharterRef, ModelRow, PolicyRef, Snapshot
+from daulat.core.snapshot import HEARTBEAT_SECONDS, POLL_SECONDS, CharterRef, ModelRow, PolicyRef, Roll, Snapshot
 from daulat.errors import ConfigError, Conflict, Unavailable
 from daulat.pipeline import establish, publish
 from daulat.pipeline.book import Book
+from daulat.pipeline.deploy import Deployments
 from daulat.pipeline.enrol import Ground, Node
 from daulat.pipeline.operate import Desk
-from daulat.policy.bundle import Bundle, load
+from daulat.placement.place import Budget
+from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
+from daulat.processes import consenting, inventory, starting
 from daulat.processes.children import Child
+from daulat.processes.deploying import Deploying
+from daulat.processes.plan import Plan
+from daulat.processes.replicas import Replicas, Ways
 from daulat.registry.model import ModelFacts
-from daulat.settings import Home, Settings
+from daulat.settings import Home
 
 READY_SECONDS: Final = 30.0
+IN_FORCE_SECONDS: Final = 10.0  # for a worker to look at the snapshot, which it does ten times a second
 ENGINE_TRIES: Final = 3  # before the first start is given up
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What this start is to run."""
-
-    home: Home
-    settings: Settings
-    facts: ModelFacts
-    model_file: Path
-
-    @property
-    def threads(self) -> int:
-        return self.settings.threads or max(1, len(os.sched_getaffinity(0)) - 1)
-
-    @property
-    def workers(self) -> int:
-        return self.settings.workers or max(1, len(os.sched_getaffinity(0)) - self.threads)
-
-    @property
-    def url(self) -> str:
-        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
-        return self.settings.url or f"http://{host}:{self.settings.port}"
 
 
 @dataclass(slots=True)
@@ -74,7 +56,6 @@ class Fleet:
     """The children, in the order in which they are ended."""
 
     fronts: list[Child] = field(default_factory=list)  # workers and pages
-    supervisor: Child | None = None
     sequencer: Child | None = None
 
 
@@ -91,6 +72,7 @@ class Control:
         self.failure = ""
         self.secrets: dict[str, str] | None = None
         self._number = 0
+        self._roll: Roll | None = None  # as published; None once somebody may have come or gone
         self._db = ControlDatabase(self._home.control_db)
         self._sequencer = rpc.Client(self._home.sequencer_socket)
         self._snapshot = SnapshotFile(self._home.snapshot)
@@ -104,18 +86,23 @@ class Control:
             Unavailable: a process does not start.
         """
         self._home.clear_run()  # a killed run leaves its own behind
-        text = self._home.charter.read_text()
-        self._charter = charters_core.parse(text, location=str(self._home.charter))
-        self._bundle = load(self._home.policies)
+        in_force = consenting.in_force(self._db, self._home)
+        self._waiting = in_force.waiting
+        for words in in_force.waiting:
+            _log.warning("%s", words)
+            self._say(words)
+        self._charter = charters_core.parse(in_force.text, location=str(self._home.charter))
+        self._bundle = in_force.bundle
         self._decider = CedarDecider(self._bundle.rules, self._bundle.schema)
         if self.plan.settings.canary_seconds * 3 > self._charter.lease_seconds:
             raise ConfigError("a lease must outlast three canaries: lower canary_seconds or raise lease_seconds")
         await self._start_sequencer()
-        await self._establish(text, self._bundle)
+        await self._establish(in_force.text, self._bundle)
         await self._serve()
         self._publish()
-        self._heart = asyncio.create_task(self._beat())
-        self._start_supervisor()
+        self._heart = asyncio.gather(self._beat(), self._watch_devices())
+        self._heart.add_done_callback(self._stopped_watching)
+        self._start_replicas()
         await self._start_fronts()
 
     async def wait_engine(self, progress: Callable[[float], None]) -> None:
@@ -125,30 +112,33 @@ class Control:
             Unavailable: no lease is granted, the engine cannot start, or the service ended.
         """
         said = 0
-        while self.node.replica is None:
-            progress(self.node.progress)
+        while not self.replicas.roster.ready(self.plan.name) and self._awaited():
+            share, ends, last = self.replicas.roster.startup(self.plan.name)
+            progress(share)
             why = self.node.refusals[0] if self.node.refusals else ""
             if self.ended.is_set():
                 raise Unavailable(self.failure or "the service was stopped before it was ready")
             if why.startswith("no lease is granted"):
                 raise Unavailable(f"{why}. `daulat doctor` says what this machine lacks")
-            if self.node.stops >= ENGINE_TRIES:
-                raise Unavailable(
-                    f"the engine does not start, in {self.node.stops} tries: {self.node.last_stop}. See `daulat doctor`"
-                )
-            if self.node.stops > said:
-                said = self.node.stops
-                self._say(f"The engine did not start ({self.node.last_stop}). Trying again ...")
+            if ends >= ENGINE_TRIES:
+                raise Unavailable(f"the engine does not start, in {ends} tries: {last}. See `daulat doctor`")
+            if ends > said:
+                said = ends
+                self._say(f"The engine did not start ({last}). Trying again ...")
             await asyncio.sleep(0.05)
-        await asyncio.sleep(2 * POLL_SECONDS)  # until every worker has seen the snapshot that names it
+        await self._in_force(self._number)  # the snapshot that names it
         progress(1.0)
+
+    def _awaited(self) -> bool:
+        """Whether it is still wished for: an operator may have stopped it meanwhile."""
+        return any(wish.name == self.plan.name and wish.spec.replicas for wish in self.deployments.all())
 
     async def stop(self) -> None:
         """End all children in order: nothing is lost, nothing is left running."""
         fleet = self._fleet
         await asyncio.gather(*(child.stop(8.0) for child in fleet.fronts))
-        if fleet.supervisor is not None:
-            await fleet.supervisor.stop(7.0)
+        if hasattr(self, "replicas"):
+            await self.replicas.stop()
         if hasattr(self, "_heart"):
             self._heart.cancel()
         if hasattr(self, "_server"):
@@ -168,15 +158,14 @@ class Control:
     async def _start_sequencer(self) -> None:
         period = self.plan.settings.log_period or log_files.current_period(self._home.log) or time.strftime("%Y")
         self._origin = self._charter.origin(period)
-        arguments = ["--home", str(self._home.path), "--name", self._charter.name, "--period", period]
-        child = Child("daulat.processes.sequencer", arguments, self._log_file, gives_up=3, on_giving_up=self._give_up)
+        child = self.plan.sequencer(self._charter.name, period, self._log_file, self._give_up)
         self._fleet.sequencer = child
         child.start()
         await self._ready(child)
 
     async def _establish(self, text: str, bundle: Bundle) -> None:
         self._book = Book(self._origin, self._append, self._db, self._clock)
-        book, facts = self._book, self.plan.facts
+        book = self._book
         self._charter_index = await establish.charter(book, self._charter, text)
         self._text = text
         log = await self._sequencer.call("status")
@@ -185,9 +174,35 @@ class Control:
         self._policy_index = await establish.policy(book, self._charter_index, bundle, blobs.put)
         self._desk = Desk(self._db, book.write, self._clock, self._charter_index)
         self.secrets = await self._desk.begin()
+        charter = (self._charter_index, self._charter)
+        self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
+        await self._consenting.begin()
+        node = self._db.meta("node") or new_id("node")
+        self._db.set_meta("node", node)
+        ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
+        self.node = Node(book, self._clock, ground, node)
+        self.node.inventory(inventory.facts(await asyncio.to_thread(inventory.look)))
+        await self.node.recover()
+        self.deployments = Deployments(self._db, self._desk.act, self._clock)
+        self.replicas = self._replicas()
+        row = await self._admit(self.plan.facts, self.plan.name)
+        wish = await starting.ensure(self.deployments, self._db, self.plan.name, self.plan.facts, self.plan.settings)
+        self.replicas.prepared(wish, self.plan.facts, self.plan.model_file, row)
+
+    def _replicas(self) -> Replicas:
+        budget = Budget(self.plan.threads, psutil.virtual_memory().total * 3 // 4 // 2**20)
+        ways = Ways(self._admit, self._publish, self.plan.supervisor, self._give_up, self._changing)
+        return Replicas(self._home, budget, self.node, self.deployments, ModelStore(self._home.models), ways)
+
+    async def _admit(self, facts: ModelFacts, name: str) -> ModelRow:
+        """A model's row, once the rules admit it; raises PermissionDenied, which says why not."""
+        self._consenting.must_be_agreed(facts)
         operator, citizenship = self._desk.operator()
+        blobs = Blobs(self._home.log / "blob")
+        for paper in ModelStore(self._home.models).papers(facts.digest).values():
+            blobs.put(paper)
         index = await establish.model(
-            book,
+            self._book,
             self._decider,
             self._charter,
             facts.admission(),
@@ -196,22 +211,24 @@ class Control:
             operator=operator,
             citizenship=citizenship,
         )
-        held = book.held("model.admitted/v1", facts.name)
+        self._db.set_live("admitted", facts.digest, self._book.origin, index, "{}")
+        held = self._book.held("model.admitted/v1", facts.name)
         entry = held["entry"] if held is not None else ""
-        self._model = ModelRow(facts.name, index, entry, int(time.time()), facts.embeds, facts.context_length)
-        node = self._db.meta("node") or new_id("node")
-        self._db.set_meta("node", node)
-        ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
-        self.node = Node(book, self._clock, ground, node, (facts.name, index))
-        self.node.inventory(_inventory())
-        await self.node.recover()
+        return ModelRow(name, index, entry, int(time.time()), facts.embeds, facts.context_length)
 
     async def _append(self, entries: list[str]) -> list[int]:
         answer = await self._sequencer.call("append", entries=entries)
         return [int(index) for index in answer["indices"]]
 
     async def _serve(self) -> None:
-        desk = self._desk
+        desk, store = self._desk, ModelStore(self._home.models)
+        deploying = Deploying(self.deployments, self.replicas, store, self.node.admits)
+        wish = self._changes(deploying.wish)
+
+        async def deploy(model: str, name: str, changes: dict[str, Any]) -> Any:
+            meant, spec = await deploying.resolve(model, name, changes)
+            return await wish(name=meant, spec=spec)
+
         handlers: dict[str, rpc.Handler] = {
             "worker.register": self._register,
             "replica.report": self._report,
@@ -223,47 +240,21 @@ class Control:
             "auditor.create": self._changes(desk.create_auditor),
             "auditor.revoke": self._changes(desk.revoke_auditor),
             "list": self._list,
+            "deploy": deploy,
+            "deployment.stop": self._changes(deploying.stop),
+            "replica.drain": self._changes(deploying.drain),
+            "deployments": self._listed(self.replicas.roster.deployment_rows),
+            "replicas": self._listed(self.replicas.roster.replica_rows),
+            "logs": deploying.logs,
+            **self._consenting.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)
 
-    def _start_supervisor(self) -> None:
-        plan, settings = self.plan, self.plan.settings
-        memory = settings.engine_memory_mib or psutil.virtual_memory().total * 3 // 4 // 2**20
-        arguments = {
-            "--home": self._home.path,
-            "--replica": os.urandom(8).hex(),
-            "--model-digest": plan.facts.digest,
-            "--model-file": plan.model_file,
-            "--model-name": plan.facts.name,
-            "--slots": settings.slots,
-            "--context": settings.context,
-            "--threads": plan.threads,
-            "--memory-mib": memory,
-            "--canary-seconds": settings.canary_seconds,
-        }
-        self._fleet.supervisor = Child("daulat.processes.supervisor", _flat(arguments), self._log_file)
-        self._fleet.supervisor.start()
+    def _start_replicas(self) -> None:
+        self.replicas.start()
 
     async def _start_fronts(self) -> None:
-        settings, home = self.plan.settings, str(self._home.path)
-        pages = Child("daulat.processes.pages", ["--home", home], self._log_file)
-        workers = [
-            Child(
-                "daulat.processes.worker",
-                _flat(
-                    {
-                        "--home": home,
-                        "--slot": slot,
-                        "--workers": self.plan.workers,
-                        "--host": settings.host,
-                        "--port": settings.port,
-                    }
-                ),
-                self._log_file,
-            )
-            for slot in range(self.plan.workers)
-        ]
-        self._fleet.fronts = [*workers, pages]
+        self._fleet.fronts = self.plan.fronts(self._log_file)
         for child in self._fleet.fronts:
             child.start()
         for child in self._fleet.fronts:
@@ -295,11 +286,34 @@ class Control:
                 try:
                     result = await use_case(**params)
                 finally:
-                    self._publish()  # a revocation holds even if its entry could not be written
-            await asyncio.sleep(2 * POLL_SECONDS)
+                    self._roll = None
+                    number = self._publish()  # a revocation holds even if its entry could not be written
+            await self._in_force(number)
             return result
 
         return act
+
+    async def _in_force(self, number: int) -> None:
+        """Until every worker works by that snapshot: one that is away reads it when it starts again.
+
+        One that has not looked for as long as this waits at most is stuck, and answers nobody meanwhile.
+        """
+        end = time.monotonic() + IN_FORCE_SECONDS
+        workers = self._fleet.fronts[: self.plan.workers]
+        while time.monotonic() < end and any(  # noqa: ASYNC110  it looks at files
+            child.ready.is_set() and self._snapshot.confirmed(slot) < number for slot, child in enumerate(workers)
+        ):
+            await asyncio.sleep(POLL_SECONDS / 4)
+
+    def _listed(self, rows: Callable[[], list[dict[str, Any]]]) -> rpc.Handler:
+        """A list of what serves, given out once every worker works by it: what it calls ready can be asked."""
+
+        async def listed() -> list[dict[str, Any]]:
+            found = rows()
+            await self._in_force(self._number)
+            return found
+
+        return listed
 
     async def _register(self, slot: int, vkey: str) -> dict[str, Any]:
         async with self._changing:
@@ -313,6 +327,8 @@ class Control:
         async with self._changing:
             if await self.node.report(replica, event, data):
                 self._publish()
+        if event in {"ready", "stopped"}:
+            self.replicas.look()
 
     async def _list(self, table: str) -> list[dict[str, Any]]:
         if table not in {"keys", "people", "tenants", "auditors"}:
@@ -322,22 +338,20 @@ class Control:
     async def _status(self) -> dict[str, Any]:
         lease = self.node.lease
         log = await self._sequencer.call("status")
-        children = [self._fleet.sequencer, self._fleet.supervisor, *self._fleet.fronts]
+        children = [self._fleet.sequencer, *self.replicas.roster.children(), *self._fleet.fronts]
+        seconds_left = 0 if lease is None else round((lease.expires - self._clock.now_ms()) / 1000)
         return {
             "url": self.plan.url,
             "origin": self._origin,
             "profile": self._charter.profile,
             "snapshot": self._number,
-            "model": {"name": self._model.name, "digest": self.plan.facts.digest, "entry": self._model.index},
             "lease": None
             if lease is None
-            else {
-                "entry": lease.index,
-                "node": lease.node,
-                "seconds_left": round((lease.expires - self._clock.now_ms()) / 1000),
-            },
-            "replica": None if self.node.replica is None else msgspec.to_builtins(self.node.replica),
-            "not_serving_because": [*self.node.refusals, *_no_room(self._home)],
+            else {"entry": lease.index, "node": lease.node, "seconds_left": seconds_left},
+            "deployments": self.replicas.roster.deployment_rows(),
+            "replicas": self.replicas.roster.replica_rows(),
+            "waiting": list(self._waiting),
+            "not_serving_because": [*self._refusals(), *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
                 {"name": child.name, "pid": child.pid, "starts": child.starts, "ready": child.ready.is_set()}
@@ -346,28 +360,45 @@ class Control:
             ],
         }
 
-    def _publish(self) -> None:
-        """Write the next snapshot, whole or not at all."""
+    def _refusals(self) -> list[str]:
+        return [*self.node.refusals, *self.replicas.roster.reasons()]
+
+    def _publish(self) -> int:
+        """Write the next snapshot, whole or not at all; its number."""
         self._number = max(self._number, int(self._db.meta("snapshot") or 0)) + 1
         self._db.set_meta("snapshot", str(self._number))
-        now, node = self._clock.now_ms(), self.node
-        tenants, people = self._db.rows("tenants"), self._db.rows("people")
-        epoch_keys = {row["id"]: base64.b64decode(row["epoch_key"]) for row in tenants}
+        self._roll = self._roll or publish.roll(self._number, self._db.rows, self._clock.now_ms())
         snapshot = Snapshot(
             number=self._number,
             origin=self._origin,
             charter=CharterRef(self._charter_index, self._text),
             policy=PolicyRef(self._policy_index, self._bundle.version, self._bundle.rules, self._bundle.schema),
-            tenants=publish.tenant_rows(tenants, epoch_keys),
-            people=publish.person_rows(people, epoch_keys),
-            keys=publish.key_rows(self._db.rows("keys"), {row["id"]: row for row in people}, epoch_keys, now),
-            auditors=publish.auditor_rows(self._db.rows("auditors"), now),
-            models=(self._model,),
-            leases=() if node.lease is None else (node.lease,),
-            replicas=() if node.replica is None else (node.replica,),
-            refusals=node.refusals,
+            roll=self._roll,
+            models=tuple(self.replicas.roster.models()),
+            leases=self.node.leases(),
+            replicas=tuple(self.node.rows()),
+            refusals=tuple(self._refusals()),
         )
         self._snapshot.write(snapshot)
+        return self._number
+
+    async def _watch_devices(self) -> None:
+        """Read the accelerators' health again and again: leases say what is true, nothing runs on a broken chip."""
+        while True:
+            await asyncio.sleep(self.plan.settings.device_seconds)
+            try:
+                found = await asyncio.to_thread(inventory.look)
+            except OSError as error:
+                _log.warning("the accelerators could not be looked at: %s", error)
+                self.replicas.seen(())
+            else:
+                self.node.inventory(inventory.facts(found))
+                self.replicas.seen(found.accelerators)
+
+    def _stopped_watching(self, done: asyncio.Future[Any]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None and not isinstance(error, asyncio.CancelledError):  # `gather` ends so when cancelled
+            self._give_up(f"the control process failed: {type(error).__name__}: {error}")
 
     async def _beat(self) -> None:
         while True:
@@ -416,16 +447,3 @@ def _last_error(log: Path) -> str:
             if said["level"] == "error":
                 return str(said["message"])
     return ""
-
-
-def _inventory() -> dict[str, Any]:
-    return {
-        "cpu": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "memory_mib": psutil.virtual_memory().total // 2**20,
-        "kernel": platform.release(),
-    }
-
-
-def _flat(arguments: dict[str, Any]) -> list[str]:
-    return [str(part) for pair in arguments.items() for part in pair]

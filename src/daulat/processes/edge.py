@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import logging
@@ -45,6 +46,12 @@ def begin(process: str, *, parent: int | None = None, stream: TextIO | None = No
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             sys.exit(1)
+
+
+def give_way() -> None:
+    """On a shared core, whoever wakes up goes first; our share of the core stays what it is (sched(7): SCHED_BATCH)."""
+    with contextlib.suppress(OSError):  # a host that does not let us: we are only less polite
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def ready() -> None:

@@ -12,27 +12,35 @@ import platform
 import re
 import signal
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from daulat.adapters import sandbox
+from daulat.adapters import engine_http, interpreters, sandbox
 from daulat.adapters.reports import Reports
 from daulat.adapters.sandbox import Jail, Sandboxed
 from daulat.agent.supervise import loading_progress
-from daulat.engines.port import Launch
-from daulat.errors import ConfigError, EngineDead
+from daulat.engines.llamacpp.engine import LLAMACPP, PROGRAM
+from daulat.engines.options import Options
+from daulat.engines.port import Command, Engine, Launch
+from daulat.errors import ConfigError, EngineDead, EngineError
+from daulat.registry import layout
 
 _log = logging.getLogger(__name__)
 LOAD_SECONDS: Final = 600.0
+SLOWEST_LOADING: Final = 200_000_000  # bytes a second: a large model on slow storage gets longer
 SOCKET: Final = "e.sock"
-_MODEL: Final = "/model/model.gguf"
-_PROGRAM: Final = "/daulat/engine.py"
-_TAIL: Final = 200  # lines of the engine's stderr that are kept
+_INSIDE: Final = "/daulat/inside.py"
+_PACKAGES: Final = "/daulat/packages"
+_TAIL: Final = 1000  # lines of the engine's stderr that are kept
 _PROGRESS_SECONDS: Final = 0.25
+HEALTH_SECONDS: Final = 5.0
+_OK: Final = 200
 _SHELL_SIGNAL: Final = 128
 _LONGEST_LINE: Final = 1_048_576
-_TROUBLE: Final = re.compile(r"\b(E|W)\s+\w+\s+\S+:|GGML_ASSERT|what\(\)|[Ee]rror|[Ff]ailed")
+_TROUBLE: Final = re.compile(r"\b(E|W)\s+\w+\s+\S+:|GGML_ASSERT|what\(\)|[Ee]rror\b|[Ff]ailed")
+_RAISED: Final = re.compile(r"(?:^|\] |: )((?:[A-Z]\w*)?(?:Error|Exception): .+)")
 _PREFIX: Final = re.compile(r"^[\d.]+ [A-Z] \w+\s+\S+: ")
 
 
@@ -42,24 +50,60 @@ class Wanted:
 
     replica: str
     name: str
-    model: Path
+    model: Path  # a GGUF file, or a folder of safetensors
     folder: Path
     slots: int
     context: int
     threads: int
     embeds: bool
     memory_mib: int
+    engine: Engine = LLAMACPP
+    options: Options = field(default_factory=Options)
 
     @property
     def socket(self) -> Path:
         return self.folder / SOCKET
 
+    @property
+    def served(self) -> str:
+        """What the engine calls the model."""
+        return self.options.served_as or self.name
+
+    @property
+    def address(self) -> str:
+        """Where the gateway asks it (`engines.address`)."""
+        return self.options.address or f"unix:{self.socket}"
+
+
+class Body(Protocol):
+    """What a supervisor watches and ends: a sandbox, or an engine elsewhere (`processes.elsewhere`)."""
+
+    facts: dict[str, Any]
+
+    @property
+    def process(self) -> Process: ...
+
+    def resident_bytes(self) -> int: ...
+
+    def cpu_seconds(self) -> float: ...
+
+    async def stop(self, seconds: float) -> None: ...
+
+
+class Process(Protocol):
+    """Of `asyncio.subprocess.Process`, what is waited for."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
 
 @dataclass(slots=True)
-class Engine:
-    """A running one: it has said that it listens."""
+class Running:
+    """A running engine: it has said that it listens."""
 
-    sandboxed: Sandboxed
+    body: Body
     description: dict[str, Any]
     device: dict[str, Any]
     words: deque[str]
@@ -77,20 +121,19 @@ def interpreter() -> str:
 
 
 def jail(wanted: Wanted) -> tuple[Jail, Launch]:
-    """What this engine sees (the interpreter, `xllamacpp`, its program and the model) and how it is started.
+    """What this engine sees (an interpreter, its own packages, its program and the model) and how it is started.
 
     Raises:
-        ConfigError: `xllamacpp` is not installed.
+        ConfigError: the engine is not installed, or is none that is started.
     """
-    found = importlib.util.find_spec("xllamacpp")
-    if found is None or found.origin is None:
-        raise ConfigError("the engine is not installed: pip install 'daulat[serve]'")
-    package = Path(found.origin).parent
-    program = Path(__file__).parent / "engine.py"
-    needs = [wanted.model, program, package, Path(found.origin), Path(sandbox.interpreter()), Path(os.__file__)]
+    own, python, base = _seen(wanted)
+    shown, inside, model = _model(wanted.model)
+    files = [path for path in shown.rglob("*") if path.is_file()]
+    needs = [shown, *files, *(here for here, _ in own), Path(python), Path(os.__file__)]
     uid = sandbox.own_uid(wanted.replica, needs)
+    options = wanted.options
     launch = Launch(
-        model=_MODEL,
+        model=model,
         name=wanted.name,
         socket=f"{sandbox.WRITABLE}/{SOCKET}",
         scratch=sandbox.WRITABLE,
@@ -99,21 +142,84 @@ def jail(wanted: Wanted) -> tuple[Jail, Launch]:
         threads=wanted.threads,
         embeds=wanted.embeds,
         uid=uid,
+        python=python,
+        cores=len(os.sched_getaffinity(0)),
+        accelerated=bool(options.devices),
+        kv_cache_gib=options.kv_cache_gib,
+        arguments=options.arguments,
+        environment=options.environment,
     )
-    own = [(package, "/daulat/xllamacpp"), (program, _PROGRAM), (wanted.model, _MODEL)]
-    if (libraries := package.parent / "xllamacpp.libs").is_dir():  # where a wheel carries shared libraries of its own
-        own.append((libraries, "/daulat/xllamacpp.libs"))
+    command = _command(wanted.engine, launch)
     confined = Jail(
-        (sandbox.interpreter(), "-I", "-S", _PROGRAM, json.dumps(launch.arguments())),
-        (*sandbox.system_files(), *own),
+        command.argv,
+        (*sandbox.system_files(), *own, (shown, inside)),
         wanted.folder,
         uid,
         hidden=sandbox.covered(),
+        devices=options.devices,
+        environment=tuple({**base, **command.environment}.items()),
+        shared_memory=wanted.engine.shared_memory,
+        families=wanted.engine.families,
     )
     return confined, launch
 
 
-async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Engine:
+def _model(path: Path) -> tuple[Path, str, str]:
+    """What is shown of the model, where that stands inside, and the model's own path there."""
+    if path.is_dir():
+        return path, "/model", "/model"
+    if layout.SPLIT.match(path.name):  # the first of several files, which is all that the engine is told
+        return path.parent, "/model", f"/model/{path.name}"
+    return path, "/model/model.gguf", "/model/model.gguf"
+
+
+def _command(engine: Engine, launch: Launch) -> Command:
+    """Engines of others get their uid and their relays by `inside.py`; llama.cpp's program is our own."""
+    if engine.command is None:
+        raise ConfigError(f"{engine.name} runs elsewhere and is not started here")
+    command = engine.command(launch)
+    if engine is LLAMACPP:
+        return command
+    order = {"uid": launch.uid, "argv": command.argv, "relays": dict(command.relays)}
+    return Command((sandbox.interpreter(), "-I", "-S", _INSIDE, json.dumps(order)), command.environment)
+
+
+def _seen(wanted: Wanted) -> tuple[list[tuple[Path, str]], str, Mapping[str, str]]:
+    """What the engine sees of its own (here, inside), the interpreter it runs with, and its basic environment."""
+    here = Path(__file__).parent
+    if wanted.engine is LLAMACPP:
+        found = importlib.util.find_spec("xllamacpp")
+        if found is None or found.origin is None:
+            raise ConfigError("the engine is not installed: pip install 'daulat[serve]'")
+        package = Path(found.origin).parent
+        own = [(package, "/daulat/xllamacpp"), (here / "engine.py", PROGRAM)]
+        if (libraries := package.parent / "xllamacpp.libs").is_dir():  # where a wheel carries libraries of its own
+            own.append((libraries, "/daulat/xllamacpp.libs"))
+        return own, sandbox.interpreter(), {}
+    paths = [path for path in wanted.engine.sees if Path(path).exists()] + [*wanted.options.read_only]
+    own = [(here / "inside.py", _INSIDE), *((Path(path).resolve(), path) for path in paths)]
+    environment = {
+        "HOME": sandbox.WRITABLE,
+        "TMPDIR": sandbox.WRITABLE,
+        "XDG_CACHE_HOME": f"{sandbox.WRITABLE}/cache",
+        "USER": "engine",  # there are no accounts inside to look it up in
+        "LANG": "C.UTF-8",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
+    if not wanted.engine.own_python:
+        return own, sandbox.interpreter(), environment
+    if not wanted.options.python:
+        said = f"{wanted.engine.name} has an environment of its own: name its interpreter, as in"
+        raise ConfigError(f'{said} {{"python": "/opt/vllm/bin/python"}}', location="--engine-options")
+    python = interpreters.look(Path(wanted.options.python))
+    own += [(path, str(path)) for path in (*python.libraries, python.executable)]
+    own.append((python.packages, _PACKAGES))
+    return own, str(python.executable), {**environment, "PYTHONPATH": _PACKAGES}
+
+
+async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Running:
     """Start it and wait until it listens, saying how far loading is.
 
     Raises:
@@ -124,13 +230,16 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Engine:
     devnull = asyncio.subprocess.DEVNULL
     sandboxed = await sandbox.start(confined, bpf=bpf, stdin=devnull, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE)
     words: deque[str] = deque(maxlen=_TAIL)
-    listening = asyncio.create_task(_listen(sandboxed, words))
-    progress = asyncio.create_task(_progress(sandboxed, wanted.model, reports))
+    size = model_bytes(wanted.model)
+    limit = LOAD_SECONDS + size / SLOWEST_LOADING
+    waiting = _listen(sandboxed, words) if wanted.engine is LLAMACPP else _healthy(sandboxed, words, wanted)
+    listening = asyncio.create_task(waiting)
+    progress = asyncio.create_task(_progress(sandboxed, size, reports))
     try:
-        said = await asyncio.wait_for(listening, LOAD_SECONDS)
+        version = await asyncio.wait_for(listening, limit)
     except TimeoutError:
         await sandboxed.kill()
-        raise EngineDead(f"the engine did not load its model within {LOAD_SECONDS:.0f} s") from None
+        raise EngineDead(f"the engine did not load its model within {limit:.0f} s") from None
     except BaseException:
         await sandboxed.kill()
         raise
@@ -138,43 +247,93 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Engine:
         progress.cancel()
     reports.say("loading", progress=1.0)
     sandboxed.facts["grade"] = "G2"
-    description = {"name": "llama.cpp", "version": f"xllamacpp {said['version']}", "parameters": launch.parameters()}
-    return Engine(sandboxed, description, device(), words)
+    description = {"name": wanted.engine.name, "version": version, "parameters": wanted.engine.parameters(launch)}
+    return Running(sandboxed, description, dict(wanted.options.device) or device(), words)
 
 
-async def _listen(sandboxed: Sandboxed, words: deque[str]) -> dict[str, Any]:
-    """The engine's line on stdout; its stderr is drained from here on for as long as it lives."""
-    stdout, stderr = sandboxed.process.stdout, sandboxed.process.stderr
-    if stdout is None or stderr is None:
-        raise EngineDead("the engine was started without pipes")
-    drain = asyncio.create_task(_remember(stderr, words))
-    sandboxed.keep(drain)
-    line = await stdout.readline()
+def model_bytes(model: Path) -> int:
+    shown, _, _ = _model(model)
+    files = [shown] if shown.is_file() else [path for path in shown.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+async def _listen(sandboxed: Sandboxed, words: deque[str]) -> str:
+    """The engine's line on stdout, and the version in it; its stderr is drained for as long as it lives."""
+    drain = _drained(sandboxed, words, sandboxed.process.stderr)
+    stdout = sandboxed.process.stdout
+    line = await stdout.readline() if stdout is not None else b""
     if not line:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(drain), 2.0)
-        code = await sandboxed.process.wait()
-        raise EngineDead(f"the engine did not start ({_exit(code)}): {reason(words)}")
-    said: dict[str, Any] = json.loads(line)
-    return said
+        await _dead(sandboxed, words, [drain])
+    return f"xllamacpp {json.loads(line)['version']}"
+
+
+async def _healthy(sandboxed: Sandboxed, words: deque[str], wanted: Wanted) -> str:
+    """Until the engine answers on its socket, and what it says of its version; its words are drained while it lives."""
+    process, engine = sandboxed.process, wanted.engine
+    drains = [_drained(sandboxed, words, stream) for stream in (process.stdout, process.stderr)]
+    while True:
+        if process.returncode is not None:
+            await _dead(sandboxed, words, drains)
+        with contextlib.suppress(EngineError):
+            status, _ = await engine_http.fetch(wanted.socket, "GET", engine.health_path, seconds=HEALTH_SECONDS)
+            if status == _OK:
+                break
+        await asyncio.sleep(_PROGRESS_SECONDS)
+    with contextlib.suppress(EngineError, ValueError, TypeError, KeyError):
+        if engine.version_path:
+            _, body = await engine_http.fetch(wanted.socket, "GET", engine.version_path, seconds=HEALTH_SECONDS)
+            return str(json.loads(body)["version"])[:64]
+    return "unknown"
+
+
+def _drained(sandboxed: Sandboxed, words: deque[str], stream: asyncio.StreamReader | None) -> asyncio.Task[None]:
+    if stream is None:
+        raise EngineDead("the engine was started without pipes")
+    drain = asyncio.create_task(_remember(stream, words))
+    sandboxed.keep(drain)
+    return drain
+
+
+async def _dead(sandboxed: Sandboxed, words: deque[str], drains: list[asyncio.Task[None]]) -> None:
+    """Raises:
+    EngineDead: always, with what it said last.
+    """
+    await asyncio.wait(drains, timeout=2.0)
+    code = await sandboxed.process.wait()
+    raise EngineDead(f"the engine did not start ({_exit(code)}): {reason(words)}")
 
 
 async def _remember(stream: asyncio.StreamReader, words: deque[str]) -> None:
-    while line := await stream.readline():
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # longer than the limit, and dropped
+            continue
+        if not line:
+            return
         words.append(line.decode(errors="replace").rstrip()[:500])
 
 
-async def _progress(sandboxed: Sandboxed, model: Path, reports: Reports) -> None:
-    size = model.stat().st_size
+async def _progress(sandboxed: Sandboxed, size: int, reports: Reports) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_SECONDS)
         reports.say("loading", progress=round(loading_progress(sandboxed.resident_bytes(), size), 3))
 
 
 def reason(words: deque[str]) -> str:
-    """What a person needs of the engine's stderr: the lines that speak of trouble, else the last ones."""
+    """What a person needs of the engine's stderr: the first of Python's exceptions, else the lines that speak of
+    trouble, else the last ones."""
+    if said := raised(words):
+        return said
     telling = [line for line in words if _TROUBLE.search(line)] or list(words)
     return "; ".join(_PREFIX.sub("", line) for line in telling[-4:]) or "no reason given"
+
+
+def raised(words: deque[str]) -> str:
+    """Python's exceptions among an engine's words, or "". Of several processes' the first is the cause and the others
+    its echo."""
+    found = [match[1] for line in words if (match := _RAISED.search(line))]
+    return "; ".join(list(dict.fromkeys(found))[:2])
 
 
 def device() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from daulat.gateway import metrics
 from daulat.identity.directory import Directory
 from daulat.ledger import receipts
 from daulat.processes import edge
+from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog import note, tiles
@@ -42,8 +43,9 @@ _BINARY: Final = "application/octet-stream"
 class Pages:
     """The handlers. They read files; what they may show is decided by the current snapshot."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, watch: Watch) -> None:
         self._home = home
+        self._watch = watch
         self._clock = SystemClock()
         self._snapshot = SnapshotFile(home.snapshot)
         self._directory: Directory | None = None
@@ -101,7 +103,8 @@ class Pages:
         published = LogFolder(self._home.log / log_files.current_period(self._home.log)).published()
         if published:
             samples["daulat_log_entries"] = {"": int(published.split(b"\n", 2)[1])}
-        return PlainTextResponse(metrics.render(samples), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = metrics.render(samples) + self._watch.text
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _receipt(self, principal: Principal, wanted: str) -> bytes:
         # Read in this order: what the index knows is under the checkpoint that is read after it.
@@ -147,7 +150,7 @@ class Pages:
         except FileNotFoundError:
             raise Unavailable("The control plane has not published yet.") from None
         if snapshot is not None:
-            self._directory = Directory(snapshot)
+            self._directory = Directory(snapshot.roll)
         if self._directory is None:
             raise Unavailable("The control plane has not published yet.")
         return self._directory
@@ -175,18 +178,19 @@ async def _missing(_request: Request, _error: Exception) -> Response:
     return await _failed(_request, NotFound("There is no such page.", code="unknown_url"))
 
 
-def application(home: Home) -> Starlette:
-    """The ASGI application over one home."""
+def application(home: Home, watch: Watch | None = None) -> Starlette:
+    """The ASGI application over one home. `watch`: the accelerators, whoever runs it."""
     handlers: dict[Any, Any] = {DaulatError: _failed, 404: _missing}
-    return Starlette(routes=Pages(home).routes(), exception_handlers=handlers)
+    return Starlette(routes=Pages(home, watch or Watch()).routes(), exception_handlers=handlers)
 
 
 async def run(home: Home) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
     home.pages_socket.unlink(missing_ok=True)
     previous = os.umask(0o177)
+    watch = Watch()
     config = uvicorn.Config(
-        application(home),
+        application(home, watch),
         uds=str(home.pages_socket),
         log_config=None,
         access_log=False,
@@ -201,6 +205,7 @@ async def run(home: Home) -> None:
     os.umask(previous)
     home.pages_socket.chmod(0o600)
     edge.ready()
+    watch.start()
     await stop.wait()
     server.should_exit = True
     await serving

@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin("sequencer", parent=arguments.parent)
+    edge.give_way()
     home = Home(arguments.home)
     try:
         with alone(home):

@@ -18,18 +18,25 @@ from typing import Any, Final
 
 import uvloop
 
-from daulat.adapters import rpc
+from daulat.adapters import key_file, rpc
 from daulat.adapters.journal_files import WorkerSegments
 from daulat.adapters.snapshot_file import SnapshotFile
+from daulat.catalog.models import models
 from daulat.core.clock import SystemClock
-from daulat.core.snapshot import POLL_SECONDS, Snapshot
+from daulat.core.snapshot import POLL_SECONDS, ModelRow, ReplicaRow, Roll, Snapshot
+from daulat.engines.chat.dialect import spoken
+from daulat.engines.dialect import Dialect
+from daulat.engines.external import named
 from daulat.engines.llamacpp.dialect import LlamaCpp
 from daulat.engines.llamacpp.slots import Partition
+from daulat.engines.port import Fetch
+from daulat.engines.vllm.dialect import OneByOne
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.http import Server
 from daulat.gateway.metrics import Metrics
+from daulat.identity.directory import Directory
 from daulat.ledger.journal import Journal
 from daulat.metering.slices import Slices
 from daulat.pipeline.service import Service
@@ -53,6 +60,7 @@ class Worlds:
         """Raises FileNotFoundError when nothing is published."""
         self._file, self._worker, self._clock = SnapshotFile(path), worker, SystemClock()
         self._policy = ""
+        self._directory, self._roll = Directory(Roll()), -1
         self._touched = 0
         first = self._file.poll()
         if first is None:
@@ -76,7 +84,9 @@ class Worlds:
         if self._policy != snapshot.policy.version:
             self._decider = CachedDecider(CedarDecider(snapshot.policy.rules, snapshot.policy.schema))
             self._policy = snapshot.policy.version
-        return World(snapshot, self._decider, self._clock, self._worker)
+        if self._roll != snapshot.roll.number:
+            self._directory, self._roll = Directory(snapshot.roll), snapshot.roll.number
+        return World(snapshot, self._directory, self._decider, self._clock, self._worker)
 
 
 class Worker:
@@ -101,13 +111,20 @@ class Worker:
             loop=loop,
             on_fatal=self._fatal,
         )
-        self.pool = Pool(
-            {
-                "llama.cpp": lambda replica, fetch: LlamaCpp(
-                    fetch, Partition(replica.slots, slot, workers), replica.slots, worker=slot
-                )
-            }
-        )
+        models()  # read now: the first request would wait for it
+
+        def llama_cpp(replica: ReplicaRow, fetch: Fetch) -> Dialect | None:
+            places = Partition(replica.slots, slot, workers)
+            engines = LlamaCpp(fetch, places, replica.slots, worker=slot)
+            return spoken(self._model(replica), engines)
+
+        def openai(replica: ReplicaRow, _fetch: Fetch) -> Dialect | None:
+            return named(replica.served, spoken(self._model(replica), None))
+
+        def vllm(replica: ReplicaRow, _fetch: Fetch) -> Dialect | None:
+            return named(replica.served, OneByOne(spoken(self._model(replica), None, renames=True)))
+
+        self.pool = Pool({"llama.cpp": llama_cpp, "vllm": vllm, "openai": openai}, key=key_file.read)
         self.service = Service(
             world=world,
             ledger=self.journal,
@@ -119,6 +136,12 @@ class Worker:
         )
         app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics)
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
+        self._confirm()
+
+    def _model(self, replica: ReplicaRow) -> ModelRow | None:
+        world = self.service.world
+        admitted = (row for row in world.snapshot.models if row.index == replica.admitted)
+        return next(admitted, world.models.get(replica.model))
 
     def _fatal(self, error: BaseException) -> None:
         """Durability is lost: nothing can be acknowledged any more, so nothing must be taken on."""
@@ -132,7 +155,12 @@ class Worker:
             self.service.renew(world)
             rows = world.snapshot.replicas
             self.pool.retain({row.id for row in rows}, {row.address for row in rows})
+            self._confirm()
             _log.info("snapshot %d", world.snapshot.number)
+
+    def _confirm(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: whoever waits for it goes on after a while
+            SnapshotFile(self._home.snapshot).confirm(self._slot, self.service.world.snapshot.number)
 
     def sweep(self) -> None:
         now = time.monotonic()
@@ -146,6 +174,7 @@ class Worker:
         gauges["daulat_requests_in_flight"] = len(self.service.active)
         gauges["daulat_connections"] = len(self.server.connections)
         gauges["daulat_journal_commits_total"] = self.journal.commits
+        self.metrics.loads = self.service.load
         gauges["daulat_snapshot_number"] = self.service.world.snapshot.number
         with contextlib.suppress(OSError):
             self.metrics.write(self._home.run / f"metrics-{self._slot}")

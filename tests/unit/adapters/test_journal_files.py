@@ -50,6 +50,24 @@ def test_the_file_is_open_for_synchronous_writes_and_sized_ahead(segments: Worke
     assert whole(tmp_path) == [0]
 
 
+def test_what_is_sized_ahead_is_filled_and_never_what_is_written(
+    segments: WorkerSegments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[tuple[int, int]] = []
+    real = os.pwrite
+
+    def watched(file: int, data: bytes, offset: int) -> int:
+        if not any(data):
+            filled.append((offset, len(data)))
+        return real(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", watched)
+    for number in range(5):
+        segments.commit(group(number, PREALLOCATE_BYTES // 2))
+    assert filled == [(PREALLOCATE_BYTES, PREALLOCATE_BYTES), (2 * PREALLOCATE_BYTES, PREALLOCATE_BYTES)]
+    assert whole(tmp_path) == [0, 1, 2, 3, 4]
+
+
 def test_files_are_for_this_user_alone(segments: WorkerSegments, tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 

@@ -68,6 +68,27 @@ def test_sockets_clones_and_terminals_are_judged_by_their_arguments(machine: str
     assert said(calls.ioctl, 0, 0x5401) == seccomp.ALLOW
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_family_that_an_engine_needs_is_allowed_and_no_other(machine: str) -> None:
+    calls, arch = seccomp.CALLS[machine], seccomp.AUDIT_ARCH[machine]
+    inet, routing, diagnosing = (2, 1, 6), (16, 3, 0), (16, 3, 4)  # family, type, protocol
+    for families, allowed in (
+        (("unix",), []),
+        (("unix", "inet"), [inet]),
+        (("unix", "inet", "netlink"), [inet, routing]),
+    ):
+        program = seccomp.build(machine, families)
+        said = {
+            sort: run(program, arch=arch, number=calls.socket, arguments=sort)
+            for sort in (inet, routing, diagnosing, (10, 1, 0), (40, 1, 0))
+        }
+        assert [sort for sort, verdict in said.items() if verdict == seccomp.ALLOW] == allowed
+        assert set(said.values()) <= {seccomp.ALLOW, seccomp.NO_FAMILY}
+        assert run(program, arch=arch, number=calls.socketpair, arguments=(1, 1, 0)) == seccomp.ALLOW
+    with pytest.raises(ConfigError, match="no engine may open vsock sockets"):
+        seccomp.build(machine, ("unix", "vsock"))
+
+
 def test_other_machines_calls_end_the_process() -> None:
     program = seccomp.build("x86_64")
     assert run(program, arch=0x40000003, number=1) == seccomp.KILL_PROCESS  # i386

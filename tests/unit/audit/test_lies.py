@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.support import lies, logs
+from tests.support import consents, lies, logs
 from tests.support.logs import T0, VERIFIER, terms, write
 
 from daulat.audit.log import Report, audit
@@ -37,12 +37,11 @@ def test_an_installation_in_production_falls_short_in_less() -> None:
     vouched = {kind: {"grade": "G3"} for kind in ("sandbox", "canary", "inventory", "site")}
     changes = {
         "charter": lies.APPROVED,
-        "action": {"approvals": ["p" * 22]},
         "lease": {"evidence": vouched},
         "renewed": {"evidence": vouched},
         "model": {"signed_by": "its maker"},
     }
-    report = audit(write(changes), VERIFIER, terms())
+    report = audit(write(changes, consents.story()), VERIFIER, terms())
     assert (report.holds, report.short) == (True, ())
 
 

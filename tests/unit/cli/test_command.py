@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,11 +50,17 @@ def test_verify_loads_no_package_that_it_does_not_use() -> None:
         "try: main()\n"
         f"finally: print('LOADED', sorted(set({SERVING_ONLY!r}) & set(sys.modules)))"
     )
-    began = time.monotonic()
+    before = _spent()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "LOADED []" in done.stdout
     assert "daulat verify receipt.json --vkey log.vkey" in done.stdout
-    assert time.monotonic() - began < 10, "help is at hand at once"
+    assert _spent() - before < 5, "help is at hand at once"
+
+
+def _spent() -> float:
+    """Processor seconds of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_unknown_verbs_and_options_are_wrong_usage(run: Shell) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.support import gguf_files
 from tests.support.verbs import FakeControl, Shell
 
-from daulat.adapters import sandbox
+from daulat.adapters import model_import, sandbox
 from daulat.adapters.models import ModelStore
 from daulat.adapters.sandbox import SandboxReport
 from daulat.catalog import charters
@@ -158,7 +158,7 @@ def test_wrong_settings_are_bad_and_the_other_checks_go_on(run: Shell) -> None:
 def test_a_model_may_be_a_file_or_a_name_and_is_bad_when_it_is_neither(run: Shell, tmp_path: Path) -> None:
     path = tmp_path / "small.gguf"
     path.write_bytes(gguf_files.make(gguf_files.KEYS))
-    name = ModelStore(run.home.models).add(path).name
+    name = model_import.add(ModelStore(run.home.models), path).name
     for good in (path, name):
         run.home.settings.write_text(f'model = "{good}"')
         assert checks(run, "model") == []
@@ -166,3 +166,28 @@ def test_a_model_may_be_a_file_or_a_name_and_is_bad_when_it_is_neither(run: Shel
     (found,) = checks(run, "model")
     assert found["verdict"] == "bad"
     assert name in found["seen"]
+
+
+@pytest.mark.parametrize(
+    ("ready", "enough", "progress", "verdict"),
+    [
+        (2, "True", "True", "good"),
+        (2, "True", "False", "weak"),
+        (1, "False", "True", "weak"),
+        (0, "False", "True", "bad"),
+    ],
+)
+def test_a_running_installations_deployments_are_looked_at(
+    run: Shell, control: FakeControl, ready: int, enough: str, progress: str, verdict: str
+) -> None:
+    said = [{"status": enough, "message": f"{ready} of 2 replicas answer"}, {"status": progress, "message": "given up"}]
+    found = {"name": "tiny", "admitted": 9, "spec": {"replicas": 2}}
+    control.status = {
+        "url": "http://127.0.0.1:1",
+        "deployments": [{**found, "status": {"ready_replicas": ready, "conditions": said}}],
+    }
+    (check,) = [check for check in run("doctor", "--json").value["checks"] if check["name"] == "replicas"]
+    assert check["verdict"] == verdict
+    assert f"{ready} of 2 replicas answer" in check["seen"]
+    assert ("given up" in check["seen"]) == (progress == "False")
+    assert bool(check["advice"]) == (verdict != "good")

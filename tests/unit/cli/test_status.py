@@ -12,9 +12,26 @@ SERVING: dict[str, Any] = {
     "origin": "ai.example/2026",
     "profile": "evaluation",
     "snapshot": 3,
-    "model": {"name": "tiny", "digest": "0" * 64, "entry": 9},
+    "deployments": [
+        {
+            "name": "tiny",
+            "admitted": 9,
+            "spec": {"replicas": 2},
+            "status": {
+                "ready_replicas": 1,
+                "conditions": [
+                    {"type": "Available", "status": "False", "reason": "x", "message": "1 of 2 replicas answer"},
+                    {"type": "Progressing", "status": "False", "reason": "RolledBack", "message": "2 was given up"},
+                ],
+            },
+        }
+    ],
     "lease": {"entry": 12, "node": "node_1", "seconds_left": 240},
-    "replica": {"id": "0123", "slots": 4},
+    "replicas": [
+        {"id": "0123", "deployment": "tiny", "phase": "ready", "slots": 4, "last": ""},
+        {"id": "4567", "deployment": "tiny", "phase": "broken", "slots": None, "last": "crashed: signal SIGKILL"},
+    ],
+    "waiting": [],
     "not_serving_because": [],
     "log": {"origin": "ai.example/2026", "size": 20, "vkey": "v", "seconds_since_tick": 0.2},
     "processes": [
@@ -28,7 +45,14 @@ def test_a_serving_installation(run: Shell, control: FakeControl) -> None:
     control.status = SERVING
     said = run("status")
     assert said.code == 0
-    for words in ("lease        entry 12, 240 s left", "20 entries", "worker (pid 2) starting, started 3 times"):
+    for words in (
+        "deployment   tiny: 1 of 2 replicas answer, admitted by entry 9; 2 was given up\n",
+        "replica      0123 of tiny, ready, 4 slots\n",
+        "replica      4567 of tiny, broken, stopped before: crashed: signal SIGKILL\n",
+        "lease        entry 12, 240 s left",
+        "20 entries",
+        "worker (pid 2) starting, started 3 times",
+    ):
         assert words in said.out
     assert run("status", "--json").value == SERVING
 
@@ -37,7 +61,7 @@ def test_a_serving_installation(run: Shell, control: FakeControl) -> None:
     "change",
     [
         {"lease": None, "not_serving_because": ["the lease was revoked (canary: escaped)"]},
-        {"replica": None, "not_serving_because": ["the engine stopped (crashed) and is being started again"]},
+        {"not_serving_because": ["the engine stopped (crashed) and is being started again"]},
         {"not_serving_because": ["12 MiB are free at /x, 256 are needed: make room"]},
     ],
     ids=str,

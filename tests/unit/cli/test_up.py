@@ -23,11 +23,13 @@ import pytest
 from tests.support import gguf_files, logs
 from tests.support.verbs import Shell, publish, write_file
 
+from daulat.adapters import model_import
 from daulat.adapters.models import ModelStore
 from daulat.catalog import charters
 from daulat.cli import up as module
 from daulat.errors import DaulatError, Unavailable
-from daulat.processes.control import Plan, lock
+from daulat.processes.control import lock
+from daulat.processes.plan import Plan
 from daulat.settings import Home
 
 SECRETS = {"api_key": "sk-the-first", "auditor_token": "at-the-first"}
@@ -283,3 +285,16 @@ def test_what_to_type_is_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert module._program() == "daulat"
     monkeypatch.setattr(sys, "argv", ["/x/daulat/__main__.py"])
     assert module._program() == f"{sys.executable} -m daulat"
+
+
+def test_a_model_out_of_another_installations_store_keeps_its_name(
+    run: Shell, control: type[StandIn], tmp_path: Path
+) -> None:
+    run("up")
+    (facts,) = ModelStore(run.home.models).all()
+    other = ModelStore(tmp_path / "other")
+    wishes = model_import.Wishes("called-by-hand", licence="mit")
+    taken = model_import.add(other, ModelStore(run.home.models).path(facts.digest), wishes)
+    shutil.rmtree(run.home.models / facts.digest)
+    assert run("up", "--model", other.path(taken.digest)).code == 0
+    assert [found.name for found in ModelStore(run.home.models).all()] == ["called-by-hand"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +12,16 @@ import pytest
 from tests.support import lies, logs
 from tests.support.log_server import TOKEN, serve
 from tests.support.logs import REQUEST, RESPONSE, SIGNER, STRANGER, VERIFIER, Published, write
+from tests.support.verbs import Run, Said
 
-from daulat import cli
 from daulat.audit import state
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Signer
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Said]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command, in this process, through its own entry point."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["daulat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return Said(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+    return Run(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -87,7 +60,7 @@ def test_verify_says_what_is_proven_by_whom_it_is_vouched_and_what_is_not(run: R
 
 
 def test_verify_says_what_it_was_not_given(run: Run, files: Path) -> None:
-    value = run("verify", files / "receipt.json", "--vkey", SIGNER.vkey, "--json").json
+    value = run("verify", files / "receipt.json", "--vkey", SIGNER.vkey, "--json").value
     assert value["holds"] is True
     assert (value["request_id"], value["effect"], value["outcome"]) == (logs.request_id(1), "allow", "ok")
     assert any("--request" in words for words in value["unproven"])
@@ -170,8 +143,8 @@ def test_audit_names_the_lie_with_its_index_and_exits_with_1(run: Run, files: Pa
     assert f"LIE   entry {log.names['answer']}: permitted without a lease" in said.out
     machine = audited(run, files, log, "--json")
     assert machine.code == 1
-    (shard,) = machine.json["logs"]
-    assert machine.json["holds"] is shard["holds"] is False
+    (shard,) = machine.value["logs"]
+    assert machine.value["holds"] is shard["holds"] is False
     assert {name: shard["findings"][0][name] for name in ("kind", "index", "lie")} == {
         "kind": "lease",
         "index": 9,
@@ -184,12 +157,12 @@ def test_the_auditor_remembers_and_a_cut_or_rewritten_log_is_a_split_view(run: R
     memory = ["--state", files / "state.json", "--json"]
     short = write(steps=logs.story()[:14])
     first = audited(run, files, short, *memory)
-    assert (first.code, first.json["logs"][0]["continues"]) == (0, None)
+    assert (first.code, first.value["logs"][0]["continues"]) == (0, None)
     grown = audited(run, files, write(), *memory)
-    assert (grown.code, grown.json["logs"][0]["continues"]) == (0, 14)
+    assert (grown.code, grown.value["logs"][0]["continues"]) == (0, 14)
     remembered = (files / "state.json").read_bytes()
     again = audited(run, files, write(), *memory)
-    assert (again.code, again.json["logs"][0]["continues"]) == (0, 20)
+    assert (again.code, again.value["logs"][0]["continues"]) == (0, 20)
 
     rolled_back = short
     rewritten = write({"log-key": {"time": logs.T0 + 11}})
@@ -197,7 +170,7 @@ def test_the_auditor_remembers_and_a_cut_or_rewritten_log_is_a_split_view(run: R
     for log in (rolled_back, rewritten, beyond):
         said = audited(run, files, log, *memory)
         assert said.code == 1
-        (split,) = [finding for finding in said.json["logs"][0]["findings"] if finding["kind"] == "split"]
+        (split,) = [finding for finding in said.value["logs"][0]["findings"] if finding["kind"] == "split"]
         assert ("it was cut" if log is rolled_back else "the past was rewritten") in split["words"]
         assert (files / "state.json").read_bytes() == remembered, "a lie is not remembered"
 
@@ -238,11 +211,11 @@ def test_promises_that_clients_kept_are_held_against_the_log(run: Run, files: Pa
     found = lies.promises(write())
     (files / "promises").write_text("".join(f"{promise.header()}\n" for kind, promise in found.values() if not kind))
     kept = audited(run, files, write(), "--promises", files / "promises", "--json")
-    assert (kept.code, kept.json["logs"][0]["promises"]) == (0, {"kept": 1, "pending": 0})
+    assert (kept.code, kept.value["logs"][0]["promises"]) == (0, {"kept": 1, "pending": 0})
     (files / "promises").write_text("\n\n".join(promise.header() for _, promise in found.values()))
     said = audited(run, files, write(), "--promises", files / "promises", "--json")
     assert said.code == 1
-    assert {item["kind"] for item in said.json["logs"][0]["findings"]} == {"promise.broken", "promise.signature"}
+    assert {item["kind"] for item in said.value["logs"][0]["findings"]} == {"promise.broken", "promise.signature"}
 
 
 def older_and_newer(**older: Any) -> dict[str, Published]:
@@ -256,11 +229,11 @@ def older_and_newer(**older: Any) -> dict[str, Published]:
 def test_every_shard_is_audited_and_a_lie_in_an_old_one_counts(run: Run, files: Path) -> None:
     both = audited(run, files, older_and_newer(), "--json", "--state", files / "state.json")
     assert both.code == 0, both.out
-    assert [shard["origin"] for shard in both.json["logs"]] == ["ai.example/2026", "ai.example/2025"]
+    assert [shard["origin"] for shard in both.value["logs"]] == ["ai.example/2026", "ai.example/2025"]
     assert set(state.parse((files / "state.json").read_bytes())) == {"ai.example/2026", "ai.example/2025"}
     lying = audited(run, files, older_and_newer(lease={"jurisdiction": "SG"}), "--json")
     assert lying.code == 1
-    assert [shard["holds"] for shard in lying.json["logs"]] == [True, False]
+    assert [shard["holds"] for shard in lying.value["logs"]] == [True, False]
     hidden = audited(run, files, write(), "--state", files / "state.json")
     assert "Audited before, and not led to from here: ai.example/2025" in hidden.out
     gone = older_and_newer()

@@ -71,3 +71,12 @@ def test_every_key_is_needed() -> None:
         without = "\n".join(line for line in TEXT.splitlines() if not line.startswith(f"{key} ="))
         with pytest.raises(ConfigError, match=f"'{key}' is missing"):
             charter.parse(without)
+
+
+def test_a_charter_from_before_there_were_signatures_says_nothing_of_them() -> None:
+    assert "signed" not in charter.parse(TEXT).context()
+    for written, meant in (("true", True), ("false", False)):
+        read = charter.parse(TEXT.replace("[nodes]", f"signed = {written}\n[nodes]"))
+        assert read.context()["signed"] is meant
+    with pytest.raises(ConfigError, match="expected true or false"):
+        charter.parse(TEXT.replace("[nodes]", "signed = 1\n[nodes]"))

@@ -93,8 +93,8 @@ def test_references_descend_into_lists_and_skip_optional_nulls() -> None:
 
 @pytest.mark.parametrize("bad", [None, -1, True, "3", 1.0])
 def test_a_reference_that_is_no_index_is_refused(bad: object) -> None:
-    entry = {"type": "replica.stopped/v1", "time": 1, "replica": "r", "started": bad}
-    with pytest.raises(VerificationFailed, match="started"):
+    entry = {"type": "node.revoked/v1", "time": 1, "node": "n", "lease": bad, "reason": "r"}
+    with pytest.raises(VerificationFailed, match="lease"):
         list(entries.references(entry))
 
 

@@ -84,6 +84,21 @@ def test_an_answer_passes_with_its_headers_and_the_connection_is_kept(data: byte
     run(main)
 
 
+def test_a_key_given_as_anthropics_clients_do_passes_as_authorization_and_two_that_differ_do_not() -> None:
+    async def main() -> None:
+        async with before(HEAD + b"content-length: 2\r\n\r\n{}") as (gateway, pages):
+            bearer = b"Authorization: Bearer " + SECRET.encode()
+            asked = get(b"/v1/receipts/req_1").replace(bearer, b"x-api-key: " + SECRET.encode())
+            assert (await gateway.exchange(asked)).status == 200
+            assert bearer.replace(b"A", b"a", 1) in pages.heads[0]
+            assert b"x-api-key" not in pages.heads[0]
+            seen = await gateway.exchange(get(b"/v1/receipts/req_1", b"x-api-key: sk-other"))
+            assert (seen.status, seen.json["error"]["code"]) == (401, "conflicting_api_keys")
+            assert len(pages.heads) == 1
+
+    run(main)
+
+
 def test_head_passes_as_head() -> None:
     async def main() -> None:
         async with before(HEAD + b"content-length: 768000\r\n\r\n") as (gateway, pages):

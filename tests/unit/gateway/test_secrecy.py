@@ -18,7 +18,7 @@ ANSWER = "hello"  # what the played engine says
 
 
 def secret_in(text: str) -> list[str]:
-    epoch = snapshot().tenants[0].epoch_key
+    epoch = snapshot().roll.tenants[0].epoch_key
     return [word for word in (SECRET, SECRET[3:], PROMPT.decode(), epoch, repr(EPOCH_KEY)) if word in text]
 
 

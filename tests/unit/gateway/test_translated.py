@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daulat.engines.dialect import EngineRequest, Parts, Prepared, Rewriter
+from daulat.engines.dialect import EngineRequest, Explain, Parts, Prepared, Rewriter
 from daulat.errors import DaulatError, EngineDead, InvalidRequest, Overloaded
 from daulat.gateway import translated
 from daulat.pipeline.ports import EngineCall, EngineSink
@@ -66,6 +66,7 @@ class Wire:
         self.released = 0
         self.rewriter: Rewriter | None = None
         self.failure: Exception | None = None
+        self.explain: Explain | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.split: Parts | None = None
@@ -83,7 +84,7 @@ class Wire:
         def release() -> None:
             self.released += 1
 
-        return Prepared(request.body, release, self.rewriter, overhead=7)
+        return Prepared(request.body, release, self.rewriter, overhead=7, explain=self.explain)
 
     def post(self, _address: str, _path: str, body: bytes, sink: EngineSink) -> EngineCall:
         call = Posted(body, sink)
@@ -251,6 +252,47 @@ def test_an_engine_that_never_ends_is_cut_off_before_memory_is_gone(monkeypatch:
 
 
 # Several parts.
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_an_engines_error_is_explained_or_passes_as_it_came(explained: bool) -> None:
+    async def test(wire: Wire, ask: Callable[[], EngineCall]) -> None:
+        error = InvalidRequest("too long", code="context_length_exceeded")
+        heard: list[tuple[int, bytes]] = []
+
+        def explain(status: int, body: bytes) -> DaulatError | None:
+            heard.append((status, body))
+            return error if explained else None
+
+        wire.explain, wire.rewriter = explain, Upper()
+        ask()
+        await settle()
+        sink = wire.posted[0].sink
+        sink.engine_head(500, JSON)
+        sink.engine_data(b"no, ")
+        sink.engine_data(b"no")
+        assert wire.said == []
+        sink.engine_done()
+        assert heard == [(500, b"no, no")]
+        assert wire.said == ([error] if explained else [(500, JSON), b"no, no", "done"])
+        assert wire.released == 1
+
+    run(test)
+
+
+def test_an_error_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(wire: Wire, ask: Callable[[], EngineCall]) -> None:
+        wire.explain = lambda _status, _body: None
+        ask()
+        await settle()
+        posted = wire.posted[0]
+        posted.sink.engine_head(500, JSON)
+        posted.sink.engine_data(b"x" * 11)
+        assert posted.told == ["abort"]
+        assert [str(said) for said in wire.said] == ["The engine's answer is too large."]
+
+    monkeypatch.setattr(translated, "_MOST_KEPT", 10)
+    run(test)
 
 
 def parts(count: int) -> Parts:

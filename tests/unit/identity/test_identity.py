@@ -9,7 +9,7 @@ import pytest
 
 from daulat.core.commitments import Salter, pseudonym, salt
 from daulat.core.principal import Attributes
-from daulat.core.snapshot import AuditorRow, CharterRef, KeyRow, PersonRow, PolicyRef, Snapshot, TenantRow
+from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
 from daulat.identity import secrets
 from daulat.identity.directory import Directory
@@ -25,7 +25,7 @@ AUDITOR = AuditorRow("auditor_1", hashlib.sha256(TOKEN.encode()).hexdigest(), 90
 
 def directory(**changes: object) -> Directory:
     parts = {"tenants": (TENANT,), "people": (PERSON,), "keys": (KEY,), "auditors": (AUDITOR,)}
-    return Directory(Snapshot(1, "o", CharterRef(0, ""), PolicyRef(0, "", "", ""), **{**parts, **changes}))  # type: ignore[arg-type]
+    return Directory(Roll(1, **{**parts, **changes}))  # type: ignore[arg-type]
 
 
 def test_a_key_leads_to_its_person_and_expires_with_whichever_ends_first() -> None:

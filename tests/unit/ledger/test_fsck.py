@@ -177,6 +177,7 @@ DAMAGE: dict[str, tuple[Callable[[Disk], object], str]] = {
     "a missing tile": (lambda disk: disk.path("tile/0/000").unlink(), "no tile/0/000"),
     "a missing partial tile": (lambda disk: _partial(disk, "tile/1/000").unlink(), "no tile/1/000"),
     "a changed bundle": (lambda disk: flip(disk.path("tile/entries/000"), 5000), ""),
+    "a bundle in which an entry is no JSON any more": (lambda disk: flip(disk.path("tile/entries/000"), 60), ""),
     "a bundle of other entries": (_swap, "root"),
     "a missing bundle": (lambda disk: disk.path("tile/entries/000").unlink(), "no tile/entries/000"),
     "a shortened bundle": (lambda disk: _shorten(_partial(disk, "tile/entries/001")), "exactly"),

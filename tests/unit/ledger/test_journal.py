@@ -48,8 +48,9 @@ class Bench:
         assert sequence == number
         self.journal.admit(sequence, request_id(number), admission(number), self.told.append)
 
-    def complete(self, number: int) -> None:
-        self.journal.complete(number, completion(number), lambda: self.told.append(f"completed {number}"))
+    def complete(self, number: int, *, patient: bool = False) -> None:
+        told = f"completed {number}"
+        self.journal.complete(number, completion(number), lambda: self.told.append(told), patient=patient)
 
     def wait(self, count: int) -> list[Any]:
         self.loop.run(lambda: len(self.told) >= count)
@@ -170,6 +171,64 @@ def test_a_busy_journal_gathers_before_it_commits(bench: Bench, monkeypatch: pyt
         bench.wait(100 * (turn + 1))
     assert bench.loop.timers
     assert all(0 < delay <= 0.005 for delay in bench.loop.timers)
+
+
+def test_who_is_patient_shares_the_commit_of_who_is_not(bench: Bench) -> None:
+    bench.admit(1)
+    bench.wait(1)
+    bench.loop.held = True
+    bench.complete(1, patient=True)
+    bench.loop.run_ready()
+    assert (len(bench.told), bench.journal.commits) == (1, 1)
+    bench.admit(2)
+    bench.wait(3)
+    assert [len(group.records) for group in bench.segments.groups] == [1, 2]
+    bench.loop.let_go()
+    bench.loop.run_ready()
+    assert bench.journal.commits == 2
+
+
+def test_patience_ends(bench: Bench) -> None:
+    bench.admit(1)
+    bench.admit(2)
+    bench.wait(2)
+    bench.loop.held = True
+    bench.complete(1, patient=True)
+    bench.complete(2, patient=True)
+    bench.loop.run_ready()
+    assert len(bench.told) == 2
+    bench.loop.let_go()
+    assert bench.wait(4)[2:] == ["completed 1", "completed 2"]
+    assert len(bench.loop.timers) == 1
+    assert 0 < bench.loop.timers[0] <= 0.003
+    assert bench.journal.commits == 2
+
+
+def test_patience_that_ends_during_a_commit_is_followed_by_the_next_one(bench: Bench) -> None:
+    bench.admit(1)
+    bench.wait(1)
+    bench.loop.held = True
+    bench.complete(1, patient=True)
+    gate = bench.segments.before = Gate()
+    bench.admit(2)  # takes the completion along
+    bench.loop.run(gate.reached.is_set)
+    bench.journal.attempt(2, b"{}", lambda: bench.told.append("attempt"))
+    bench.loop.let_go()
+    bench.loop.run_ready()
+    assert bench.journal.commits == 2
+    gate.open()
+    bench.wait(4)
+    assert bench.journal.commits == 3
+
+
+def test_who_is_patient_is_told_at_the_end_all_the_same(bench: Bench) -> None:
+    bench.admit(1)
+    bench.wait(1)
+    bench.loop.held = True
+    bench.complete(1, patient=True)
+    bench.journal.close()
+    bench.loop.run_ready()
+    assert bench.told[1:] == ["completed 1"]
 
 
 def test_callbacks_may_ask_for_more(bench: Bench) -> None:

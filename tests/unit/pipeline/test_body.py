@@ -7,6 +7,7 @@ import json
 import pytest
 
 from daulat.errors import InvalidRequest
+from daulat.pipeline import body as bodies
 from daulat.pipeline.body import asks_for_usage, peek, with_usage
 
 GOOD = b'{"model":"m","messages":[{"role":"user","content":"hi"}]'
@@ -167,3 +168,22 @@ def test_options_of_the_wrong_kind_are_refused(options: bytes) -> None:
 def test_who_asks_for_usage_is_known() -> None:
     for options, asked in ((b'{"include_usage":true}', True), (b'{"include_us\\u0061ge":true}', True), (b"{}", False)):
         assert asks_for_usage(peek(GOOD + b',"stream_options":' + options + b"}", "chat.completions", 64)) is asked
+
+
+def _prefix(action: str = "chat.completions", **fields: object) -> int:
+    return bodies.prefix(bodies.peek(json.dumps({"model": "m", **fields}).encode(), action, 64))
+
+
+def test_prompts_share_a_prefix_by_tools_and_first_message() -> None:
+    system, other = ({"role": "system", "content": f"{who} " * 600} for who in ("clerk", "judge"))
+    ask = [{"role": "user", "content": "one"}]
+    again = [{"role": "user", "content": "two"}]
+    assert _prefix(messages=[system, *ask]) == _prefix(messages=[system, *again]) != 0
+    assert _prefix(messages=[system, *ask]) != _prefix(messages=[other, *ask])
+    assert _prefix(messages=[system, *ask], tools=[{"type": "function"}]) != _prefix(messages=[system, *ask])
+    assert _prefix("completions", prompt="a" * 3000) == _prefix("completions", prompt="a" * 4000) != 0
+
+
+@pytest.mark.parametrize("messages", [[], [1], "x" * 2000, {"role": "x" * 2000}, [{"role": "user", "content": "hi"}]])
+def test_what_is_short_or_no_conversation_has_no_prefix(messages: object) -> None:
+    assert _prefix(messages=messages) == 0

@@ -172,7 +172,7 @@ def test_an_answer_that_is_no_json_object_is_never_passed_off_as_one(body: bytes
 )
 def test_an_answer_whose_usage_cannot_be_read_still_arrives(usage: str) -> None:
     path = Path()
-    body = f'{{"choices":[],"usage":{usage}}}'.encode()
+    body = f'{{"choices":[{{"message":{{"content":"hello"}},"finish_reason":"stop"}}],"usage":{usage}}}'.encode()
     _, client = path.ask(chat())
     path.call.answer(body)
     path.journal.commit()
@@ -184,7 +184,7 @@ def test_cached_prompt_tokens_are_counted() -> None:
     path = Path()
     path.ask(chat())
     usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}
-    path.call.answer(json.dumps({"usage": usage}).encode())
+    path.call.answer(json.dumps({**json.loads(answered()), "usage": usage}).encode())
     counted = path.journal.one("completion")["usage"]
     assert counted == {"prompt_tokens": 9, "cached_tokens": 8, "completion_tokens": 2}
 
@@ -214,7 +214,7 @@ def test_embeddings_go_to_models_that_embed() -> None:
     path = Path()
     _, client = path.ask(b'{"model":"embedder","input":"x","stream":true}', "embeddings")
     assert path.call.replica.model == EMBEDDER
-    path.call.answer(b'{"data":[],"usage":{"prompt_tokens":3,"total_tokens":3}}')
+    path.call.answer(b'{"data":[{"embedding":[0.5]}],"usage":{"prompt_tokens":3,"total_tokens":3}}')
     path.journal.commit()
     assert client.status == 200
     assert path.journal.one("admission")["stream"] is False, "embeddings are never streamed"

@@ -7,6 +7,7 @@ from tests.support.worlds import MODEL, StillClock, key, lease, replica, snapsho
 
 from daulat.core.snapshot import STRICT_SECONDS
 from daulat.errors import ConfigError, Unavailable
+from daulat.identity.directory import Directory
 from daulat.pipeline.world import World
 from daulat.policy.cache import CachedDecider
 
@@ -95,5 +96,6 @@ def test_why_an_answer_must_be_cut() -> None:
 
 
 def test_a_charter_that_does_not_parse_makes_no_world() -> None:
+    wrong = snapshot(charter=type(snapshot().charter)(1, "profile = 1"))
     with pytest.raises(ConfigError):
-        World(snapshot(charter=type(snapshot().charter)(1, "profile = 1")), CachedDecider(None), StillClock(), 1)  # type: ignore[arg-type]
+        World(wrong, Directory(wrong.roll), CachedDecider(None), StillClock(), 1)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ ODD: list[Any] = [
     {"__expr": "true"},
 ]
 Path = tuple[str, ...]
+LATER: frozenset[Path] = frozenset({("charter", "signed"), ("charter", "external")})  # absent in charters of old logs
 
 
 def fits(usual: Any, odd: Any) -> bool:
@@ -84,7 +85,13 @@ def variants(good: Question) -> Iterator[tuple[str, bool, Question]]:
     for path, usual in leaves(good.context):
         for odd in ODD:
             context = changed(good.context, path, odd)
-            yield f"context.{'.'.join(path)}={odd!r:.40}", fits(usual, odd), replace(good, context=context)
+            fitting = fits(usual, odd) or (path in LATER and odd is MISSING)
+            yield f"context.{'.'.join(path)}={odd!r:.40}", fitting, replace(good, context=context)
+    if "lease" in good.context:  # an engine outside Daulat
+        for odd in ODD:
+            context = {**good.context, "lease": {**good.context["lease"], "external": odd}}
+            if odd is not MISSING:
+                yield f"context.lease.external={odd!r:.40}", fits(1, odd), replace(good, context=context)
     yield "context more", False, replace(good, context={**good.context, "more": 1})
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from daulat.processes.launcher import Engine, Wanted, jail, reason
+from daulat.processes.launcher import Running, Wanted, jail, reason
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,16 @@ from daulat.processes.launcher import Engine, Wanted, jail, reason
             ),
         ),
         ([f"0.00.001.000 E srv  x: {number}" for number in range(9)], "5; 6; 7; 8"),
+        (
+            [
+                "(APIServer pid=2) INFO 11-24 12:42:54 [launcher.py:186] Available routes are:",
+                "(Worker pid=34) ERROR 11-24 12:43:16 [multiproc_executor.py:953] RuntimeError: no such address family",
+                "(EngineCore pid=22) ERROR 11-24 12:43:17 [core.py:1512] Exception: WorkerProc initialization failed",
+                "Traceback (most recent call last):",
+                "RuntimeError: Engine core initialization failed.",
+            ],
+            "RuntimeError: no such address family; Exception: WorkerProc initialization failed",
+        ),
     ],
 )
 def test_the_reason_is_the_lines_that_speak_of_trouble(lines: list[str], said: str) -> None:
@@ -40,7 +50,7 @@ def test_the_reason_is_the_lines_that_speak_of_trouble(lines: list[str], said: s
 )
 def test_the_end_of_an_engine_is_named_without_its_words(code: int, said: str) -> None:
     words = deque(["GGML_ASSERT(false) failed: somebody's prompt"])
-    engine = Engine(cast("Any", None), {}, {}, words)
+    engine = Running(cast("Any", None), {}, {}, words)
     assert engine.ended(code) == f"crashed: {said}"
 
 

@@ -209,6 +209,10 @@ def running(home: Home) -> Iterator[Running]:
 class TestProcess:
     """Behind its socket."""
 
+    def test_it_lets_workers_on_its_core_go_first(self, running: Running) -> None:
+        assert running.ready()
+        assert os.sched_getscheduler(running.process.pid) == os.SCHED_BATCH
+
     def test_it_appends_flushes_and_takes_in_the_last_when_told_to_end(self, running: Running, home: Home) -> None:
         assert running.ready()
         entry = charter_entry().decode()

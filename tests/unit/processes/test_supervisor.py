@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +16,18 @@ from tests.support import virtual_time
 from daulat.adapters.reports import Reports
 from daulat.adapters.sandbox import Sandboxed
 from daulat.agent.canary import Finding
+from daulat.engines.answers import Report
+from daulat.engines.llamacpp.engine import LLAMACPP
 from daulat.errors import EngineDead, EngineError, EngineTimeout
-from daulat.processes.launcher import Engine, Wanted
-from daulat.processes.supervisor import DRAIN_SECONDS, Supervisor
+from daulat.processes.launcher import Running, Wanted
+from daulat.processes.machines import TOKEN_SECONDS
+from daulat.processes.supervisor import DRAIN_SECONDS, PULSE_SECONDS, Supervisor
 
 WANTED = Wanted("r", "m", Path("/m"), Path("/f"), slots=4, context=2048, threads=1, embeds=False, memory_mib=1000)
+APART = replace(WANTED, engine=replace(LLAMACPP, core_apart=True))
 CANARY_SECONDS = 60.0
+ANSWER_SECONDS = 600.0
+CHECKED, MOST_CHECKED = 7, 900  # tokens of a round of answer checks
 HOLE = {"kind": "socket", "target": "AF_INET", "outcome": "reached", "detail": ""}
 
 
@@ -62,7 +69,7 @@ class Body:
 
 
 class Machine:
-    """The world, as a test wants it (`processes.supervisor.Machine`)."""
+    """The world, as a test wants it (`processes.machines.Machine`)."""
 
     def __init__(self) -> None:
         self.bodies: list[Body] = []
@@ -73,26 +80,53 @@ class Machine:
         self.answers = True
         self.processing = 0
         self.tokens = 0
+        self.checks = 0
+        self.faults: list[str] = []  # of the next rounds of answer checks; "": none
+        self.words: list[str] = []  # the engine's own
+        self.core_hangs = False  # while health probes are answered
+        self.asked_tokens = 0
+        self.slow_check = 0.1
         self.slow_start = self.slow_probe = 0.1
 
     @property
     def body(self) -> Body:
         return self.bodies[-1]
 
-    async def start(self) -> Engine:
+    async def start(self) -> Running:
         self.starts.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.slow_start)
         if self.failures:
             raise EngineDead(self.failures.pop(0))
         self.bodies.append(Body())
-        return Engine(cast("Sandboxed", self.body), {"name": "fake"}, {"kind": "cpu"}, deque())
+        return Running(cast("Sandboxed", self.body), {"name": "fake"}, {"kind": "cpu"}, deque(self.words))
 
-    async def probe(self, engine: Engine) -> Finding:
-        assert engine.sandboxed is cast("Any", self.body)
+    async def probe(self, engine: Running) -> Finding:
+        assert engine.body is cast("Any", self.body)
         await asyncio.sleep(self.slow_probe)
         self.rounds += 1
         outcome = self.outcomes()
         return Finding(f"{self.rounds:032x}", outcome, (HOLE,) if outcome == "escaped" else ())
+
+    async def check(self, report: Report) -> bool:
+        report.prompt_tokens = report.completion_tokens = MOST_CHECKED
+        await asyncio.sleep(self.slow_check)
+        if not self.answers:
+            raise EngineTimeout("no answer")
+        self.checks += 1
+        self.tokens += CHECKED
+        report.prompt_tokens = report.completion_tokens = CHECKED
+        if self.faults and (fault := self.faults.pop(0)):
+            report.faults.append(fault)
+        return True
+
+    async def token(self, report: Report) -> None:
+        report.prompt_tokens, report.completion_tokens = 2, 1
+        self.asked_tokens += 1
+        if self.core_hangs:
+            await asyncio.sleep(TOKEN_SECONDS)
+            raise EngineTimeout("no token")
+        self.tokens += 2
+        report.completion_tokens = 2
 
     async def ask(self, _target: str) -> tuple[int, bytes]:
         if not self.answers:
@@ -134,13 +168,13 @@ class Heard:
         return next(at for at, name, _ in self.all if name == event)
 
 
-def run(test: Callable[[Machine, Heard, Supervisor], Coroutine[Any, Any, None]]) -> Heard:
+def run(test: Callable[[Machine, Heard, Supervisor], Coroutine[Any, Any, None]], wanted: Wanted = WANTED) -> Heard:
     """Run a supervisor beside `test`, then stop it."""
     heard = Heard()
 
     async def go() -> None:
         machine = Machine()
-        supervisor = Supervisor(WANTED, cast("Reports", heard), machine, CANARY_SECONDS)
+        supervisor = Supervisor(wanted, cast("Reports", heard), machine, CANARY_SECONDS, ANSWER_SECONDS)
         supervising = asyncio.create_task(supervisor.run())
         await test(machine, heard, supervisor)
         supervisor.stop()
@@ -159,7 +193,13 @@ def test_an_engine_is_ready_only_once_the_canary_found_it_contained() -> None:
         said = heard.first("ready")
         assert said["address"] == "unix:/f/e.sock"
         assert (said["slots"], said["context_length"], said["sandbox"]) == (4, 2048, {"grade": "G2"})
-        assert said["counters"] == {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0}
+        assert said["counters"] == {
+            "prompt_tokens": CHECKED,
+            "cached_prompt_tokens": 0,
+            "completion_tokens": CHECKED,
+            "checked_prompt_tokens": CHECKED,
+            "checked_completion_tokens": CHECKED,
+        }
 
     run(test)
 
@@ -237,6 +277,59 @@ def test_a_busy_engine_gets_more_patience_but_not_for_ever() -> None:
         assert 88 <= heard.when("stopped") - silent < 100
 
     run(test)
+
+
+def test_a_core_that_hangs_behind_a_healthy_front_is_found_by_asking_it_for_a_token() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        await asyncio.sleep(100)
+        assert "stopped" not in heard.events
+        machine.core_hangs = True
+        silent = asyncio.get_running_loop().time()
+        await heard.until("stopped")
+        assert heard.first("stopped")["reason"].startswith("hung: no token for")
+        assert heard.when("stopped") - silent <= 2 * PULSE_SECONDS + TOKEN_SECONDS + 1, "as docs/engines.md says"
+        machine.core_hangs = False
+        await heard.until("ready", 2)
+
+    run(test, APART)
+
+
+def test_an_engine_whose_health_and_tokens_come_from_one_process_is_asked_for_none() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        await asyncio.sleep(300)
+        assert machine.asked_tokens == 0
+
+    run(test)
+
+
+def test_a_core_that_computes_a_long_prompt_gets_more_patience_but_not_for_ever() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        machine.core_hangs, machine.body.busy = True, True
+        silent = asyncio.get_running_loop().time()
+        await asyncio.sleep(500)
+        assert "stopped" not in heard.events
+        await heard.until("stopped")
+        assert 600 <= heard.when("stopped") - silent < 640
+
+    run(test, APART)
+
+
+def test_while_tokens_come_none_is_asked_for_and_what_was_asked_for_is_counted_apart() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        for _second in range(100):
+            await asyncio.sleep(1)
+            machine.tokens += 5
+        assert machine.asked_tokens == 0
+        await asyncio.sleep(200)
+        assert machine.asked_tokens > 10
+        counters = [data["counters"] for _, event, data in heard.all if event == "contained"][-1]
+        assert counters["completion_tokens"] - counters["checked_completion_tokens"] == 500
+
+    run(test, APART)
 
 
 def test_an_engine_that_outgrows_its_memory_is_ended_with_the_figures() -> None:
@@ -333,7 +426,7 @@ def test_an_engine_that_does_not_come_to_rest_has_counters_that_are_not_exact(wh
     assert heard.when("stopped") - told <= DRAIN_SECONDS + 5.1
 
 
-@pytest.mark.parametrize("phase", ["starting", "probing", "waiting"])
+@pytest.mark.parametrize("phase", ["starting", "checking", "probing", "waiting"])
 def test_told_to_stop_before_it_is_ready_it_ends_at_once(phase: str) -> None:
     told = 0.0
 
@@ -341,6 +434,8 @@ def test_told_to_stop_before_it_is_ready_it_ends_at_once(phase: str) -> None:
         nonlocal told
         if phase == "starting":
             machine.slow_start = 500
+        if phase == "checking":
+            machine.slow_check = 500
         if phase == "probing":
             machine.slow_probe = 500
         if phase == "waiting":
@@ -364,6 +459,88 @@ def test_counters_begin_anew_with_each_engine() -> None:
         machine.body.process.end(1)
         await heard.until("ready", 2)
         counted = [data["counters"]["completion_tokens"] for _, event, data in heard.all if event == "stopped"]
-        assert counted == [50, 0], "what was last read; and nothing of one that never ran"
+        assert counted == [50 + CHECKED, 0], "what was last read; and nothing of one that never ran"
+
+    run(test)
+
+
+def test_an_engine_whose_answers_make_no_sense_is_never_ready() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        machine.faults = ["gibberish", "gibberish"]
+        await heard.until("ready")
+        assert heard.events == ["stopped", "stopped", "contained", "ready"]
+        assert heard.first("stopped")["reason"] == "wrong answers: gibberish"
+        assert heard.first("stopped")["unfit"] is True
+        assert machine.bodies[0].stopped
+        machine.body.process.end(1)
+        await heard.until("ready", 2)
+        assert [data["unfit"] for _, event, data in heard.all if event == "stopped"] == [True, True, False]
+
+    run(test)
+
+
+def test_an_engine_without_a_first_answer_is_never_ready_and_its_own_words_say_why() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        machine.answers = False
+        machine.words = ["(Worker pid=7) ERROR [executor.py:1] ValueError: Head dimension 80 is not supported by MLA."]
+        await heard.until("stopped")
+        told = "its answers could not be checked: no answer; it says: ValueError: Head dimension 80 is not supported"
+        assert heard.first("stopped")["reason"] == f"{told} by MLA."
+        assert heard.first("stopped")["unfit"] is True
+        assert "ready" not in heard.events
+
+    run(test)
+
+
+def test_an_engine_that_does_not_load_is_no_unfit_one() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        machine.failures = ["no such file"]
+        await heard.until("ready")
+        assert heard.first("stopped")["unfit"] is False
+
+    run(test)
+
+
+def test_answers_are_checked_again_on_schedule_and_a_wrong_one_ends_the_engine() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        machine.faults = ["", "KV cache"]
+        await heard.until("stopped")
+        assert machine.checks == 3
+        assert heard.first("stopped")["reason"] == "wrong answers: KV cache"
+        assert heard.when("stopped") - heard.when("ready") == pytest.approx(2 * ANSWER_SECONDS, abs=2)
+        assert heard.first("stopped")["counters"]["checked_prompt_tokens"] == 3 * CHECKED
+        assert heard.first("stopped")["counters"]["prompt_tokens"] == 3 * CHECKED
+        await heard.until("ready", 2)
+
+    run(test)
+
+
+def test_what_the_checks_spend_is_told_apart_from_use_even_while_they_run() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        machine.slow_check = 90.0  # longer than a canary's round
+        await asyncio.sleep(ANSWER_SECONDS + 95)
+        for _, _, data in heard.all:
+            if counted := data.get("counters"):
+                assert counted["prompt_tokens"] - counted["checked_prompt_tokens"] <= 0, "nobody else used it"
+        assert machine.checks == 2
+        await asyncio.sleep(CANARY_SECONDS)
+        assert heard.all[-1][2]["counters"]["checked_prompt_tokens"] == 2 * CHECKED
+
+    run(test)
+
+
+def test_a_round_without_an_answer_says_nothing_of_the_answers_and_counts_as_what_it_may_have_spent() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        await heard.until("ready")
+        await asyncio.sleep(ANSWER_SECONDS - 1)
+        machine.answers = False
+        await asyncio.sleep(5)
+        machine.answers = True
+        await asyncio.sleep(2 * CANARY_SECONDS)
+        assert "stopped" not in heard.events
+        assert machine.checks == 1
+        assert heard.all[-1][2]["counters"]["checked_prompt_tokens"] == CHECKED + MOST_CHECKED
 
     run(test)

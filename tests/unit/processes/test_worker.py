@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.worlds import snapshot
+from tests.support.worlds import SECRET, roll, snapshot
 
 from daulat.adapters.snapshot_file import SnapshotFile
+from daulat.errors import Unauthenticated
 from daulat.processes.worker import Worlds, listen
 
 
@@ -40,6 +41,21 @@ def test_a_new_number_is_a_new_world_and_the_rules_are_parsed_once(path: Path) -
     SnapshotFile(path).write(snapshot(number=5, policy=replace(policy, version="another")))
     assert worlds.poll()
     assert worlds._decider is not decider
+
+
+def test_who_may_ask_is_indexed_again_only_when_the_roll_is_new(path: Path) -> None:
+    worlds = Worlds(path, 7)
+    first = worlds.world.directory
+    mine = first.authenticate(SECRET.encode())
+    SnapshotFile(path).write(snapshot(number=4, leases=()))
+    assert worlds.poll()
+    assert worlds.world.directory is first
+    assert first.authenticate(SECRET.encode()) is mine
+    SnapshotFile(path).write(snapshot(number=5, roll=roll(number=5, keys=())))
+    assert worlds.poll()
+    with pytest.raises(Unauthenticated):
+        worlds.world.directory.authenticate(SECRET.encode())
+    assert worlds.world.directory.principal("key_1") is None
 
 
 def test_a_touched_file_is_a_heartbeat_and_a_still_one_is_not(path: Path) -> None:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from tests.support.gguf_files import KEYS, make, text
 
 from daulat import registry
-from daulat.adapters.models import ModelStore, take_from_wheel
+from daulat.adapters import model_import
+from daulat.adapters.model_import import Wishes, take_from_wheel
+from daulat.adapters.models import ModelStore
 from daulat.catalog.starter import STARTER, StarterModel
 from daulat.errors import ConfigError, DaulatError, SealBroken
 from daulat.registry import gguf
-from daulat.registry.model import Record
 
 GOOD = make(KEYS)
 
@@ -90,9 +91,9 @@ def test_every_truncation_is_noticed() -> None:
 def test_the_store_keeps_models_under_their_hash_and_notices_a_changed_byte(tmp_path: Path) -> None:
     source, store = tmp_path / "m.gguf", ModelStore(tmp_path / "models")
     source.write_bytes(GOOD)
-    facts = store.add(source, Record("mine", origin="here", licence="mit"))
+    facts = model_import.add(store, source, Wishes("mine", origin="here", licence="mit"))
     assert (facts.name, facts.licence) == ("mine", "mit")
-    assert store.add(source, Record("mine")).digest == facts.digest  # once more changes nothing
+    assert model_import.add(store, source, Wishes("mine")).digest == facts.digest  # once more changes nothing
     assert [item.name for item in store.all()] == ["mine"]
     assert store.find("mine").digest == store.find(facts.digest[:10]).digest == facts.digest
     kept = store.verified(facts.digest)

@@ -182,5 +182,5 @@ def test_make_help_lists_the_two_commands_first() -> None:
 def test_ci_runs_the_tests_the_checks_and_the_slow_lanes_in_that_order() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     lanes = [line.split()[1] for line in lines if line.startswith("lane ")]
-    assert lanes == ["test", "check", "test-slow", "test-fault"]
+    assert lanes == ["test", "check", "test-slow", "test-fault", "test-deepseek", "test-vllm"]
     assert os.access(ROOT / ".ci/run", os.X_OK)

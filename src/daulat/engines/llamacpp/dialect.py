@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from daulat.engines.dialect import EngineRequest, Parts, Prepared
-from daulat.engines.llamacpp import parts, tools
+from daulat.engines.llamacpp import parts, tokens, tools
 from daulat.engines.llamacpp.prefix import Saves, Shared, prompt_of, shared
+from daulat.engines.llamacpp.refusals import explain
 from daulat.engines.llamacpp.slots import Places, Slots, with_slot
 from daulat.engines.port import Fetch
 from daulat.errors import EngineError, Overloaded
 
 CHAT_PATH: Final = "/v1/chat/completions"
 _OK: Final = 200
+_COUNTING: Final = frozenset({"responses.tokens", "messages.tokens"})  # the engine answers these without a slot
 
 
 @dataclass(slots=True)
@@ -69,22 +71,26 @@ class LlamaCpp:
             InvalidRequest: a tool choice that no tool fulfils.
             Overloaded: too many wait already, or this one has waited too long.
         """
+        if request.action == "tokenize":
+            return await tokens.prepare(request, self._fetch)
+        if request.action in _COUNTING:
+            return Prepared(request.body, tokens.nothing, explain=explain)
         if request.action == "embeddings":  # many inputs in one: the engine spreads them, but not without measure
-            return Prepared(request.body, self._releaser(await self._take(b"", 0)))
+            return Prepared(request.body, self._releaser(await self._take(b"", 0)), explain=explain)
         own_tools, messages = request.raw("tools"), request.raw("messages")
         body, rewriter = request.body, None
         if (changed := tools.change(request)) is not None:
             body, rewriter = changed.body, changed.rewriter
             if changed.messages is not None:
                 own_tools, messages = None, changed.messages
-        prompt = prompt_of(own_tools, messages, request.raw("prompt"))
+        prompt = prompt_of(own_tools, messages, request.raw("prompt") or request.raw("input"))
         prefix = shared(own_tools, messages)
         if prefix is None:
             slot, overhead = await self._take(prompt, 0), 0
         else:
             slot, overhead = await self._warm_slot(prompt, prefix, leads=request.leads)
         self._slots.remember(slot, prompt)
-        return Prepared(with_slot(body, slot), self._releaser(slot), rewriter, overhead)
+        return Prepared(with_slot(body, slot), self._releaser(slot), rewriter, overhead, explain=explain)
 
     def _releaser(self, slot: int) -> Callable[[], None]:
         held = True

@@ -15,6 +15,7 @@ from daulat.engines.dialect import EngineRequest, Parts
 from daulat.engines.llamacpp.slots import with_members
 from daulat.errors import EngineDead, EngineRequestFailed, InvalidRequest
 
+_SEVERAL: Final = frozenset({"chat.completions", "completions"})
 MOST: Final = 128  # OpenAI's own limit of `n`
 _DONE: Final = b"data: [DONE]"
 _COUNTS: Final = ("prompt_tokens", "completion_tokens")
@@ -38,7 +39,7 @@ def split(request: EngineRequest) -> Parts | None:
     Raises:
         InvalidRequest: it asks for more than 128.
     """
-    if request.action == "embeddings":
+    if request.action not in _SEVERAL:
         return None
     prompts = _prompts(request.raw("prompt"))
     asked = _asked(request.body)

@@ -7,16 +7,16 @@ or is held until the choice is finished.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from daulat.engines.rewriting import UNREADABLE, Rewriting, called, framed, written
 
 _TAGGED: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _FENCED: Final = re.compile(r"\A```(?:json)?\s*(.*?)\s*(?:```)?\Z", re.DOTALL)
 _FIRST_KEY: Final = re.compile(r'[\[{\s]*"([^"\\]*)"')
 _KEYS: Final = frozenset({"name", "arguments", "parameters", "function", "type", "id", "tool_call", "tool_calls"})
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _TAG: Final = "<tool_call>"
 _FENCES: Final = ("```json", "```")
 _LONGEST: Final = 1_048_576  # characters kept back
@@ -60,16 +60,10 @@ def _calls_of(value: Any, names: frozenset[str]) -> list[tuple[str, str]]:
         if isinstance(arguments, str):
             arguments = json.loads(arguments)
         if isinstance(name, str) and name in names and isinstance(arguments, dict):
-            return [(name, _written(arguments))]
+            return [(name, written(arguments))]
     except (ValueError, RecursionError):
         pass  # no JSON, or NaN, which JSON has not
     return []
-
-
-def _written(value: Any) -> str:
-    """JSON as short and readable as UTF-8 can carry it: half a surrogate pair must stay escaped."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text if _SURROGATE.search(text) is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def may_be_call(text: str) -> bool:
@@ -93,19 +87,6 @@ def may_be_call(text: str) -> bool:
     return not text.strip('{[ \t\r\n"') or _FIRST_KEY.match(text + '"') is not None
 
 
-def tool_calls(calls: list[tuple[str, str]], *, streamed: bool) -> list[dict[str, Any]]:
-    """OpenAI's objects for them, with ids of ours."""
-    return [
-        {
-            **({"index": number} if streamed else {}),
-            "id": f"call_{os.urandom(12).hex()}",
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }
-        for number, (name, arguments) in enumerate(calls)
-    ]
-
-
 @dataclass(slots=True)
 class _Choice:
     """One choice of a stream. `open`: its text may still be a call."""
@@ -115,35 +96,18 @@ class _Choice:
     open: bool = True
 
 
-class ToolCalls:
+class ToolCalls(Rewriting):
     """One answer's rewriter (`engines.dialect.Rewriter`)."""
 
     def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
         self._names = names
-        self._rest = b""
         self._choices: dict[int, _Choice] = {}
-        self._whole: list[bytes] = []
 
-    def hold(self, data: bytes) -> bytes:
-        self._whole.append(data)
-        return b""
+    def left(self) -> bytes:
+        return b"".join(data for choice in self._choices.values() for data in choice.held)
 
-    def finish(self) -> bytes:
-        if self._whole:
-            return self._rewritten(b"".join(self._whole))
-        held = b"".join(data for choice in self._choices.values() for data in choice.held)
-        rest, self._rest = self._rest, b""
-        return held + rest
-
-    def _rewritten(self, body: bytes) -> bytes:
-        try:
-            answer = json.loads(body)
-            changed = [self._choice(choice) for choice in answer["choices"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return body
-        return _written(answer).encode() if any(changed) else body
-
-    def _choice(self, choice: dict[str, Any]) -> bool:
+    def choice(self, choice: dict[str, Any]) -> bool:
         message = choice["message"]
         content = message.get("content")
         if message.get("tool_calls") or not isinstance(content, str):
@@ -151,21 +115,17 @@ class ToolCalls:
         calls = calls_in(content, self._names)
         if calls is None:
             return False
-        message["content"], message["tool_calls"] = None, tool_calls(calls, streamed=False)
+        message["content"], message["tool_calls"] = None, [called(*call) for call in calls]
         choice["finish_reason"] = "tool_calls"
         return True
 
-    def feed(self, data: bytes) -> bytes:
-        *events, self._rest = (self._rest + data).split(b"\n\n")
-        return b"".join([self._event(event + b"\n\n") for event in events])
-
-    def _event(self, event: bytes) -> bytes:
+    def event(self, event: bytes) -> bytes:
         try:
             value = json.loads(event.removeprefix(b"data:"))
             choice = value["choices"][0]
             index, delta = int(choice["index"]), choice["delta"]
             text, native = delta.get("content") or "", bool(delta.get("tool_calls"))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        except UNREADABLE:
             return event  # [DONE], usage, an error: not ours
         state = self._choices.setdefault(index, _Choice())
         if not state.open or native:
@@ -190,8 +150,8 @@ class ToolCalls:
 
     def _called(self, value: dict[str, Any], index: int, calls: list[tuple[str, str]]) -> bytes:
         """Two events in place of what was held: the calls, and the end of the choice."""
-        delta = {"tool_calls": tool_calls(calls, streamed=True)}
+        delta = {"tool_calls": [called(*call, number) for number, call in enumerate(calls)]}
         spoken = {**value, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
         spoken.pop("usage", None)
         ended = {**value, "choices": [{**value["choices"][0], "delta": {}, "finish_reason": "tool_calls"}]}
-        return b"".join(b"data: " + _written(part).encode() + b"\n\n" for part in (spoken, ended))
+        return framed(spoken) + framed(ended)

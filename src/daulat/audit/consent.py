@@ -1,0 +1,127 @@
+"""The rule of two persons, checked from the log alone: what could weaken the promise was agreed to, once, by enough.
+
+`core.consent` says what is signed. Operators are told apart by the pseudonyms that their keys bear; whose vouching says
+that two pseudonyms are two people, the log shows as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from daulat.audit import facts
+from daulat.audit.facts import KeyFacts, ProposalFacts
+from daulat.audit.finding import Finding
+from daulat.core.consent import ALONE, CHARTER, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, naming
+from daulat.errors import VerificationFailed
+from daulat.tlog.note import Verifier
+
+_SAID_BY: Final = {
+    "charter/v1": (CHARTER, "sha256"),
+    "policy/v1": (POLICY, "version"),
+    "model.admitted/v1": (MODEL, "digest"),
+}
+
+
+class Consent:
+    """Proposals, approvals and what was done of them. Entries come in ascending order, their references checked."""
+
+    def __init__(self, keys: Mapping[int, KeyFacts]) -> None:
+        """`keys`: of the log, by index, as they come to be known."""
+        self._keys = keys
+        self._proposals: dict[int, ProposalFacts] = {}
+        self._approvals: dict[int, facts.ApprovalFacts] = {}
+        self._revoked: dict[int, int] = {}  # key -> time
+        self._ids: set[str] = set()
+        self._done: set[int] = set()
+        self._agreed: set[tuple[str, str]] = set()  # (action, payload) of what was done, and is not in force yet
+        self._had: dict[str, set[str]] = {
+            MODEL: set()
+        }  # payloads by action: the one in force; of models all there were
+
+    def proposed(self, proposal: ProposalFacts) -> Iterator[Finding]:
+        """Take in a proposal, and check it."""
+        self._proposals[proposal.index] = proposal
+        if proposal.proposed.proposal in self._ids:
+            yield Finding("consent", "a second proposal of one id", proposal.index)
+        self._ids.add(proposal.proposed.proposal)
+        if not 0 < proposal.proposed.expires - proposal.time <= LONGEST_MS:
+            yield Finding(
+                "consent", "a proposal that ends before it begins, or after more than 31 days", proposal.index
+            )
+        yield from self._signed("proposal", proposal, proposal)
+
+    def approved(self, approval: facts.ApprovalFacts) -> Iterator[Finding]:
+        """Take in an approval, and check it."""
+        self._approvals[approval.index] = approval
+        proposal = self._proposals[approval.proposal]
+        if not proposal.time <= approval.time <= proposal.proposed.expires:
+            yield Finding("consent", "an approval from before or after its proposal", approval.index)
+        yield from self._signed("approval", proposal, approval)
+
+    def revoked(self, key: int, time: int) -> None:
+        """From then on this key signs nothing."""
+        self._revoked.setdefault(key, time)
+
+    def alone(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
+        """An act of one operator, where the charter asks `needed` others to agree."""
+        if needed and entry["action"] not in ALONE:
+            words = f"{str(entry['action'])[:40]!r} was done by one operator, and needs the approval of {needed} others"
+            yield Finding("approvals", words, index)
+
+    def done(self, index: int, entry: Mapping[str, Any], charter: int, needed: int) -> Iterator[Finding]:
+        """An act that was agreed to, under the charter in force then."""
+        proposal, time = self._proposals[entry["proposal"]], facts.natural(entry, "time")
+        if proposal.index in self._done:
+            yield Finding("consent", f"proposal {proposal.index} was carried out a second time", index)
+        self._done.add(proposal.index)
+        if time > proposal.proposed.expires:
+            yield Finding("consent", f"proposal {proposal.index} was carried out after its end", index)
+        if proposal.charter != charter:
+            yield Finding("consent", f"proposal {proposal.index} was made under another charter", index)
+        given = [self._approvals[approval] for approval in entry["approvals"]]
+        if any(approval.proposal != proposal.index for approval in given):
+            yield Finding("consent", "carried out on approvals of another proposal", index)
+        others = {self._holder(approval.key) for approval in given} - {self._holder(proposal.key)}
+        if len(others) < needed:
+            yield Finding("approvals", f"done with the approval of {len(others)} others, {needed} are needed", index)
+        self._agreed.add((proposal.proposed.action, proposal.proposed.payload))
+
+    def rests(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
+        """A charter, rules or a model that came into force while `needed` others had to agree to it.
+
+        What is in force already is nothing new, and a model that was admitted once stays so. An agreement is good for
+        once: who agreed to a charter did not agree to come back to it later, nor to another one that waits beside it.
+        """
+        action, field = _SAID_BY[entry["type"]]
+        digest = str(entry[field])
+        payload = hashlib.sha256(naming(digest)).hexdigest()
+        had = self._had.setdefault(action, set())
+        if needed and payload not in had and (action, payload) not in self._agreed and entry.get("restates") is None:
+            words = f"{action} to {digest[:16]} was agreed to by nobody, {needed} are needed"
+            yield Finding("approvals", words, index)
+        if action == MODEL:
+            self._agreed.discard((action, payload))
+        else:
+            self._agreed = {agreed for agreed in self._agreed if agreed[0] != action}
+        self._had[action] = {payload} | (had if action == MODEL else set())
+
+    def _signed(
+        self, kind: Kind, proposal: ProposalFacts, by: ProposalFacts | facts.ApprovalFacts
+    ) -> Iterator[Finding]:
+        key = self._keys[by.key]
+        if key.purpose != OPERATOR:
+            yield Finding(
+                "consent", f"a {kind} signed by a key for {key.purpose[:20]!r}, expected an operator's", by.index
+            )
+        ends = [end for end in (key.not_after, self._revoked.get(by.key)) if end is not None]
+        if by.time < key.time or by.time > min(ends, default=by.time):
+            yield Finding("consent", f"a {kind} signed by a key that was not valid then", by.index)
+        try:
+            Verifier(key.vkey).verify_bytes(proposal.proposed.statement(kind), by.signature)
+        except VerificationFailed as error:
+            yield Finding("consent", f"a {kind}: {error.message}", by.index)
+
+    def _holder(self, key: int) -> str:
+        return Verifier(self._keys[key].vkey).name

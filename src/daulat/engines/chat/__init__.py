@@ -1,0 +1,1 @@
+"""How a model speaks: its thinking switch, its reasoning, and the tool calls that it writes as text."""

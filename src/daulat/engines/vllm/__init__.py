@@ -1,0 +1,1 @@
+"""vLLM on CPU and NVIDIA, and on Ascend through its plugin."""

@@ -1,0 +1,344 @@
+"""A saved file of one output, or of several one after the other, with or without the command lines between them.
+
+Which tool wrote what is known from the words themselves; a command line above adds what an output leaves out (which
+device it is about). Lines under a command that is not ours are passed over; elsewhere a line that nobody knows is an
+error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from daulat.core.accelerator import Accelerator
+from daulat.errors import InvalidRequest
+from daulat.fleet.outputs import amd, amd_table, fields, hccn, npu_smi, nvidia, nvidia_tables, topology
+from daulat.fleet.outputs.lines import Context, Line, Reading, malformed, split
+
+_TOOLS: Final = "npu-smi|hccn_tool|nvidia-smi|rocm-smi|amd-smi"
+_OTHERS: Final = (
+    "ls|cat|lspci|pip|pip3|uname|date|echo|grep|lscpu|free|df|dmesg|hostname|numactl|docker|source|export|cd"
+)
+_PROMPT: Final = (
+    r"(?:\([^)\s]{1,40}\)\s?)?(?:#{1,6} |={2,}>? ?|\[[^\]]{1,80}\]\s?[#$>]? ?"
+    r"|\S{0,80}[#$>%\u276f] ?|\S{1,80}\s\S{1,80}[#$] |\+ )?"
+)
+_WRAPPER: Final = (
+    r"(?:(?:sudo|time|stdbuf \S+|timeout \S+|watch(?: -\S+(?: [\d.]+)?){0,4}"
+    r"|(?:docker|podman|nerdctl) exec(?: -\S+){0,4} \S+|kubectl exec(?: \S+){1,8} --|ssh \S+"
+    r"|for \w+ in [^;]{1,200}; ?do) ['\"]?){0,3}"
+)
+_COMMAND: Final = re.compile(
+    rf"^\s*{_PROMPT}\s*{_WRAPPER}(?:/(?:[\w.+-]+/)*)?(?:(?P<tool>{_TOOLS})(?:\.exe)?|(?P<other>{_OTHERS}))"
+    r"(?=\s|$)(?P<arguments>(?:\s[^|]*)?)(?:\|.*)?$"
+)
+_LOOP: Final = re.compile(
+    r"\bfor \w+ in (?:\{(\d{1,3})\.\.(\d{1,3})\}|[$`(]{1,2}seq (\d{1,3}) (\d{1,3})[)`]|((?:\d{1,3} ?)+));"
+)
+_PASSED_OVER: Final = re.compile(
+    r"\s(?:set|clear|upgrade|proc|-h|--help|-v|tls-csr-get)(?=\s|$)"
+)  # they tell nothing of what is kept
+_OPTION: Final = re.compile(r"(?:^|\s)-(t|i|c|p)\s+([A-Za-z0-9_-]+)")
+_FLAG: Final = re.compile(r"(?:^|\s)-([a-z][a-z_0-9]+)(?=\s|$)")
+_PROBLEM: Final = re.compile(
+    r"dcmi (?:module|moudle)? ?init\w* failed|DrvMng\w+ failed|ret is -?\d+|command not found|No such file or directory"
+    r"|Permission denied|couldn't communicate with the NVIDIA driver|Failed to initialize NVML|No devices were found"
+    r"|Unable to determine the device handle|Invalid (?:card|chip|device)? ?id|Error parameter|^Usage:|does not support"
+    r"|Device or resource busy|Cmd executed failed|GPU is lost|fell off the bus|failed to open"
+    r"|Make sure that the latest|driver/library version mismatch|NVML library version"
+    r"|Failed to get|cannot open shared object",
+    re.IGNORECASE,
+)
+_SKIPPED: Final = re.compile(
+    r"(?:<.*(?:truncated|cut|snip|omitted).*>|\.{3,}|-{3,}|(?!=*NVSMI)={3,}(?: ?[\w ]{1,60} ?={3,})?"
+    r"|`{3}\w*|\(.*(?:truncated|cut|omitted).*\)"
+    r"|\[[^\]]{1,80}\] ?[#$]|[\w.@:~/-]{1,80}[#$]|#+)",
+    re.IGNORECASE,
+)
+_LEGEND: Final = re.compile(
+    r"\s*(?:Legend:?|NIC Legend:?|(?:X|SYS|NODE|PHB|PIX|PXB|HCCS|HCCS_SW|SIO|UB|XLink|XLink_SW|NA|NV#|NIC\d+)\s*[:=].*)"
+)
+_DATETIME: Final = re.compile(
+    r"(?:Datetime:|Every \d|\w{3} \w{3}\s+\d{1,2} [\d:]{8} \w* ?\d{4}$|\w{3} \w{3}\s+\d{1,2} [\d:]{8} \d{4}$)"
+)
+_FIELD: Final = re.compile(r"[^:|]{1,60}:(?!//)")
+_NAMES: Final = re.compile(  # only npu-smi's fields begin so: `Product Name` may be dmidecode's, `Model` lscpu's
+    r"(?:NPU|Chip|DDR|HBM|Ai ?(?:core|cpu|vector|cube)|Ctrlcpu|Health Status|Error Code|Fault Event|Total Count|HCCS"
+    r"|Process id|VDie ID|NDie ID|DDie ID)\b",
+    re.IGNORECASE,
+)
+_VERSION: Final = re.compile(r"Version=(\S{1,60})")
+
+_CELL: Final = re.compile(r"\d\s*/\s*\d|(?:^|\|)\s*(?:OK|Warning|Alarm|Critical|UNKNOWN)\s*(?:\||$)")  # of a chip's row
+_LONGEST: Final = 400  # characters: no prompt with its command, and no remark, is longer
+
+_PASSED: Final = "passed over"  # the tool of a command of ours whose output tells nothing of what is kept
+_OURS: Final = frozenset({_PASSED, *_TOOLS.split("|")})
+REMARK: Final = "remark"  # the tool of a reading that is none
+_UNMISTAKABLE: Final = 3  # of the kinds below: these are read whatever command stands above
+_MOST_REMARKS: Final = 5
+_MOST_OUTPUTS: Final = 10_000
+
+Reader = Callable[[list[Line], Context], Reading]
+
+
+def read(text: str) -> list[Reading]:
+    """All outputs in a text. Remarks between them are passed over, and said; a row of a table is no remark.
+
+    Raises:
+        InvalidRequest: a line is malformed, quoted with its number; or nothing in the text is known.
+    """
+    lines = split(text)
+    found: list[Reading] = []
+    parts = list(_sections(lines))
+    for context, section in parts:
+        for reading in _read_section(context, section):
+            found.append(reading)
+            if len(found) > _MOST_OUTPUTS:
+                raise malformed(section[0], f"more than {_MOST_OUTPUTS} outputs and remarks follow")
+    known = any(reading.tool != REMARK for reading in found) or any(context.tool in _OURS for context, _ in parts)
+    if not known:
+        first = next((line for line in lines if line.text.strip()), Line(1, ""))
+        raise malformed(first, "this is no output of npu-smi, hccn_tool, nvidia-smi, rocm-smi or amd-smi")
+    remarks = [reading for reading in found if reading.tool == REMARK]
+    return [reading for reading in found if reading not in remarks[_MOST_REMARKS:]]
+
+
+def _sections(lines: list[Line]) -> Iterator[tuple[Context, list[Line]]]:
+    context, section = Context(), list[Line]()
+    for line in lines:
+        command = _COMMAND.match(line.text) if len(line.text) <= _LONGEST or "--query-" in line.text else None
+        if command is None:
+            section.append(line)
+            continue
+        yield context, section
+        context, section = _context(command), []
+    yield context, section
+
+
+def _context(command: re.Match[str]) -> Context:
+    arguments = (command["arguments"] or "").strip()
+    options = dict(_OPTION.findall(arguments))
+    number = {name: int(value) for name, value in options.items() if value.isdecimal() and len(value) <= 9}  # noqa: PLR2004
+    flags = [flag for flag in _FLAG.findall(arguments) if flag != "inet6"]
+    if command["other"] is not None or _is_passed_over(command["tool"], f" {arguments}"):
+        return Context(command["other"] or _PASSED, arguments=arguments)
+    if command["tool"] == "hccn_tool":
+        what = f"-{flags[0]}" if flags else ""
+        return Context("hccn_tool", what, device=number.get("i"), arguments=arguments, loop=_looped(command[0]))
+    what = f"-t {options['t']}" if "t" in options else ""
+    return Context(command["tool"], what, number.get("i"), number.get("c"), arguments=arguments)
+
+
+def _is_passed_over(tool: str, arguments: str) -> bool:
+    """Help, settings, versions, certificates and registers say nothing of what is kept of a device."""
+    if tool == "npu-smi":
+        return _PASSED_OVER.search(arguments) is not None
+    if tool == "hccn_tool":
+        return (
+            re.search(r"\s(?:-h|-s|-tls|-dump|-ub_ping|-context|-show_list|-show_res)(?=\s|$)", arguments) is not None
+        )
+    if tool == "nvidia-smi":
+        return (
+            re.search(r"\s(?:-h|--help|--version|pmon|--query-(?:retired|accounted|remapped|supported))", arguments)
+            is not None
+        )
+    return False
+
+
+def _looped(text: str) -> tuple[int, ...]:
+    """The numbers of `for i in {0..7}; do`, of `$(seq 0 7)` and of a list."""
+    match = _LOOP.search(text)
+    if match is None:
+        return ()
+    if match[5] is not None:
+        return tuple(int(number) for number in match[5].split())
+    first, last = (match[1], match[2]) if match[1] is not None else (match[3], match[4])
+    return tuple(range(int(first), int(last) + 1))
+
+
+def _read_section(context: Context, lines: list[Line]) -> Iterator[Reading]:
+    """The outputs between two command lines. Those of commands that are not ours may hold what is: device files."""
+    foreign = context.tool in _OTHERS.split("|") or context.tool == _PASSED
+    if foreign and (reading := _version_file(context, lines)) is not None:
+        yield reading
+        return
+    at = 0
+    while at < len(lines):
+        text = lines[at].text
+        if not text.strip() or _ignored(text):
+            at += 1
+            continue
+        kinds = _KINDS[:_UNMISTAKABLE] if context.tool == _PASSED else _KINDS
+        kind = next((kind for kind in kinds if kind[0](text, context)), None)
+        if kind is None:
+            if not foreign:
+                yield _remark(lines[at])
+            at += 1
+            continue
+        _, ends, reader = kind
+        end = next((n for n in range(at + 1, len(lines)) if ends(lines[n].text, context)), len(lines))
+        yield reader(lines[at:end], context)
+        at = end
+
+
+def _remark(line: Line) -> Reading:
+    """A line of no output that is known. Part of a table it must not be: half a table would tell half the truth."""
+    bare = line.text.strip()
+    if bare.startswith("|") or bare.endswith("|") or ("|" in bare and _CELL.search(bare) is not None):
+        raise malformed(line, "this is in no output that is known")
+    words = line.text.strip()[:80]
+    return Reading(REMARK, "", line.number, problems=(f"line {line.number} is in no output that is known: {words!r}",))
+
+
+def _ignored(text: str) -> bool:
+    bare = text.strip()
+    if len(bare) > _LONGEST:
+        return False
+    return any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _LEGEND)) or _DATETIME.match(bare) is not None
+
+
+def _problem(lines: list[Line], context: Context) -> Reading:
+    words = tuple(dict.fromkeys(line.text.strip() for line in lines if line.text.strip()))
+    return Reading(context.tool, context.what, lines[0].number, problems=words[:20])
+
+
+def _version_file(context: Context, lines: list[Line]) -> Reading | None:
+    """`cat .../driver/version.info`, `.../firmware/version.info`: what every NPU of the machine has."""
+    kind = next((kind for kind in ("driver", "firmware") if f"/{kind}/version.info" in context.arguments), None)
+    match = next((found for line in lines if (found := _VERSION.fullmatch(line.text.strip()))), None)
+    if context.tool != "cat" or kind is None or match is None:
+        return None
+    part = Accelerator("ascend", driver=match[1]) if kind == "driver" else Accelerator("ascend", firmware=match[1])
+    return Reading("version.info", kind, lines[0].number, (part,))
+
+
+def _table(text: str) -> bool:
+    return text.strip().startswith(("+--", "+==", "|"))
+
+
+def _named(text: str, context: Context) -> bool:
+    bare = text.strip()
+    known = context.tool == "npu-smi" or (context.tool == "" and _NAMES.match(bare) is not None)
+    return known and _FIELD.match(bare) is not None
+
+
+def _of_hccn(text: str, context: Context) -> bool:
+    return hccn.is_hccn(text) or (context.tool == "hccn_tool" and _FIELD.match(text.strip()) is not None)
+
+
+def _reader_of_table(lines: list[Line], context: Context) -> Reading:
+    if any(nvidia_tables.is_table(line.text) for line in lines[:4]):
+        return nvidia_tables.read_table(lines)
+    if any(amd_table.is_table(line.text) for line in lines[:4]):
+        return amd_table.read_table(lines)
+    if any(hccn.is_ports(line.text) for line in lines[:3]):
+        return hccn.read_ports(lines, context)
+    if context.tool == "hccn_tool":  # lanes, histories, error counts: nothing of them is kept
+        return Reading("hccn_tool", context.what, lines[0].number)
+    return npu_smi.read_tables(lines)
+
+
+def _end_of_table(text: str, _context: Context) -> bool:
+    return bool(text.strip()) and not _table(text)
+
+
+def _end_of_rows(text: str, _context: Context) -> bool:
+    return not text.strip() or _ignored(text)
+
+
+def _end_of_list(text: str, context: Context) -> bool:
+    return _end_of_rows(text, context) and not nvidia_tables.is_monitor(text)
+
+
+def _end_of_fields(text: str, context: Context) -> bool:
+    """Another kind begins; an empty line does not end these."""
+    bare = text.strip()
+    return bool(bare) and (
+        _table(text) or _begins_other(text) or (_of_hccn(text, context) and ":" in bare) or _noise(bare)
+    )
+
+
+def _end_of_ports(text: str, _context: Context) -> bool:
+    bare = text.strip()
+    other = _table(text) or npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text)
+    return bool(bare) and (other or _noise(bare) or bare.startswith(("NPU ID", "Total Count")))
+
+
+def _noise(bare: str) -> bool:
+    return _PROBLEM.search(bare) is not None or _DATETIME.match(bare) is not None
+
+
+def _begins_other(text: str) -> bool:
+    return npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text) or nvidia.is_nvidia_q(text)
+
+
+def _never(_text: str, _context: Context) -> bool:
+    return False
+
+
+def _tool(context: Context, text: str) -> str:
+    return context.tool or ("nvidia-smi" if "GPU" in text else "npu-smi")
+
+
+# In this order: what begins an output, what ends it, who reads it.
+_KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader], ...]] = (
+    (
+        lambda text, _: nvidia.is_nvidia_q(text),
+        lambda text, _: nvidia.is_nvidia_q(text) or _table(text),
+        lambda lines, _: nvidia.read_q(lines),
+    ),
+    (
+        lambda text, _: nvidia.is_nvidia_xml(text),
+        lambda text, _: nvidia.is_nvidia_q(text) or _table(text) or text.lstrip().startswith("<?xml"),
+        lambda lines, _: nvidia.read_xml(lines),
+    ),
+    (lambda text, _: _table(text), _end_of_table, _reader_of_table),
+    (
+        lambda text, _: text.lstrip().startswith(("{", "[{", "[\n")) or text.strip() == "[",
+        _never,
+        lambda lines, _: amd.read_json(lines),
+    ),
+    (
+        lambda text, _: amd.is_text(text),
+        lambda text, _: _table(text) or _begins_other(text) or "End of ROCm SMI Log" in text,
+        lambda lines, _: amd.read_text(lines),
+    ),
+    (lambda text, _: nvidia_tables.is_list(text), _end_of_rows, lambda lines, _: nvidia_tables.read_list(lines)),
+    (lambda text, _: nvidia_tables.is_monitor(text), _end_of_list, lambda lines, _: nvidia_tables.read_monitor(lines)),
+    (
+        lambda text, context: nvidia_tables.columns(text) is not None or nvidia_tables.asked(context) is not None,
+        _end_of_rows,
+        nvidia_tables.read_csv,
+    ),
+    (lambda text, _: npu_smi.is_watch(text), _end_of_rows, lambda lines, _: npu_smi.read_watch(lines)),
+    (lambda text, _: npu_smi.is_mapping(text), _end_of_rows, lambda lines, _: npu_smi.read_mapping(lines)),
+    (
+        lambda text, _: topology.is_topology(text),
+        _end_of_rows,
+        lambda lines, context: topology.read_topology(lines, _tool(context, lines[0].text)),
+    ),
+    (lambda text, _: topology.is_device_file(text), _end_of_rows, lambda lines, _: topology.read_device_files(lines)),
+    (
+        lambda text, _: hccn.is_conf(text),
+        lambda text, _: not hccn.is_conf(text),
+        lambda lines, _: hccn.read_conf(lines),
+    ),
+    (
+        lambda text, _: _PROBLEM.search(text) is not None,
+        lambda text, _: _PROBLEM.search(text) is None,
+        _problem,
+    ),
+    (_of_hccn, _end_of_ports, hccn.read_hccn),
+    (_named, _end_of_fields, fields.read_fields),
+)
+
+
+def read_file(text: str, name: str) -> list[Reading]:
+    """`read`, with the file's name in what is wrong."""
+    try:
+        return [replace(reading, tool=reading.tool or "unknown tool") for reading in read(text)]
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{name}, {error.message}", code=error.code) from None

@@ -1,0 +1,1 @@
+"""Which part of which machine a replica gets: slow, pure."""

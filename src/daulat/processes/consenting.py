@@ -1,0 +1,161 @@
+"""What the control process offers to operators: proposals, approvals, the key of the first; and what is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daulat.adapters import rpc
+from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.log_files import Blobs
+from daulat.adapters.models import ModelStore
+from daulat.core import charter as charters
+from daulat.core.charter import Charter
+from daulat.core.clock import Clock
+from daulat.core.consent import CHARTER, MODEL, OPERATOR, POLICY
+from daulat.errors import ConfigError, InvalidRequest, PermissionDenied
+from daulat.pipeline import establish
+from daulat.pipeline.agreed import Agreed, Naming, sha256
+from daulat.pipeline.book import Book
+from daulat.pipeline.consent import Act, Consent, Signature
+from daulat.pipeline.operate import Desk
+from daulat.pipeline.operators import Adding, First, Revoking, certified
+from daulat.policy.bundle import Bundle, from_files, load
+from daulat.registry.model import ModelFacts
+from daulat.settings import Home
+
+_CHARTER_WAITS: Final = (
+    "charter.toml is another than the charter in force, which stays: nobody has agreed to it. "
+    "`daulat operate change-charter`"
+)
+_RULES_WAIT: Final = (
+    "the rules in policies/ and those that ship are others than the rules in force, which stay: nobody has agreed to "
+    "them. `daulat operate change-rules`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Charter and rules of this start. `waiting`: what stands in the home and was not agreed to, in words."""
+
+    text: str
+    bundle: Bundle
+    waiting: tuple[str, ...]
+
+
+def in_force(rows: ControlDatabase, home: Home) -> InForce:
+    """What the files of the home say, where it is new only if it was agreed to; else what the log has in force.
+
+    Raises:
+        ConfigError: the rules do not validate, or a new charter asks for more approvals than operators can give.
+    """
+    agreed, waiting = Agreed(rows), list[str]()
+    text, bundle = home.charter.read_text(), load(home.policies)
+    charter, rules = rows.live("charter/v1"), rows.live("policy/v1")
+    if charter is not None and not agreed.charter(sha256(text)):
+        text = charter["value"]["text"]
+        waiting.append(_CHARTER_WAITS)
+    elif charter is None or charter["value"]["sha256"] != sha256(text):
+        _enough(rows, text, str(home.charter))
+    if rules is not None and not agreed.policy(bundle.version):
+        files, blobs = rules["value"]["files"], Blobs(home.log / "blob")
+        bundle = from_files({file["name"]: file["text"] or blobs.get(file["sha256"]).decode() for file in files})
+        waiting.append(_RULES_WAIT)
+    return InForce(text, bundle, tuple(waiting))
+
+
+def _enough(rows: ControlDatabase, text: str, location: str) -> None:
+    """Nobody locks themselves out: there would be no way back."""
+    needed = charters.parse(text, location=location).approvals
+    there = sum(row["revoked"] is None for row in rows.rows("operator_keys"))
+    if needed and there <= needed:
+        raise ConfigError(
+            f"approvals = {needed} needs {needed + 1} operators with keys, and there are {there}: add them first, "
+            "with approvals = 0 (docs/operators.md)",
+            location=location,
+        )
+
+
+class Consenting:
+    """Consent over the control database and the log of this installation."""
+
+    def __init__(
+        self, rows: ControlDatabase, book: Book, clock: Clock, charter: tuple[int, Charter], desk: Desk, home: Home
+    ) -> None:
+        index, read = charter
+        self._rows, self._home, self._charter = rows, home, read
+
+        async def certify(vkey: str) -> int:
+            return await establish.key(book, index, OPERATOR, vkey)
+
+        acts: dict[str, Act] = {
+            "operator.add": Adding(rows, certify, clock, read, book.origin),
+            "operator.revoke": Revoking(rows, book.write, clock, read),
+            CHARTER: Naming(self._is_charter),
+            POLICY: Naming(self._is_policy),
+            MODEL: Naming(self._is_model),
+        }
+        self._certify, self._origin = certify, book.origin
+        self._consent = Consent(rows, book.write, clock, charter, book.origin, acts)
+        self._first = First(rows, certify, desk, read, book.origin)
+
+    def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
+        """By method; `changes` makes one of an administrative act."""
+        return {
+            "consent.draft": self._draft,
+            "consent.show": self._show,
+            "consent.all": self._all,
+            "consent.propose": changes(self._propose),
+            "consent.approve": changes(self._approve),
+            "operator.first": changes(self._first.register),
+            "operators": self._operators,
+        }
+
+    async def begin(self) -> None:
+        """Operators' keys stand in this log."""
+        await certified(self._rows, self._certify, self._origin)
+
+    def must_be_agreed(self, facts: ModelFacts) -> None:
+        """Raises PermissionDenied: this model was never admitted, and nobody has agreed to it."""
+        if not Agreed(self._rows).model(facts.digest):
+            raise PermissionDenied(
+                f"model {facts.name} ({facts.digest[:16]}) is new, and the charter asks for the approval of "
+                f"{Agreed(self._rows).needed} others: daulat operate admit-model {facts.name} --key FILE"
+            )
+
+    def _is_charter(self, digest: str) -> None:
+        text = self._home.charter.read_text()
+        if (here := sha256(text)) != digest:
+            raise InvalidRequest(f"charter.toml has the digest {here}: only what stands there can come into force")
+        new = charters.parse(text, location=str(self._home.charter))
+        if new.name != self._charter.name:
+            raise InvalidRequest(f"the log's name is {self._charter.name!r} and stays so: it is in every receipt")
+        if (self._charter.profile, new.profile) == ("production", "evaluation"):
+            raise InvalidRequest("production is left by no charter")
+
+    def _is_policy(self, version: str) -> None:
+        if (here := load(self._home.policies).version) != version:
+            raise InvalidRequest(f"the rules here have the digest {here}: only they can come into force")
+
+    def _is_model(self, digest: str) -> None:
+        if ModelStore(self._home.models).find(digest).digest != digest:
+            raise InvalidRequest("a model is named by its whole digest")
+
+    async def _draft(self, action: str, arguments: Mapping[str, Any], days: int) -> dict[str, Any]:
+        return self._consent.draft(action, arguments, days=days)
+
+    async def _show(self, proposal: str) -> dict[str, Any]:
+        return self._consent.show(proposal)
+
+    async def _all(self) -> list[dict[str, Any]]:
+        return self._consent.all()
+
+    async def _propose(self, drafted: Mapping[str, Any], vkey: str, signature: str) -> dict[str, Any]:
+        return await self._consent.propose(drafted, Signature(vkey, signature))
+
+    async def _approve(self, proposal: str, vkey: str, signature: str) -> dict[str, Any]:
+        return await self._consent.approve(proposal, Signature(vkey, signature))
+
+    async def _operators(self) -> list[dict[str, Any]]:
+        return self._first.all()
