@@ -48,7 +48,7 @@ must(libc.mount(b"tmpfs", b"/daulat", b"tmpfs", 0, b"mode=1777"))
 def service(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     made = Service(
         tmp_path_factory.mktemp("trouble") / "home",
-        environment={"DAULAT_CANARY_SECONDS": "2", "DAULAT_CONTEXT": "256", "DAULAT_MODEL": str(starter)},
+        environment={"DAULAT_CANARY_SECONDS": "2", "DAULAT_CONTEXT": "4096", "DAULAT_MODEL": str(starter)},
     )
     made.start("--slots", "1")
     with made.closing():
