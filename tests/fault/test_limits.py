@@ -95,7 +95,7 @@ async def _killed() -> None:
         assert sum(log[f"{day} completion_tokens"] + log[f"{day} prompt_tokens"] for day in days) >= TOKENS * len(whole)
 
         assert await counted(service) == log
-        assert (await service.call("usage.rebuild"))["entries"] == reckoning.report.size
+        assert (await service.call("usage.rebuild"))["entries"] >= reckoning.report.size  # canaries go on
         assert await counted(service) == log
         await service.kill_all()
         for path in service.home.path.glob("usage.db*"):

@@ -16,26 +16,20 @@ Attempts = Sequence[tuple[Route, str]]
 """The routes that were tried, each with how that ended."""
 
 
-def model(service: Service, principal: Principal, name: str) -> ModelRow:
-    """The model of that name, where this key may ask it.
+def unknown(name: str) -> NotFound:
+    """What is said where there is no model of that name."""
+    return NotFound(f"The model '{name[:128]}' does not exist here.", code="model_not_found")
+
+
+def check(service: Service, principal: Principal, asked: ModelRow, action: str) -> None:
+    """Whether this key may ask that model for it, and this worker can take anything of the kind now.
 
     Raises:
-        NotFound: there is none, or not for this key.
+        NotFound: the model is not for this key; InvalidRequest: it does not do that.
+        Unavailable, Overloaded: this worker cannot.
     """
-    found = service.world.models.get(name)
-    if found is None:
-        raise NotFound(f"The model '{name[:128]}' does not exist here.", code="model_not_found")
-    if principal.models and found.name not in principal.models:
-        raise NotFound(f"This key may not use the model '{found.name}'.", code="model_not_found")
-    return found
-
-
-def check(service: Service, asked: ModelRow, action: str) -> None:
-    """Whether this worker can take anything of the kind now.
-
-    Raises:
-        InvalidRequest: the model does not do that; Unavailable, Overloaded: this worker cannot.
-    """
+    if principal.models and asked.name not in principal.models:
+        raise NotFound(f"This key may not use the model '{asked.name}'.", code="model_not_found")
     if action == "embeddings" and not asked.embeds:
         raise InvalidRequest(f"The model '{asked.name}' does not embed.", param="model")
     if service.ledger.shortage:

@@ -60,7 +60,7 @@ class Inference(Recorded):
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
-        super().__init__(service, reply, principal, action)
+        Recorded.__init__(self, service, reply, principal, action)  # half of what super() costs
         self._route: Route | None = None
         self._call: EngineCall | None = None
         self._events: EventStream | typed.TypedStream | None = None
@@ -92,8 +92,10 @@ class Inference(Recorded):
         service, principal, action = self._service, self._principal, self._action
         peek = self._peek = bodies.peek(body, action, service.limits.json_depth)
         self._stream = peek.stream and action not in UNSTREAMED
-        model = self._model = asking.model(service, principal, peek.model)
-        asking.check(service, model, action)
+        model = self._model = service.world.models.get(peek.model)
+        if model is None:
+            raise asking.unknown(peek.model)
+        asking.check(service, principal, model, action)
         self._show_usage = self._stream and (action in _TYPED or bodies.asks_for_usage(peek))
         route = self._route = asking.route(service, model, peek, ())
         model = self._model = route.model
@@ -142,7 +144,7 @@ class Inference(Recorded):
         self._service.ledger.admit(self._sequence, self.request_id, admission, self._admitted)
 
     def _admitted(self, promise: str) -> None:
-        self._reply.mark(self.request_id, promise, self._limits())
+        self._reply.mark(self.request_id, promise, () if self._turn is None else self._limits())
         if self._events is None:
             self._undurable -= 1  # a whole answer is held by its completion anyway
         else:
