@@ -10,7 +10,7 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range", b"content-type")
+_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
@@ -59,8 +59,9 @@ class _Pages(asyncio.Protocol):
         passed = b"".join(
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
         )
-        if exchange.body or exchange.method == b"POST":
-            passed += b"content-length: %d\r\n" % len(exchange.body)
+        if exchange.method == b"POST":
+            kind = exchange.headers.get(b"content-type", b"")
+            passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
         head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"
         transport.write(head % (exchange.method, exchange.target, passed) + exchange.body)
 

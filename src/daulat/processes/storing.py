@@ -16,8 +16,6 @@ from daulat.settings import Home
 from daulat.vault import residency
 from daulat.vault.residency import LEASE_MS, Site
 
-_ROTATE_SECONDS = 600.0
-
 
 class Storing:
     """The control plane's side of the vault."""
@@ -25,7 +23,7 @@ class Storing:
     def __init__(self, book: Book, clock: Clock, charter: tuple[int, Charter], desk: Desk, home: Home) -> None:
         self._book, self._clock, self._desk = book, clock, desk
         self._charter_index, self._charter = charter
-        self._vault = rpc.Client(home.vault_socket)
+        self._vault = home.vault_socket
         self._granting = asyncio.Lock()
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
@@ -60,9 +58,9 @@ class Storing:
         if tenant and not isinstance(tenant, str):
             raise InvalidRequest("a tenant is named by its id or name")
         id_, subject = ("", "root") if not tenant else self._desk.tenant(tenant)
-        done: dict[str, Any] = await self._vault.call("rotate", tenant=id_)
+        done: dict[str, Any] = await rpc.once(self._vault, "rotate", tenant=id_)
         await self._desk.act("vault.rotate", subject, {})
         return {"rotated": "tenant" if tenant else "root", **done}
 
     async def _status(self) -> Any:
-        return await self._vault.call("status")
+        return await rpc.once(self._vault, "status")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -126,7 +127,7 @@ class Worker:
             return named(replica.served, OneByOne(spoken(self._model(replica), None, renames=True)))
 
         self.pool = Pool({"llama.cpp": llama_cpp, "vllm": vllm, "openai": openai}, key=key_file.read)
-        self.vault = Handover(rpc.Client(home.vault_socket).call, home.vault_beat)
+        self.vault = Handover(functools.partial(rpc.once, home.vault_socket), home.vault_beat)
         self.service = Service(
             world=world,
             ledger=self.journal,
