@@ -30,8 +30,8 @@ from daulat.settings import Home
 
 PERIOD = "2026"
 SERVING_ONLY = (
-    *("cedarpy", "gguf", "httptools", "msgspec", "numpy", "psutil"),
-    *("sqlalchemy", "starlette", "uvicorn", "uvloop", "xllamacpp"),
+    *("alembic", "cedarpy", "gguf", "httptools", "msgspec", "numpy", "psutil"),
+    *("psycopg", "sqlalchemy", "starlette", "uvicorn", "uvloop", "xllamacpp"),
 )
 
 
