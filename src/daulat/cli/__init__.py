@@ -34,6 +34,7 @@ VERBS: Final = {
     "drain": ("daulat.cli.deploy:drain", "Have a replica replaced."),
     "stop": ("daulat.cli.deploy:stop", "Stop serving a deployment."),
     "policy": ("daulat.cli.policy:policy", "Check, test and explain the rules."),
+    "database": ("daulat.cli.database:database", "Move the control database, or its schema."),
     "log": ("daulat.cli.log:log", "Look at the transparency log and check it."),
     "receipt": ("daulat.cli.receipt:receipt", "Fetch the receipt of one answer."),
     "verify": ("daulat.cli.verify:verify", "Check a receipt with public keys alone."),

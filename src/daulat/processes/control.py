@@ -18,7 +18,6 @@ from typing import Any, Final
 import psutil
 
 from daulat.adapters import log_files, rpc
-from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.models import ModelStore
@@ -73,7 +72,7 @@ class Control:
         self.secrets: dict[str, str] | None = None
         self._number = 0
         self._roll: Roll | None = None  # as published; None once somebody may have come or gone
-        self._db = ControlDatabase(self._home.control_db)
+        self._db = starting.control_database(self._home, plan.settings)
         self._sequencer = rpc.Client(self._home.sequencer_socket)
         self._snapshot = SnapshotFile(self._home.snapshot)
         self._log_file = self._home.path / "daulat.log"
@@ -388,12 +387,13 @@ class Control:
             await asyncio.sleep(self.plan.settings.device_seconds)
             try:
                 found = await asyncio.to_thread(inventory.look)
+                self.node.inventory(inventory.facts(found))
+                seen = found.accelerators
             except OSError as error:
                 _log.warning("the accelerators could not be looked at: %s", error)
-                self.replicas.seen(())
-            else:
-                self.node.inventory(inventory.facts(found))
-                self.replicas.seen(found.accelerators)
+                seen = ()
+            with contextlib.suppress(Unavailable):  # of the control database; the next look is soon
+                self.replicas.seen(seen)
 
     def _stopped_watching(self, done: asyncio.Future[Any]) -> None:
         error = None if done.cancelled() else done.exception()
