@@ -38,6 +38,7 @@ VERBS: Final = {
     "log": ("daulat.cli.log:log", "Look at the transparency log and check it."),
     "receipt": ("daulat.cli.receipt:receipt", "Fetch the receipt of one answer."),
     "verify": ("daulat.cli.verify:verify", "Check a receipt with public keys alone."),
+    "breach": ("daulat.cli.breach:breach", "Keep a data breach's clocks; assemble its notice."),
     "audit": ("daulat.cli.audit:audit", "Check a whole log with public keys and an auditor's token."),
     "accelerators": ("daulat.cli.accelerators:accelerators", "Show this machine's NPUs, GPUs and CPU."),
     "tokens": ("daulat.cli.tokens:tokens", "Count tokens as DeepSeek's models do."),

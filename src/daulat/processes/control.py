@@ -37,6 +37,7 @@ from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import consenting, inventory, starting
+from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
 from daulat.processes.plan import Plan
@@ -176,6 +177,7 @@ class Control:
         charter = (self._charter_index, self._charter)
         self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
         await self._consenting.begin()
+        self._breaches = Breaches(self._db, self._desk, self._clock)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
         ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
@@ -246,6 +248,7 @@ class Control:
             "replicas": self._listed(self.replicas.roster.replica_rows),
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
+            **self._breaches.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)
 
@@ -350,6 +353,7 @@ class Control:
             "deployments": self.replicas.roster.deployment_rows(),
             "replicas": self.replicas.roster.replica_rows(),
             "waiting": list(self._waiting),
+            "breaches": self._breaches.open_ones(),
             "not_serving_because": [*self._refusals(), *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
