@@ -75,6 +75,11 @@ class Home:
         return self.path / "control.db"
 
     @property
+    def control_elsewhere(self) -> Path:
+        """There once the control database is no file of the home: nobody starts with an empty one by mistake."""
+        return self.path / "control.elsewhere"
+
+    @property
     def sequencer_db(self) -> Path:
         """The checkpoint's second place."""
         return self.path / "sequencer.db"
@@ -173,6 +178,7 @@ class Settings:
     vault_storage_country: str = ""  # where that is, for a bucket whose region says no country that is known
     vault_storage_secret_file: str = ""  # a bucket's access key id and secret, on one line
     vault_person_mib: int = 1024  # what one person may keep
+    database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 
