@@ -34,7 +34,7 @@ def test_what_is_sealed_opens_again_and_has_the_size_that_was_said(size: int) ->
     data = sealed_bytes(plaintext)
     assert open_whole(data) == plaintext
     assert len(data) == sealed.size_sealed(size)
-    assert plaintext[:64] not in data or size == 0
+    assert size < 64 or plaintext[:64] not in data  # fewer bytes may stand there by chance
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
