@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import uvloop
 from tests.support.lender import LocalLender
-from tests.support.request_path import DONE, answered, chunk, usage_chunk
+from tests.support.request_path import DONE, HandVault, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
 from daulat.core import entries
@@ -291,7 +291,7 @@ class Gateway:
             loop=loop,
             on_fatal=self.fatal.append,
         )
-        self.pool = Pool({})
+        self.pool, self.vault = Pool({}), HandVault()
         self.lender = LocalLender(self.snapshot.roll.quotas)
         self.lender.lender.began(WORKER)
         self.service = Service(
@@ -302,8 +302,10 @@ class Gateway:
             render=render,
             clock=self.clock,
             borrow=self.borrow,
+            vault=self.vault,
         )
-        self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics)
+        kept = Forwarder(str(self.folder / "vault"), "Files and stored completions")
+        self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics, kept)
         self.handled: list[Exchange] = []
         self.accepted: list[Counting] = []
         self._made: weakref.WeakSet[Counting] = weakref.WeakSet()

@@ -11,7 +11,7 @@ from daulat.core.ids import RequestIds
 from daulat.ledger.journal import Durable, Promised
 from daulat.metering.denials import DenialBudget
 from daulat.metering.quotas import Quotas
-from daulat.pipeline.ports import Engines, Render
+from daulat.pipeline.ports import Engines, Render, Vault
 from daulat.pipeline.turns import Turns
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import World
@@ -74,12 +74,13 @@ class Service:
         meter: Meter,
         render: Render,
         clock: Clock,
+        vault: Vault,
         borrow: Callable[[], None],
     ) -> None:
         """`borrow`: see to it that the control plane lends what `turns.quotas` is short of, and tell `turns` of it."""
         self.world, self.limits = world, world.snapshot.limits
         self.ledger, self.engines, self.meter = ledger, engines, meter
-        self.render, self.clock = render, clock
+        self.render, self.clock, self.vault = render, clock, vault
         self.ids = RequestIds()
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id
