@@ -17,7 +17,14 @@ from tests.support import naive, naive_cases, worlds
 from tests.support.naive_cases import NOW, Case
 from tests.support.request_path import Path
 
-from daulat.core.decision import INFERENCE_ACTIONS, Question, admission_question, inference_question, lease_question
+from daulat.core.decision import (
+    INFERENCE_ACTIONS,
+    Question,
+    admission_question,
+    inference_question,
+    keep_question,
+    lease_question,
+)
 from daulat.core.snapshot import CharterRef, LeaseRow, ModelRow, Snapshot
 from daulat.errors import Unauthenticated
 from daulat.gateway.app import App
@@ -48,11 +55,14 @@ class Cases:
 
 
 def questions(case: Case, rng: random.Random) -> tuple[str, Question, bool]:
-    """One of the three that rules decide, and what the naive evaluator says to it."""
+    """One of the four that rules decide, and what the naive evaluator says to it."""
     where, evidence = case.lease["jurisdiction"], case.lease["evidence"]
-    kind = rng.choice(["use", "use", "use", "lease", "admit"])
+    kind = rng.choice(["use", "use", "use", "keep", "lease", "admit"])
     if kind == "lease":
         return kind, lease_question(case.parsed, "n", where, evidence), naive.may_serve(case.charter, where, evidence)
+    if kind == "keep":
+        asked = keep_question(case.parsed, tenant="t", person="p", attributes=case.person)
+        return kind, asked, naive.may_keep(case.charter, case.person)
     if kind == "admit":
         asked = admission_question(case.parsed, "o", case.operator, case.model)
         return kind, asked, naive.may_admit(case.charter, case.operator, case.model)
@@ -89,7 +99,7 @@ def test_the_rules_allow_what_the_naive_evaluator_allows_and_nothing_else(count:
     assert wrong == []
     assert sum(told.values()) == count
     assert (
-        min(told[f"{kind} {effect}"] for kind in ("use", "lease", "admit") for effect in ("allow", "deny"))
+        min(told[f"{kind} {effect}"] for kind in ("use", "keep", "lease", "admit") for effect in ("allow", "deny"))
         > count // 40
     )
 

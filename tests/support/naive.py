@@ -36,15 +36,20 @@ def may_ask(  # noqa: PLR0911  one sentence, one `if`
 
 def may_use(charter: Row, person: Row, model: Row, where: str, evidence: Row) -> bool:
     """May this person use this model, on a node that stands there, with that evidence of it?"""
-    if "user" not in person["roles"]:
-        return False
-    if person["citizenship"] not in charter["people"]["users"]:
-        return False
-    if not _vouched(person["assurance"], charter["people"]["assurance"]):
+    if not may_keep(charter, person):
         return False
     if not _admissible(charter, model):
         return False
     return may_serve(charter, where, evidence)
+
+
+def may_keep(charter: Row, person: Row) -> bool:
+    """May this person have something kept? The same takes it away that takes asking away."""
+    if "user" not in person["roles"]:
+        return False
+    if person["citizenship"] not in charter["people"]["users"]:
+        return False
+    return _vouched(person["assurance"], charter["people"]["assurance"])
 
 
 def may_admit(charter: Row, citizenship: str, model: Row) -> bool:
