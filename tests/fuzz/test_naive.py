@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -100,7 +101,7 @@ def test_the_rules_allow_what_the_naive_evaluator_allows_and_nothing_else(count:
     assert sum(told.values()) == count
     assert (
         min(told[f"{kind} {effect}"] for kind in ("use", "keep", "lease", "admit") for effect in ("allow", "deny"))
-        > count // 40
+        > count // 60
     )
 
 
@@ -171,9 +172,9 @@ def asked_an_engine(case: Case, action: str, secret: str, *, later: int = 0) -> 
     """Whether a request went through everything that stands before an engine, `later` ms after the snapshot."""
     path: Any = Path(taken=snapshot(case))
     path.clock.pass_seconds(later / 1000)
-    app = App(path.service, path.journal, None, None)  # type: ignore[arg-type]  nothing is forwarded or counted
+    app: Any = SimpleNamespace(_service=path.service)  # of an app only what knows who asks
     try:
-        principal = app.authenticate({b"authorization": f"Bearer {secret}".encode()})
+        principal = App.authenticate(app, {b"authorization": f"Bearer {secret}".encode()})
     except Unauthenticated:
         return False
     path.ask(
