@@ -24,6 +24,7 @@ VERBS: Final = {
     "person": ("daulat.cli.admin:person", "Add and list people."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
     "auditor": ("daulat.cli.admin:auditor", "Create, list and revoke auditors' tokens."),
+    "init": ("daulat.cli.init:init", "Hold the key ceremony, with which production begins."),
     "operator": ("daulat.cli.operate:operator", "Make and register operators' keys."),
     "operate": ("daulat.cli.operate:operate", "Propose and approve what one operator may not do alone."),
     "model": ("daulat.cli.model:model", "Import models and look at them."),

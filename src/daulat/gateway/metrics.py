@@ -28,6 +28,9 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "daulat_connections": ("gauge", "Open client connections."),
     "daulat_journal_commits_total": ("counter", "Group commits of the journals."),
     "daulat_snapshot_number": ("gauge", "The control plane's snapshot that the workers act on (the lowest)."),
+    "daulat_break_glass_total": ("counter", "How often one operator broke the glass."),
+    "daulat_break_glass_open": ("gauge", "How many of these wait for their review."),
+    "daulat_break_glass_overdue": ("gauge", "How many of these have waited for longer than the charter allows."),
 }
 REPLICA_LOAD: Final = "daulat_replica_requests_in_flight"
 _LOWEST: Final = frozenset({"daulat_snapshot_number"})

@@ -22,6 +22,7 @@ from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.models import ModelStore
+from daulat.adapters.notices import Notices
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
 from daulat.core import charter as charters_core
@@ -87,7 +88,7 @@ class Control:
         """
         self._home.clear_run()  # a killed run leaves its own behind
         in_force = consenting.in_force(self._db, self._home)
-        self._waiting = in_force.waiting
+        self._waiting, self._ceremony = in_force.waiting, in_force.ceremony
         for words in in_force.waiting:
             _log.warning("%s", words)
             self._say(words)
@@ -100,7 +101,7 @@ class Control:
         await self._establish(in_force.text, self._bundle)
         await self._serve()
         self._publish()
-        self._heart = asyncio.gather(self._beat(), self._watch_devices())
+        self._heart = asyncio.gather(self._beat(), self._watch_devices(), self._consenting.watch())
         self._heart.add_done_callback(self._stopped_watching)
         self._start_replicas()
         await self._start_fronts()
@@ -153,10 +154,15 @@ class Control:
     def vkey(self) -> str:
         return self._home.vkey.read_text().strip()
 
+    @property
+    def profile(self) -> str:
+        return self._charter.profile
+
     # Starting.
 
     async def _start_sequencer(self) -> None:
-        period = self.plan.settings.log_period or log_files.current_period(self._home.log) or time.strftime("%Y")
+        period = self.plan.settings.log_period or log_files.current_period(self._home.log)
+        period = period or (self._ceremony.period if self._ceremony else time.strftime("%Y"))
         self._origin = self._charter.origin(period)
         child = self.plan.sequencer(self._charter.name, period, self._log_file, self._give_up)
         self._fleet.sequencer = child
@@ -170,13 +176,14 @@ class Control:
         self._text = text
         log = await self._sequencer.call("status")
         await establish.log_key(book, self._charter_index, log["vkey"], log["rotation"])
+        self._desk = Desk(self._db, book.write, self._clock, self._charter_index, self._charter.approvals)
+        charter = (self._charter_index, self._charter)
+        tell = Notices(self._home.notices, self.plan.settings.notice_url, self.plan.settings.notice_command)
+        self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home, tell)
+        await self._consenting.begin(self._ceremony)
         blobs = Blobs(self._home.log / "blob")
         self._policy_index = await establish.policy(book, self._charter_index, bundle, blobs.put)
-        self._desk = Desk(self._db, book.write, self._clock, self._charter_index)
         self.secrets = await self._desk.begin()
-        charter = (self._charter_index, self._charter)
-        self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
-        await self._consenting.begin()
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
         ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
@@ -344,6 +351,7 @@ class Control:
             "url": self.plan.url,
             "origin": self._origin,
             "profile": self._charter.profile,
+            "ceremony": self._consenting.ceremony(),
             "snapshot": self._number,
             "lease": None
             if lease is None
@@ -351,6 +359,7 @@ class Control:
             "deployments": self.replicas.roster.deployment_rows(),
             "replicas": self.replicas.roster.replica_rows(),
             "waiting": list(self._waiting),
+            "reviews": self._consenting.reviews(),
             "not_serving_because": [*self._refusals(), *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
