@@ -85,6 +85,11 @@ class Home:
         return self.path / "control.db"
 
     @property
+    def control_elsewhere(self) -> Path:
+        """There once the control database is no file of the home: nobody starts with an empty one by mistake."""
+        return self.path / "control.elsewhere"
+
+    @property
     def sequencer_db(self) -> Path:
         """The checkpoint's second place."""
         return self.path / "sequencer.db"
@@ -160,6 +165,7 @@ class Settings:
     device_seconds: int = 30  # how often the health of accelerators is read
     notice_url: str = ""  # a web hook that is told at once when glass was broken
     notice_command: str = ""  # a command that is, on its standard input
+    database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "docs/auditor.md": "tests/integration/test_first_run.py",  # with a receipt of its own
     "daulat deploy smollm2 --engine vllm": "tests/vllm",  # needs vLLM's environment
     "daulat deploy agency-llm": "tests/integration/test_external.py",  # needs a server elsewhere
+    "daulat database": "tests/contract/test_moved.py",  # with the service stopped
     "daulat operate approve": "tests/integration/test_consent.py",  # where others have to agree
     "daulat operate review ": "tests/integration/test_ceremony.py",
     "daulat operate change-rules --break-glass": "tests/integration/test_ceremony.py",

@@ -47,6 +47,7 @@ def _text(found: dict[str, Any]) -> str:
     ]
     rows += [("waiting", words) for words in found["waiting"]]
     rows += [("review", review_line(row)) for row in found["reviews"]]
+    rows += [("breach", _breach_line(found)) for found in found["breaches"]]
     rows += [("not serving", reason) for reason in found["not_serving_because"]]
     for child in found["processes"]:
         state = "ready" if child["ready"] else "starting"
@@ -66,6 +67,11 @@ def review_line(found: dict[str, Any]) -> str:
 
 def _ceremony(index: int | None) -> str:
     return "" if index is None else f", key ceremony: entry {index}"
+
+
+def _breach_line(found: dict[str, Any]) -> str:
+    until = datetime.fromtimestamp(found["commissioner_by"] / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
+    return f"{found['id']} is open: the Commissioner was or is to be told by {until}"
 
 
 def deployment_line(found: dict[str, Any]) -> str:

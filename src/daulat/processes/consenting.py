@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ from daulat.core import charter as charters
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock, SystemClock
 from daulat.core.consent import CHARTER, MODEL, OPERATOR, POLICY
-from daulat.errors import ConfigError, InvalidRequest, PermissionDenied
+from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, Unavailable
 from daulat.pipeline import establish
 from daulat.pipeline.agreed import Agreed, Naming, sha256
 from daulat.pipeline.book import Book
@@ -32,6 +33,7 @@ from daulat.processes import ceremonies
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home
 
+_log = logging.getLogger(__name__)
 _AGAIN_SECONDS: Final = 60.0
 _CHARTER_WAITS: Final = (
     "charter.toml is another than the charter in force, which stays: nobody has agreed to it. "
@@ -158,8 +160,11 @@ class Consenting:
         """For as long as the service runs: whoever could not be told is told again, and metrics stay true."""
         while True:
             await asyncio.sleep(_AGAIN_SECONDS)
-            await self._glass.tell_again()
-            self._measure()
+            try:
+                await self._glass.tell_again()
+                self._measure()
+            except Unavailable as error:  # the control database is away: with the next round it may be back
+                _log.warning("notices and reviews were not looked at: %s", error.message)
 
     def reviews(self) -> list[dict[str, Any]]:
         """What was done by breaking glass, and waits for its review."""
