@@ -29,6 +29,9 @@ ALONE: Final = frozenset(
     {
         "auditor.create",
         "auditor.revoke",
+        "breach.close",  # clocks and notices: what happened stands in the log
+        "breach.notified",
+        "breach.open",
         "deployment.apply",  # of a model that is admitted
         "deployment.stop",
         "key.create",
@@ -36,6 +39,8 @@ ALONE: Final = frozenset(
         "person.add",  # a user; `operator.add` is another act
         "replica.drain",
         "tenant.add",
+        "vault.rotate",  # new keys for old ones: nothing becomes readable or unreadable by it
+        "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
     }
 )
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.

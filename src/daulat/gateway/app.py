@@ -1,4 +1,4 @@
-"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages process."""
+"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages or the vault."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from daulat.pipeline.service import Service
 
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
+_KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
+_KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -57,8 +60,12 @@ def credential(headers: Mapping[bytes, bytes]) -> bytes:
 class App:
     """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
 
-    def __init__(self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics) -> None:
+    def __init__(
+        self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics, kept: Forwarder
+    ) -> None:
+        """`kept`: to the vault."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
+        self._kept = kept
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -100,6 +107,8 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange)
+        elif path in _KEPT_LISTS or path.startswith(_KEPT):
+            self._vault(exchange)
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         elif path == b"/healthz":
@@ -117,6 +126,14 @@ class App:
             self._models(exchange, self.authenticate(exchange.headers), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _vault(self, exchange: Exchange) -> None:
+        """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
+        if exchange.method not in _KEPT_METHODS:
+            raise InvalidRequest("This endpoint takes GET, POST and DELETE.", code="method_not_allowed")
+        self.authenticate(exchange.headers)
+        exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
+        self._kept.forward(exchange)
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks.
@@ -167,4 +184,8 @@ class App:
 def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
+    if path in _KEPT_LISTS:
+        return b"GET, HEAD, POST, OPTIONS"
+    if path.startswith(_KEPT):
+        return b"GET, HEAD, POST, DELETE, OPTIONS"
     return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"
