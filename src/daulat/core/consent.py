@@ -39,7 +39,6 @@ ALONE: Final = frozenset(
         "person.add",  # a user; `operator.add` is another act
         "replica.drain",
         "tenant.add",
-        "vault.rotate",  # new keys for old ones: nothing becomes readable or unreadable by it
         "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
     }
 )
