@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvloop
+from tests.support.lender import LocalLender
 from tests.support.request_path import DONE, HandVault, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
@@ -33,7 +34,6 @@ from daulat.gateway.http import Connection, Server
 from daulat.gateway.metrics import Metrics
 from daulat.ledger import records
 from daulat.ledger.journal import Journal
-from daulat.metering.slices import Slices
 from daulat.pipeline.service import Service
 from daulat.tlog.note import Signer
 
@@ -292,14 +292,16 @@ class Gateway:
             on_fatal=self.fatal.append,
         )
         self.pool, self.vault = Pool({}), HandVault()
+        self.lender = LocalLender(self.snapshot.roll.quotas)
+        self.lender.lender.began(WORKER)
         self.service = Service(
             world=world(self.clock, self.snapshot),
             ledger=self.journal,
             engines=self.pool,
-            slices=Slices(1),
             meter=self.metrics,
             render=render,
             clock=self.clock,
+            borrow=self.borrow,
             vault=self.vault,
         )
         kept = Forwarder(str(self.folder / "vault"), "Files and stored completions")
@@ -312,6 +314,10 @@ class Gateway:
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []
         return self
+
+    def borrow(self) -> None:
+        """What is wanted is lent at once."""
+        self.lender.serve(WORKER, self.service.turns, self.clock.now_ms())
 
     def _connection(self) -> Counting:
         made = Counting(self.server)
