@@ -112,6 +112,15 @@ _listed(
     sa.UniqueConstraint("proposal", "key"),
 )
 _listed(
+    "limits",
+    "limit",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # "<scope>:<subject>"
+    sa.Column("scope", sa.String, nullable=False),  # "key" | "tenant" | "model"
+    sa.Column("subject", sa.String, nullable=False),  # an id; what clients call the model
+    sa.Column("bounds", sa.JSON, nullable=False),  # by core.quota.Limit's names; the budget in 10^-12
+)
+_listed(
     "glasses",
     "broken glass",
     sa.Column("id", sa.String, primary_key=True),  # of what would have been a proposal

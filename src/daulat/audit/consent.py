@@ -13,7 +13,7 @@ from typing import Any, Final
 from daulat.audit import facts
 from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
-from daulat.core.consent import ALONE, CHARTER, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
+from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -42,6 +42,7 @@ class Consent:
         self._leaving: set[str] = set()  # and those whose end was agreed to
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
         self.carried: set[str] = set()  # of these, what an older shard is said to have had
+        self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
 
     def proposed(self, proposal: ProposalFacts) -> Iterator[Finding]:
         """Take in a proposal, and check it."""
@@ -138,6 +139,13 @@ class Consent:
             {"operator.add": self._coming, "operator.revoke": self._leaving}.get(proposal.proposed.action, set()).add(
                 key
             )
+        if scope := ERASURES.get(proposal.proposed.action):
+            self._erasing.add((scope, str(entry["subject"])))
+
+    def erased(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
+        """Somebody's keys were destroyed, while `needed` others had to agree to it."""
+        if needed and (entry["scope"], entry["subject"]) not in self._erasing:
+            yield Finding("approvals", f"a {str(entry['scope'])[:20]} was erased, and nobody has agreed to it", index)
 
     def rests(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """A charter, rules or a model that came into force while `needed` others had to agree to it.

@@ -23,6 +23,8 @@ VERBS: Final = {
     "key": ("daulat.cli.admin:key", "Create, list and revoke API keys."),
     "person": ("daulat.cli.admin:person", "Add and list people."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
+    "limit": ("daulat.cli.limit:limit", "Limit what keys, tenants and models may use."),
+    "usage": ("daulat.cli.usage:usage", "Say who has used how much, and what it costs."),
     "auditor": ("daulat.cli.admin:auditor", "Create, list and revoke auditors' tokens."),
     "init": ("daulat.cli.init:init", "Hold the key ceremony, with which production begins."),
     "operator": ("daulat.cli.operate:operator", "Make and register operators' keys."),

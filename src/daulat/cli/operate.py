@@ -211,6 +211,36 @@ def admit_model(model: str, signing: Signing, home: Home, as_json: bool) -> None
     propose(home, MODEL, {"digest": digest}, signing, as_json=as_json)
 
 
+@operate.command("erase-person")
+@click.argument("person")
+@signing_options
+@home_option
+@json_option
+def erase_person(person: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that a person's keys be destroyed, and everything here that says who they are. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-person aminah --key ~/operator.key
+    """
+    propose(home, "person.erase", {"person": person}, signing, as_json=as_json)
+
+
+@operate.command("erase-tenant")
+@click.argument("tenant")
+@signing_options
+@home_option
+@json_option
+def erase_tenant(tenant: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that a tenant's keys be destroyed, its people's with them. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-tenant ministry-of-health --key ~/operator.key
+    """
+    propose(home, "tenant.erase", {"tenant": tenant}, signing, as_json=as_json)
+
+
 @operate.command("approve")
 @click.argument("proposal")
 @signing_options
