@@ -22,6 +22,8 @@ _SINGULAR: Final = {
     "people": "person",
     "keys": "key",
     "auditors": "auditor",
+    "admin_keys": "admin key",
+    "idempotency": "request",
     "deployments": "deployment",
     "operator_keys": "operator's key",
     "proposals": "proposal",
@@ -72,6 +74,25 @@ sa.Table(
     sa.Column("name", sa.String, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("revoked", sa.BigInteger),
+)
+sa.Table(
+    "admin_keys",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),  # its label
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+# Creations that are to happen once (`pipeline.once`).
+sa.Table(
+    "idempotency",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),  # SHA-256 of who asked and their key
+    sa.Column("fingerprint", sa.String, nullable=False),  # SHA-256 of the request
+    sa.Column("created", sa.BigInteger, nullable=False),
 )
 sa.Table(
     "deployments",
@@ -182,13 +203,14 @@ class ControlDatabase:
             ]
 
     def find(self, table: str, wanted: str) -> dict[str, Any]:
-        """One row by its id or its name.
+        """One row by its id, or by its name where that is nobody's id.
 
         Raises:
             NotFound: there is none; Conflict: there are several.
         """
         named = "label" if table == "keys" else "name"
-        found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
+        rows = self.rows(table)
+        found = [row for row in rows if row["id"] == wanted] or [row for row in rows if row[named] == wanted]
         if not found:
             raise NotFound(f"no {_SINGULAR[table]} {wanted!r}; `list` shows those that exist")
         if len(found) > 1 and table == "keys":

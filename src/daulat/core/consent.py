@@ -26,6 +26,8 @@ Kind = Literal["proposal", "approval"]
 # What one operator may do alone, because it cannot weaken the promise: it uses what was consented to, or takes away.
 ALONE: Final = frozenset(
     {
+        "adminkey.create",  # for what one may do alone anyway
+        "adminkey.revoke",
         "auditor.create",
         "auditor.revoke",
         "deployment.apply",  # of a model that is admitted
@@ -33,6 +35,8 @@ ALONE: Final = frozenset(
         "key.create",
         "key.revoke",
         "person.add",  # a user; `operator.add` is another act
+        "person.change",  # of a user
+        "person.end",
         "replica.drain",
         "tenant.add",
     }

@@ -13,6 +13,8 @@ import msgspec
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway import framing
+from daulat.gateway.admin.table import MOST_BYTES
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
@@ -24,6 +26,7 @@ from daulat.pipeline.service import Service
 
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -100,6 +103,8 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange)
+        elif path.startswith(_ADMIN):
+            self._administer(exchange)
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         elif path == b"/healthz":
@@ -117,6 +122,29 @@ class App:
             self._models(exchange, self.authenticate(exchange.headers), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _administer(self, exchange: Exchange) -> None:
+        """The control process says who that is; here only what it need not be bothered with is refused."""
+        headers = exchange.headers
+        if b"x-api-key" in headers:
+            raise Unauthenticated("Here a credential goes into 'Authorization: Bearer ...' alone.")
+        if exchange.body and not headers.get(b"content-type", b"").lower().startswith(_JSON):
+            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+        if b"content-encoding" in headers:
+            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        if len(exchange.body) > MOST_BYTES:
+            raise framing.too_large(MOST_BYTES)
+        self._forwarder.forward(exchange)
+
+    def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Whether a large body, or one of unknown size, may be kept in memory for whoever sent these headers.
+
+        Raises:
+            InvalidRequest, Unauthenticated: not here, or not for them.
+        """
+        if target.startswith(_ADMIN):
+            raise framing.too_large(MOST_BYTES)
+        self.authenticate(headers)
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks.
@@ -167,4 +195,6 @@ class App:
 def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
+    if path.startswith(_ADMIN):
+        return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"

@@ -10,7 +10,15 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+_PASSED: Final = (
+    b"authorization",
+    b"accept-encoding",
+    b"content-type",
+    b"idempotency-key",
+    b"if-match",
+    b"if-none-match",
+    b"range",
+)
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
@@ -58,9 +66,10 @@ class _Pages(asyncio.Protocol):
         passed = b"".join(
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
         )
-        transport.write(
-            b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n" % (exchange.method, exchange.target, passed)
-        )
+        if exchange.body:
+            passed += b"content-length: %d\r\n" % len(exchange.body)
+        line = b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)
+        transport.write(b"%bhost: pages\r\nconnection: close\r\n%b\r\n%b" % (line, passed, exchange.body))
 
     def data_received(self, data: bytes) -> None:
         try:

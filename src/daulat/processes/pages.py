@@ -1,10 +1,12 @@
-"""Receipts, the log and metrics over HTTP: everything that is not the request path, behind the workers."""
+"""Receipts, the log, metrics and the admin API over HTTP: all that is not the request path, behind the workers."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,19 +18,29 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from daulat.adapters import log_files, request_index
+from daulat.adapters import log_files, request_index, rpc
 from daulat.adapters.log_files import Blobs, LogFolder
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core import commitments, entries
 from daulat.core.clock import SystemClock
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
-from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable, VerificationFailed
+from daulat.errors import (
+    DaulatError,
+    InvalidRequest,
+    NotFound,
+    SealBroken,
+    Unauthenticated,
+    Unavailable,
+    VerificationFailed,
+)
 from daulat.gateway import errors as wire_errors
 from daulat.gateway import metrics
+from daulat.gateway.bearer import bearer
 from daulat.identity.directory import Directory
 from daulat.ledger import receipts
 from daulat.processes import edge
+from daulat.processes.admin_pages import AdminPages
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
@@ -38,6 +50,7 @@ _FOREVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
 _NEVER: Final = {"cache-control": "no-store"}
 _PENDING: Final = "No receipt for this request id yet. One follows about a second after the answer."
 _BINARY: Final = "application/octet-stream"
+_log = logging.getLogger(__name__)
 
 
 class Pages:
@@ -49,6 +62,7 @@ class Pages:
         self._clock = SystemClock()
         self._snapshot = SnapshotFile(home.snapshot)
         self._directory: Directory | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
@@ -70,7 +84,11 @@ class Pages:
         wanted = request.path_params["request_id"]
         if not REQUEST_ID.match(wanted):
             raise NotFound("A request id is 'req_' and 32 hex digits.", code="receipt_unknown")
-        body = await asyncio.to_thread(self._receipt, principal, wanted)
+        try:
+            body = await asyncio.to_thread(self._receipt, principal, wanted)
+        except _NotTheirs:
+            self._tell(request, "receipt", "not_found")
+            raise
         return Response(body, media_type="application/json", headers=_NEVER)
 
     async def checkpoint(self, request: Request) -> Response:
@@ -108,18 +126,26 @@ class Pages:
 
     def _receipt(self, principal: Principal, wanted: str) -> bytes:
         # Read in this order: what the index knows is under the checkpoint that is read after it.
-        found = request_index.find(self._home.index_db, wanted)
+        try:
+            found = request_index.find(self._home.index_db, wanted)
+        except SealBroken as error:
+            raise _damaged(error.message) from None
         if found is None:
             raise NotFound(_PENDING, code="receipt_pending")
         origin, index = found
-        folder = LogFolder(self._home.log / origin.rpartition("/")[2])
+        period = origin.rpartition("/")[2]
+        if index < 0 or period.startswith(".") or not (self._home.log / period / "checkpoint").exists():
+            raise _damaged(f"it names entry {index} of {origin[:80]!r}")
+        folder = LogFolder(self._home.log / period)
         signed = folder.published()
         verifier = note.Verifier(folder.vkey())
         checkpoint = checkpoints.open_checkpoint(signed, verifier)
         gathered = receipts.gather(folder, checkpoint.size, index)
-        admission = entries.decode(gathered[index])["admission"]
+        admission = entries.decode(gathered[index]).get("admission", {})
+        if admission.get("request_id") != wanted:  # the index is a projection: the log says what is so
+            raise _damaged(f"entry {index} of {origin[:80]!r} is not that of {wanted}")
         if (admission["tenant"], admission["principal"]) != (principal.tenant, principal.person):
-            raise NotFound(_PENDING, code="receipt_pending")
+            raise _NotTheirs(_PENDING, code="receipt_pending")
         salts = {
             "request": commitments.salt(principal.epoch_key, wanted, "request"),
             "response": commitments.salt(principal.epoch_key, wanted, "response"),
@@ -140,8 +166,26 @@ class Pages:
         return principal
 
     def _auditor(self, request: Request) -> None:
-        if self._known().auditor(_secret(request)).expires <= self._clock.now_ms():
-            raise Unauthenticated("This auditor's token has expired.", code="expired_token")
+        secret = _secret(request)
+        try:
+            if self._known().auditor(secret).expires <= self._clock.now_ms():
+                raise Unauthenticated("This auditor's token has expired.", code="expired_token")
+        except Unauthenticated as error:
+            self._tell(request, "log.entries", error.code)
+            raise
+
+    def _tell(self, request: Request, action: str, code: str) -> None:
+        """Have a refusal written into the log, where it is somebody known. The answer does not wait for it: how long it
+        takes must not say what there is."""
+        told = asyncio.get_running_loop().create_task(self._told(_authorization(request), action, code))
+        self._telling.add(told)
+        told.add_done_callback(self._telling.discard)
+
+    async def _told(self, credential: str, action: str, code: str) -> None:
+        client = rpc.Client(self._home.control_socket)
+        with contextlib.suppress(DaulatError):  # nobody known, or no control plane
+            await client.call("access.refused", credential=credential, action=action, code=code)
+        await client.close()
 
     def _known(self) -> Directory:
         """Everybody the newest snapshot knows."""
@@ -156,11 +200,22 @@ class Pages:
         return self._directory
 
 
+class _NotTheirs(NotFound):
+    """What exists and is another's: in words, as what does not exist."""
+
+
+def _damaged(what: str) -> Unavailable:
+    _log.error("the index of receipts does not agree with the log: %s. `daulat log reindex` makes it anew", what)
+    words = "The index of receipts is damaged; the log is not. The operator makes it anew: `daulat log reindex`."
+    return Unavailable(words, code="index_damaged")
+
+
+def _authorization(request: Request) -> str:
+    return bearer(request.headers.get("authorization", ""))
+
+
 def _secret(request: Request) -> bytes:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthenticated("Give a credential: 'Authorization: Bearer ...'.", code="missing_api_key")
-    return secret.strip().encode()
+    return _authorization(request).encode()
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
@@ -178,10 +233,19 @@ async def _missing(_request: Request, _error: Exception) -> Response:
     return await _failed(_request, NotFound("There is no such page.", code="unknown_url"))
 
 
+async def _other_method(_request: Request, error: Exception) -> Response:
+    answer = await _failed(_request, InvalidRequest("This endpoint has other methods.", code="method_not_allowed"))
+    answer.headers.update(getattr(error, "headers", None) or {})  # Allow
+    return answer
+
+
 def application(home: Home, watch: Watch | None = None) -> Starlette:
     """The ASGI application over one home. `watch`: the accelerators, whoever runs it."""
-    handlers: dict[Any, Any] = {DaulatError: _failed, 404: _missing}
-    return Starlette(routes=Pages(home, watch or Watch()).routes(), exception_handlers=handlers)
+    handlers: dict[Any, Any] = {DaulatError: _failed, 404: _missing, 405: _other_method}
+    routes = [*Pages(home, watch or Watch()).routes(), *AdminPages(home.control_socket).routes()]
+    made = Starlette(routes=routes, exception_handlers=handlers)
+    made.router.redirect_slashes = False  # it would name our socket as the place to go to
+    return made
 
 
 async def run(home: Home) -> None:

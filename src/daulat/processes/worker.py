@@ -135,7 +135,7 @@ class Worker:
             clock=clock,
         )
         app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics)
-        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.allow)
         self._confirm()
 
     def _model(self, replica: ReplicaRow) -> ModelRow | None:

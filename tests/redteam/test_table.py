@@ -1,0 +1,29 @@
+"""Every address has its row of who is kept out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.redteam.table import GATEWAY, PAGES, named_by_the_gateway, served
+
+from daulat.gateway.admin.table import OPERATIONS
+from daulat.processes.pages import application
+from daulat.processes.watch import Watch
+from daulat.settings import Home
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_route_is_without_a_row_and_no_row_without_a_route(tmp_path: Path) -> None:
+    assert served(application(Home(tmp_path), Watch())) == set(PAGES)
+    assert named_by_the_gateway() == set(GATEWAY)
+
+
+def test_the_rows_and_the_code_agree_on_who_may() -> None:
+    for operation in OPERATIONS:
+        assert PAGES[f"{operation.method} {operation.path}"].may == operation.roles, operation.id
+
+
+def test_whoever_has_others_try_is_there() -> None:
+    for row in (*GATEWAY.values(), *PAGES.values()):
+        assert not row.where or (ROOT / row.where).exists()
