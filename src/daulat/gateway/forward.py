@@ -13,7 +13,6 @@ from daulat.gateway.exchange import Exchange
 _PASSED: Final = (
     b"authorization",
     b"accept-encoding",
-    b"content-type",
     b"idempotency-key",
     b"if-match",
     b"if-none-match",
