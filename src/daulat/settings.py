@@ -75,6 +75,11 @@ class Home:
         return self.path / "control.db"
 
     @property
+    def control_elsewhere(self) -> Path:
+        """There once the control database is no file of the home: nobody starts with an empty one by mistake."""
+        return self.path / "control.elsewhere"
+
+    @property
     def sequencer_db(self) -> Path:
         """The checkpoint's second place."""
         return self.path / "sequencer.db"
@@ -148,6 +153,7 @@ class Settings:
     verify_seconds: int = 3600  # between two checks of a running model's files
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
+    database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 
