@@ -41,6 +41,9 @@ GATEWAY: Final = {
     "/readyz": Row(EVERYBODY),
     "/v1/models": Row(USER, where="tests/redteam/test_service.py"),
     "/v1/models/": Row(USER, ("model",), "tests/redteam/test_service.py"),
+    "/v1/files": Row(USER),  # handed on: VAULT has the rows
+    "/v1/files/": Row(USER, ("file",)),
+    "/v1/chat/completions/": Row(USER, ("completion",)),
     **{path: Row(USER, where="tests/redteam/test_service.py") for path in PATHS.values()},
 }
 """What a worker answers itself, or hands on: all addresses that `gateway/app.py` names, exactly or as a beginning."""
@@ -93,8 +96,24 @@ PAGES: Final = {
 """What the pages process serves."""
 
 
+_KEPT: Final = "tests/redteam/test_service.py"
+VAULT: Final = {
+    "POST /v1/files": Row(USER, where=_KEPT),
+    "GET /v1/files": Row(USER, where=_KEPT),
+    "GET /v1/files/{id}": Row(USER, ("file",), _KEPT),
+    "DELETE /v1/files/{id}": Row(USER, ("file",), _KEPT),
+    "GET /v1/files/{id}/content": Row(USER, ("file",), _KEPT),
+    "GET /v1/chat/completions": Row(USER, where=_KEPT),
+    "GET /v1/chat/completions/{id}": Row(USER, ("completion",), _KEPT),
+    "POST /v1/chat/completions/{id}": Row(USER, ("completion",), _KEPT),
+    "DELETE /v1/chat/completions/{id}": Row(USER, ("completion",), _KEPT),
+    "GET /v1/chat/completions/{id}/messages": Row(USER, ("completion",), _KEPT),
+}
+"""What the vault serves."""
+
+
 def served(pages: Starlette) -> set[str]:
-    """Every method and address of the pages process, out of its own router."""
+    """Every method and address of a process behind the workers, out of its own router."""
     return {
         f"{method} {route.path}"
         for route in pages.routes

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.redteam.table import VAULT
 from tests.support.besieged import CHAT, Besieged, besieged
 
 from daulat.adapters.log_files import current_period
@@ -82,6 +83,47 @@ def test_entries_of_the_log_are_for_auditors(service: Besieged) -> None:
 def test_the_auditor_manages_nothing(service: Besieged) -> None:
     for method, path in (("GET", "people"), ("GET", "status"), ("POST", "tenants")):
         assert service.ask("auditor", method, f"/admin/v1/{path}").status_code == 403
+
+
+KEPT = [row.split() for row in VAULT if "{id}" in row]
+
+
+@pytest.fixture(scope="module")
+def kept(service: Besieged) -> dict[str, str]:
+    """By the beginning of their addresses: ids of what one user has had kept."""
+    service.wait(lambda: service.upload("ours", b"rahsia").status_code == 200)
+    stored = service.ask("ours", "POST", PATHS["chat.completions"], {**CHAT, "store": True})
+    assert stored.status_code == 200, stored.text
+    lists = {path: service.wait(lambda path=path: service.ask("ours", "GET", path).json()["data"]) for path in LISTS}
+    return {path: data[0]["id"] for path, data in lists.items()}
+
+
+LISTS = ("/v1/files", "/v1/chat/completions")
+
+
+@pytest.mark.parametrize("who", ["theirs", "colleague", "boss"])
+def test_what_is_kept_for_one_does_not_exist_for_another(service: Besieged, kept: dict[str, str], who: str) -> None:
+    for begin in LISTS:
+        assert service.ask(who, "GET", begin).json()["data"] == [], "not even in a list"
+        assert service.ask(who, "GET", f"{begin}?after={kept[begin]}").json().get("data", []) == []
+    for method, path in KEPT:
+        begin = next(begin for begin in LISTS if path.startswith(begin))
+        id_, absent = kept[begin], kept[begin][:-4] + "0000"
+        body = {"metadata": {"theirs": "yes"}} if method == "POST" else None
+        answer = service.ask(who, method, path.replace("{id}", id_), body)
+        other = service.ask(who, method, path.replace("{id}", absent), body)
+        assert answer.status_code == other.status_code == 404, (method, path, answer.text)
+        assert answer.text.replace(id_, absent) == other.text, (method, path)
+        assert service.ask("ours", "GET", f"{begin}/{id_}").status_code == 200
+
+
+@pytest.mark.parametrize("who", ["auditor", "admin-first-operator", "admin-boss", "revoked", ""])
+def test_what_manages_or_audits_keeps_and_reads_nothing(service: Besieged, kept: dict[str, str], who: str) -> None:
+    for row in VAULT:
+        method, path = row.split()
+        id_ = kept[next(begin for begin in LISTS if path.startswith(begin))]
+        answer = service.ask(who, method, path.replace("{id}", id_), {} if method == "POST" else None)
+        assert answer.status_code == 401, (row, answer.text)
 
 
 @pytest.fixture

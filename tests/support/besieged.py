@@ -47,6 +47,12 @@ class Besieged:
         with httpx.Client(base_url=self.running.url, headers=headers, timeout=PATIENCE, trust_env=False) as client:
             return client.request(method, path, json=body)
 
+    def upload(self, who: str, content: bytes) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.secrets[who]}"}
+        files = {"file": ("surat.txt", content), "purpose": (None, "user_data")}
+        with httpx.Client(base_url=self.running.url, headers=headers, timeout=PATIENCE, trust_env=False) as client:
+            return client.post("/v1/files", files=files)
+
     def entries(self, type_: str) -> list[dict[str, Any]]:
         folder = LogFolder(self.running.home.log / current_period(self.running.home.log))
         size = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey())).size

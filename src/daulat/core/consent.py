@@ -39,6 +39,7 @@ ALONE: Final = frozenset(
         "person.end",
         "replica.drain",
         "tenant.add",
+        "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
     }
 )
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.

@@ -24,6 +24,7 @@ INFERENCE_ACTIONS: Final = (
 )
 MODEL_ADMIT: Final = "model.admit"
 NODE_LEASE: Final = "node.lease"
+KEEP: Final = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +87,14 @@ def inference_question(
         model: the decoded `model.admitted/v1`.
         lease: the decoded `node.lease/v1`.
     """
-    principal = Entity(
-        "Person",
-        person,
-        {
-            "citizenship": attributes["citizenship"],
-            "assurance": _assurance(attributes["assurance"]),
-            "roles": list(attributes["roles"]),
-        },
-        ("Tenant", tenant),
-    )
     context = {"charter": charter.context(), "lease": _lease_context(lease["jurisdiction"], lease["evidence"])}
-    return Question(action, principal, _model(model), context)
+    return Question(action, _person(tenant, person, attributes), _model(model), context)
+
+
+def keep_question(charter: Charter, *, tenant: str, person: str, attributes: Mapping[str, Any]) -> Question:
+    """May this person have something kept in the vault?"""
+    resource = Entity("Vault", charter.name, {})
+    return Question(KEEP, _person(tenant, person, attributes), resource, {"charter": charter.context()})
 
 
 def admission_question(charter: Charter, operator: str, citizenship: str, model: Mapping[str, Any]) -> Question:
@@ -130,6 +127,15 @@ def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, 
         "inventory": grade(evidence, "inventory"),
         "site": grade(evidence, "site"),
     }
+
+
+def _person(tenant: str, person: str, attributes: Mapping[str, Any]) -> Entity:
+    said = {
+        "citizenship": attributes["citizenship"],
+        "assurance": _assurance(attributes["assurance"]),
+        "roles": list(attributes["roles"]),
+    }
+    return Entity("Person", person, said, ("Tenant", tenant))
 
 
 def _assurance(name: str) -> int:

@@ -1,4 +1,4 @@
-"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages process."""
+"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages or the vault."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ from daulat.pipeline.service import Service
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
 _ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
+_KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
+_KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
+_KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -60,8 +63,12 @@ def credential(headers: Mapping[bytes, bytes]) -> bytes:
 class App:
     """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
 
-    def __init__(self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics) -> None:
+    def __init__(
+        self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics, kept: Forwarder
+    ) -> None:
+        """`kept`: to the vault."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
+        self._kept = kept
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -105,9 +112,16 @@ class App:
             self._forwarder.forward(exchange)
         elif path.startswith(_ADMIN):
             self._administer(exchange)
+        elif path in _KEPT_LISTS or path.startswith(_KEPT):
+            self._vault(exchange)
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
-        elif path == b"/healthz":
+        else:
+            self._own(exchange, path)
+
+    def _own(self, exchange: Exchange, path: bytes) -> None:
+        """What is read here, out of the snapshot."""
+        if path == b"/healthz":
             self._must_read(exchange)
             exchange.send(200, (), b'{"status":"ok"}')
         elif path == b"/readyz":
@@ -145,6 +159,14 @@ class App:
         if target.startswith(_ADMIN):
             raise framing.too_large(MOST_BYTES)
         self.authenticate(headers)
+
+    def _vault(self, exchange: Exchange) -> None:
+        """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
+        if exchange.method not in _KEPT_METHODS:
+            raise InvalidRequest("This endpoint takes GET, POST and DELETE.", code="method_not_allowed")
+        self.authenticate(exchange.headers)
+        exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
+        self._kept.forward(exchange)
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks.
@@ -197,4 +219,8 @@ def _allowed(path: bytes) -> bytes:
         return b"GET, HEAD, POST, OPTIONS"
     if path.startswith(_ADMIN):
         return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    if path in _KEPT_LISTS:
+        return b"GET, HEAD, POST, OPTIONS"
+    if path.startswith(_KEPT):
+        return b"GET, HEAD, POST, DELETE, OPTIONS"
     return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"

@@ -1,4 +1,4 @@
-"""Requests that are not for the hot path, handed on to the pages process over its Unix socket."""
+"""Requests that are not for the hot path, handed on to the process that answers them over its Unix socket."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
 _FINAL: Final = 200  # statuses below are interim answers
-_BEGIN_SECONDS: Final = 30.0  # until the pages process begins to answer
+_BEGIN_SECONDS: Final = 30.0  # until it begins to answer
 
 
 class Forwarder:
     """One connection a request: these are few."""
 
-    def __init__(self, socket_path: str) -> None:
-        self._path = socket_path
+    def __init__(self, socket_path: str, what: str = "Receipts, log and metrics") -> None:
+        """`what` is answered there, in words for when it is not."""
+        self._path, self._what = socket_path, what
         self._tasks: set[asyncio.Task[None]] = set()
 
     def forward(self, exchange: Exchange) -> None:
-        """Ask the same of the pages process and stream its answer back."""
+        """Ask the same of that process and stream its answer back."""
         task = asyncio.get_running_loop().create_task(self._connect(exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -41,16 +42,16 @@ class Forwarder:
     async def _connect(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Pages(exchange), self._path)
+            await loop.create_unix_connection(lambda: _Pages(exchange, self._what), self._path)
         except OSError:
-            exchange.fail(Unavailable("Receipts, log and metrics are starting; try again in a moment."))
+            exchange.fail(Unavailable(f"{self._what} are starting; try again in a moment."))
 
 
 class _Pages(asyncio.Protocol):
-    """The pages process' side of one forwarded request."""
+    """That process' side of one forwarded request."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, what: str) -> None:
+        self._exchange, self._what = exchange, what
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
@@ -65,10 +66,11 @@ class _Pages(asyncio.Protocol):
         passed = b"".join(
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
         )
-        if exchange.body:
-            passed += b"content-length: %d\r\n" % len(exchange.body)
-        line = b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)
-        transport.write(b"%bhost: pages\r\nconnection: close\r\n%b\r\n%b" % (line, passed, exchange.body))
+        if exchange.method == b"POST" or exchange.body:
+            kind = exchange.headers.get(b"content-type", b"")
+            passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
+        head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"
+        transport.write(head % (exchange.method, exchange.target, passed) + exchange.body)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -113,7 +115,7 @@ class _Pages(asyncio.Protocol):
         if self._begun:
             self._exchange.abandon()  # a short answer must not look like a whole one
         else:
-            self._exchange.fail(Unavailable("Receipts, log and metrics are not available."))
+            self._exchange.fail(Unavailable(f"{self._what} are not available."))
         self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:

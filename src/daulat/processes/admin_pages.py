@@ -15,10 +15,9 @@ from daulat.adapters import rpc
 from daulat.errors import InvalidRequest
 from daulat.gateway.admin import openapi
 from daulat.gateway.admin.table import DOCUMENT, OPERATIONS, Operation
-from daulat.gateway.bearer import bearer
+from daulat.processes.callers import NEVER, secret
 
 _JSON: Final = "application/json"
-_NEVER: Final = {"cache-control": "no-store"}
 
 
 class AdminPages:
@@ -49,7 +48,7 @@ class AdminPages:
                 found = await client.call("admin", **params)
             finally:
                 await client.close()
-            headers = {**_NEVER, **({"etag": f'"{found["etag"]}"'} if found["etag"] else {})}
+            headers = {**NEVER, **({"etag": f'"{found["etag"]}"'} if found["etag"] else {})}
             body = json.dumps(found["value"], ensure_ascii=False).encode()
             return Response(body, operation.status, headers, media_type=_JSON)
 
@@ -62,7 +61,7 @@ async def _params(request: Request) -> dict[str, Any]:
     Raises:
         Unauthenticated: no credential; InvalidRequest: the body is no UTF-8, or a parameter is given twice.
     """
-    credential = bearer(request.headers.get("authorization", ""))
+    credential = secret(request)
     given = request.query_params.multi_items()
     if len(dict(given)) != len(given):
         raise InvalidRequest("A parameter is given more than once.")

@@ -7,12 +7,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -20,34 +18,29 @@ from starlette.routing import Route
 
 from daulat.adapters import log_files, request_index, rpc
 from daulat.adapters.log_files import Blobs, LogFolder
-from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core import commitments, entries
 from daulat.core.clock import SystemClock
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
 from daulat.errors import (
     DaulatError,
-    InvalidRequest,
     NotFound,
     SealBroken,
     Unauthenticated,
     Unavailable,
     VerificationFailed,
 )
-from daulat.gateway import errors as wire_errors
 from daulat.gateway import metrics
-from daulat.gateway.bearer import bearer
-from daulat.identity.directory import Directory
 from daulat.ledger import receipts
-from daulat.processes import edge
+from daulat.processes import behind, edge
 from daulat.processes.admin_pages import AdminPages
+from daulat.processes.callers import NEVER, Callers, answering, secret
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog import note, tiles
 
 _FOREVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
-_NEVER: Final = {"cache-control": "no-store"}
 _PENDING: Final = "No receipt for this request id yet. One follows about a second after the answer."
 _BINARY: Final = "application/octet-stream"
 _log = logging.getLogger(__name__)
@@ -59,9 +52,7 @@ class Pages:
     def __init__(self, home: Home, watch: Watch) -> None:
         self._home = home
         self._watch = watch
-        self._clock = SystemClock()
-        self._snapshot = SnapshotFile(home.snapshot)
-        self._directory: Directory | None = None
+        self._callers = Callers(home.snapshot, SystemClock())
         self._telling: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[Route]:
@@ -80,16 +71,16 @@ class Pages:
 
     async def receipt(self, request: Request) -> Response:
         """The receipt of one answer, for the person who got it. For anybody else it does not exist."""
-        principal = self._principal(request)
+        principal = self._callers.principal(request)
         wanted = request.path_params["request_id"]
         if not REQUEST_ID.match(wanted):
             raise NotFound("A request id is 'req_' and 32 hex digits.", code="receipt_unknown")
         try:
             body = await asyncio.to_thread(self._receipt, principal, wanted)
         except _NotTheirs:
-            self._tell(request, "receipt", "not_found")
+            self._tell(secret(request), "receipt", "not_found")
             raise
-        return Response(body, media_type="application/json", headers=_NEVER)
+        return Response(body, media_type="application/json", headers=NEVER)
 
     async def checkpoint(self, request: Request) -> Response:
         published = self._folder(request).published()
@@ -107,7 +98,7 @@ class Pages:
         if parsed.level is None:
             self._auditor(request)
         data = await asyncio.to_thread(self._folder(request).read, path)
-        return Response(data, media_type=_BINARY, headers=_FOREVER if parsed.level is not None else _NEVER)
+        return Response(data, media_type=_BINARY, headers=_FOREVER if parsed.level is not None else NEVER)
 
     async def blob(self, request: Request) -> Response:
         data = await asyncio.to_thread(Blobs(self._home.log / "blob").get, request.path_params["digest"])
@@ -159,25 +150,18 @@ class Pages:
             raise NotFound(f"There is no log of the period {period[:40]!r}.")
         return LogFolder(self._home.log / period)
 
-    def _principal(self, request: Request) -> Principal:
-        principal = self._known().authenticate(_secret(request))
-        if principal.expires <= self._clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
-        return principal
-
     def _auditor(self, request: Request) -> None:
-        secret = _secret(request)
+        known = secret(request)
         try:
-            if self._known().auditor(secret).expires <= self._clock.now_ms():
-                raise Unauthenticated("This auditor's token has expired.", code="expired_token")
+            self._callers.auditor(request)
         except Unauthenticated as error:
-            self._tell(request, "log.entries", error.code)
+            self._tell(known, "log.entries", error.code)
             raise
 
-    def _tell(self, request: Request, action: str, code: str) -> None:
+    def _tell(self, credential: str, action: str, code: str) -> None:
         """Have a refusal written into the log, where it is somebody known. The answer does not wait for it: how long it
         takes must not say what there is."""
-        told = asyncio.get_running_loop().create_task(self._told(_authorization(request), action, code))
+        told = asyncio.get_running_loop().create_task(self._told(credential, action, code))
         self._telling.add(told)
         told.add_done_callback(self._telling.discard)
 
@@ -186,18 +170,6 @@ class Pages:
         with contextlib.suppress(DaulatError):  # nobody known, or no control plane
             await client.call("access.refused", credential=credential, action=action, code=code)
         await client.close()
-
-    def _known(self) -> Directory:
-        """Everybody the newest snapshot knows."""
-        try:
-            snapshot = self._snapshot.poll()
-        except FileNotFoundError:
-            raise Unavailable("The control plane has not published yet.") from None
-        if snapshot is not None:
-            self._directory = Directory(snapshot.roll)
-        if self._directory is None:
-            raise Unavailable("The control plane has not published yet.")
-        return self._directory
 
 
 class _NotTheirs(NotFound):
@@ -210,64 +182,15 @@ def _damaged(what: str) -> Unavailable:
     return Unavailable(words, code="index_damaged")
 
 
-def _authorization(request: Request) -> str:
-    return bearer(request.headers.get("authorization", ""))
-
-
-def _secret(request: Request) -> bytes:
-    return _authorization(request).encode()
-
-
-async def _failed(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, DaulatError):
-        raise error
-    headers = {name.decode(): value.decode() for name, value in wire_errors.headers_for(error)}
-    if error.code == "receipt_pending":
-        headers["retry-after"] = "1"
-    return Response(
-        wire_errors.envelope(error), wire_errors.status_of(error), headers | _NEVER, media_type="application/json"
-    )
-
-
-async def _missing(_request: Request, _error: Exception) -> Response:
-    return await _failed(_request, NotFound("There is no such page.", code="unknown_url"))
-
-
-async def _other_method(_request: Request, error: Exception) -> Response:
-    answer = await _failed(_request, InvalidRequest("This endpoint has other methods.", code="method_not_allowed"))
-    answer.headers.update(getattr(error, "headers", None) or {})  # Allow
-    return answer
-
-
 def application(home: Home, watch: Watch | None = None) -> Starlette:
     """The ASGI application over one home. `watch`: the accelerators, whoever runs it."""
-    handlers: dict[Any, Any] = {DaulatError: _failed, 404: _missing, 405: _other_method}
-    routes = [*Pages(home, watch or Watch()).routes(), *AdminPages(home.control_socket).routes()]
-    made = Starlette(routes=routes, exception_handlers=handlers)
-    made.router.redirect_slashes = False  # it would name our socket as the place to go to
-    return made
+    return answering([*Pages(home, watch or Watch()).routes(), *AdminPages(home.control_socket).routes()])
 
 
 async def run(home: Home) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
-    home.pages_socket.unlink(missing_ok=True)
-    previous = os.umask(0o177)
     watch = Watch()
-    config = uvicorn.Config(
-        application(home, watch),
-        uds=str(home.pages_socket),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    # Not `serve`: that one takes the signals, which the edge has.
-    serving = asyncio.create_task(server._serve())  # noqa: SLF001
-    while not server.started and not serving.done():  # noqa: ASYNC110  a few times, at the start
-        await asyncio.sleep(0.01)
-    os.umask(previous)
-    home.pages_socket.chmod(0o600)
+    server, serving = await behind.serve(application(home, watch), home.pages_socket)
     edge.ready()
     watch.start()
     await stop.wait()

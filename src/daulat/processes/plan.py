@@ -14,6 +14,7 @@ from daulat.core.deployment import Share
 from daulat.engines.recipes import speech
 from daulat.pipeline.deploy import Deployment
 from daulat.placement import devices
+from daulat.processes import keeping
 from daulat.processes.children import Child
 from daulat.processes.roster import Prepared
 from daulat.registry.model import ModelFacts
@@ -54,7 +55,7 @@ class Plan:
         return Child("daulat.processes.sequencer", _flat(arguments), log, gives_up=3, on_giving_up=on_giving_up)
 
     def fronts(self, log: Path) -> list[Child]:
-        """The workers and the pages, not started yet."""
+        """The workers, the pages and the vault, not started yet."""
         workers = [
             {
                 "--home": self.home.path,
@@ -66,7 +67,9 @@ class Plan:
             for slot in range(self.workers)
         ]
         pages = Child("daulat.processes.pages", _flat({"--home": self.home.path}), log)
-        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), pages]
+        asked = keeping.Asked.of(self.settings).text()
+        vault = Child("daulat.processes.vault", _flat({"--home": self.home.path, "--asked": asked}), log)
+        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), pages, vault]
 
     def supervisor(
         self, id_: str, wish: Deployment, prepared: Prepared, share: Share, log: Path, on_end: Callable[[], None]
