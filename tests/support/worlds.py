@@ -91,10 +91,9 @@ def key(
     *,
     expires: int = NOW + 86_400_000,
     models: tuple[str, ...] = (),
-    per_minute: int = 0,
 ) -> KeyRow:
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return KeyRow(f"key_{number}", digest, f"person_{number}", f"which{number}", expires, models, per_minute)
+    return KeyRow(f"key_{number}", digest, f"person_{number}", f"which{number}", expires, models)
 
 
 def roll(**changes: Any) -> Roll:
@@ -124,7 +123,7 @@ def snapshot(*, strict: bool = False, **changes: Any) -> Snapshot:
         leases=(lease(),),
         replicas=(replica(1), replica(9, model=EMBEDDER)),
     )
-    people = {name: changes.pop(name) for name in ("tenants", "people", "keys") if name in changes}
+    people = {name: changes.pop(name) for name in ("tenants", "people", "keys", "quotas", "prices") if name in changes}
     return replace(made, **{"roll": roll(**people), **changes})
 
 

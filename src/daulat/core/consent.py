@@ -34,9 +34,12 @@ ALONE: Final = frozenset(
         "deployment.stop",
         "key.create",
         "key.revoke",
+        "limit.remove",
+        "limit.set",
         "person.add",  # a user; `operator.add` is another act
         "person.change",  # of a user
         "person.end",
+        "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",
         "tenant.add",
         "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more

@@ -35,5 +35,4 @@ class Principal:
     salter: Salter = field(repr=False, compare=False)  # over that key
     expires: int  # the earlier of key's and person's, Unix milliseconds
     models: frozenset[str]  # empty: every model that policy allows
-    requests_per_minute: int  # 0: unlimited
     version: int  # changes whenever anything above does

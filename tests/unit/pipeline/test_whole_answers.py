@@ -11,7 +11,6 @@ from tests.support.worlds import (
     EMBEDDER,
     EPOCH_KEY,
     FOREIGN_SECRET,
-    OTHER_SECRET,
     SECRET,
     WORKER,
     key,
@@ -275,31 +274,6 @@ def test_a_key_for_certain_models_sees_no_others() -> None:
     path.journal.commit()
     assert (client.status, client.error["code"]) == (404, "model_not_found")
     assert not path.engines.calls
-
-
-def test_a_spent_quota_says_when_to_come_back() -> None:
-    path = Path(keys=(key(1, per_minute=2), key(2, OTHER_SECRET)))
-    for _ in range(2):
-        path.ask(chat())
-        path.call.answer(answered())
-    _, client = path.ask(chat())
-    path.journal.commit()
-    assert (client.status, client.error["code"]) == (429, "rate_limit_exceeded")
-    assert dict(client.headers)[b"retry-after"] == b"30"
-    assert path.journal.values("admission")[-1]["policies"] == ["gateway.rate"]
-    assert path.ask(chat(), secret=OTHER_SECRET)[1].status == 0, "another key's quota is its own"
-    path.clock.pass_seconds(30)
-    path.ask(chat())
-    assert len(path.engines.calls) == 4
-
-
-def test_retry_after_is_never_too_early() -> None:
-    path = Path(keys=(key(1, per_minute=25),))
-    for _ in range(25):
-        path.ask(chat())
-    _, client = path.ask(chat())
-    path.journal.commit()
-    assert dict(client.headers)[b"retry-after"] == b"3", "2.4 s, rounded up"
 
 
 def test_one_keys_denials_beyond_ten_a_second_become_counts() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "r0003_admin_api"
-down_revision = "r0002_ordinals"
+revision = "r0004_admin_api"
+down_revision = "r0003_limits"
 
 
 def upgrade() -> None:
