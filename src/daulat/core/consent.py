@@ -48,6 +48,8 @@ ALONE: Final = frozenset(
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.
 CHARTER, POLICY, MODEL = "charter.change", "policy.change", "model.admit"
 
+ERASURES: Final = {"person.erase": "person", "tenant.erase": "tenant"}  # by act, what `erasure/v1` says of its scope
+
 _ACTION: Final = re.compile(r"[a-z]+(\.[a-z]+)+\Z")
 _ID: Final = re.compile(r"proposal_[0-9a-f]{32}\Z")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
