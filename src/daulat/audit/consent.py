@@ -111,7 +111,9 @@ class Consent:
         """An act of one operator, where the charter asks `needed` others to agree."""
         roles = entry["detail"].get("roles") if isinstance(entry["detail"], dict) else None
         manages = (
-            entry["action"] == "person.add" and roles is not None and (not isinstance(roles, list) or OPERATOR in roles)
+            entry["action"] in {"person.add", "person.change"}
+            and roles is not None
+            and (not isinstance(roles, list) or OPERATOR in roles)
         )
         if needed and (entry["action"] not in ALONE or manages):
             words = f"{str(entry['action'])[:40]!r} was done by one operator, and needs the approval of {needed} others"

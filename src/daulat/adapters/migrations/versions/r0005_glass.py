@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "r0004_glass"
-down_revision = "r0003_limits"
+revision = "r0005_glass"
+down_revision = "r0004_admin_api"
 
 
 def upgrade() -> None:
