@@ -84,13 +84,14 @@ class ControlDatabase:
             return [dict(row) for row in connection.execute(sa.select(*shown).order_by(rows.c[ORDINAL])).mappings()]
 
     def find(self, table: str, wanted: str) -> dict[str, Any]:
-        """One row by its id or its name.
+        """One row by its id, or by its name where that is nobody's id.
 
         Raises:
             NotFound: there is none; Conflict: there are several.
         """
         named = "label" if table == "keys" else "name"
-        found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
+        rows = self.rows(table)
+        found = [row for row in rows if row["id"] == wanted] or [row for row in rows if row[named] == wanted]
         if not found:
             raise NotFound(f"no {_one(table)} {wanted!r}; `list` shows those that exist")
         if len(found) > 1 and table == "keys":

@@ -65,6 +65,25 @@ _listed(
     sa.Column("revoked", sa.BigInteger),
 )
 _listed(
+    "admin_keys",
+    "admin key",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),  # its label
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+# Creations that are to happen once (`pipeline.once`).
+_listed(
+    "idempotency",
+    "request",
+    sa.Column("id", sa.String, primary_key=True),  # SHA-256 of who asked and their key
+    sa.Column("fingerprint", sa.String, nullable=False),  # SHA-256 of the request
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+_listed(
     "deployments",
     "deployment",
     sa.Column("id", sa.String, primary_key=True),

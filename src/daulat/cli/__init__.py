@@ -21,6 +21,7 @@ VERBS: Final = {
     "status": ("daulat.cli.status:status", "Say what runs, under which lease, and where the log stands."),
     "doctor": ("daulat.cli.doctor:doctor", "Check this machine and grade it."),
     "key": ("daulat.cli.admin:key", "Create, list and revoke API keys."),
+    "admin-key": ("daulat.cli.admin_key:admin_key", "Create, list and revoke credentials for the admin API."),
     "person": ("daulat.cli.admin:person", "Add and list people."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
     "limit": ("daulat.cli.limit:limit", "Limit what keys, tenants and models may use."),

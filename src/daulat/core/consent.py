@@ -26,6 +26,8 @@ Kind = Literal["proposal", "approval"]
 # What one operator may do alone, because it cannot weaken the promise: it uses what was consented to, or takes away.
 ALONE: Final = frozenset(
     {
+        "adminkey.create",  # for what one may do alone anyway
+        "adminkey.revoke",
         "auditor.create",
         "auditor.revoke",
         "deployment.apply",  # of a model that is admitted
@@ -35,6 +37,8 @@ ALONE: Final = frozenset(
         "limit.remove",
         "limit.set",
         "person.add",  # a user; `operator.add` is another act
+        "person.change",  # of a user
+        "person.end",
         "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",
         "tenant.add",

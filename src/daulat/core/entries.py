@@ -187,6 +187,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
         (("charter", "charter/v1"),),
     ),
+    # Somebody who is known asked for something and did not get it: `action` what, `code` the error's, both pseudonyms
+    # (of an auditor, who is in no tenant, the token's digest). Inference that is refused is `inference/v1`.
+    "access.refused/v1": Shape(
+        ("type", "time", "charter", "tenant", "principal", "action", "code"),
+        (("charter", "charter/v1"),),
+    ),
     # What an operator asks others to agree to: `core.consent` says what `signature`, base64 of 64 bytes, is over.
     # `prior` and `payload` are hex SHA-256, `expires` Unix milliseconds.
     "proposal/v1": Shape(

@@ -37,10 +37,12 @@ from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import consenting, inventory, starting
+from daulat.processes.administering import Administering
 from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
 from daulat.processes.metering import Metering
+from daulat.processes.office import Served
 from daulat.processes.plan import Plan
 from daulat.processes.replicas import Replicas, Ways
 from daulat.processes.storing import Storing
@@ -234,6 +236,11 @@ class Control:
     async def _serve(self) -> None:
         desk, store = self._desk, ModelStore(self._home.models)
         deploying = Deploying(self.deployments, self.replicas, store, self.node.admits)
+        rows = self._listed(self.replicas.roster.deployment_rows), self._listed(self.replicas.roster.replica_rows)
+        consent = self._consenting.handlers(lambda use_case: use_case)
+        served = Served(self._status, *rows, consent, lambda by: Deploying(by, self.replicas, store, self.node.admits))
+        charter = (self._charter_index, self._charter)
+        administering = Administering(self._db, self._book.write, self._clock, charter, desk, served)
         wish = self._changes(deploying.wish)
 
         async def deploy(model: str, name: str, changes: dict[str, Any]) -> Any:
@@ -254,10 +261,11 @@ class Control:
             "deploy": deploy,
             "deployment.stop": self._changes(deploying.stop),
             "replica.drain": self._changes(deploying.drain),
-            "deployments": self._listed(self.replicas.roster.deployment_rows),
-            "replicas": self._listed(self.replicas.roster.replica_rows),
+            "deployments": rows[0],
+            "replicas": rows[1],
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
+            **administering.handlers(self._changes),
             **self._metering.handlers(self._changes),
             **self._storing.handlers(self._changes),
             **self._breaches.handlers(self._changes),
