@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from daulat.catalog import charters
+from daulat.core.commitments import personal
 from daulat.core.principal import Attributes
 from daulat.core.snapshot import (
     CharterRef,
@@ -32,6 +33,7 @@ from daulat.policy.cedar import CedarDecider
 
 NOW = 1_795_000_000_000
 EPOCH_KEY = bytes(range(32))
+PERSON_KEY = personal(EPOCH_KEY, "person_1")  # of who holds `SECRET`
 SECRET = "sk-" + "a" * 43
 OTHER_SECRET = "sk-" + "b" * 43
 FOREIGN_SECRET = "sk-" + "c" * 43

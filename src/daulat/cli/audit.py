@@ -6,13 +6,14 @@ import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from daulat.adapters.log_http import LogHttp
-from daulat.audit import state
+from daulat.audit import shards, state
 from daulat.audit.log import Report
 from daulat.audit.log import audit as audit_log
 from daulat.audit.usage import COLUMNS, Tally
@@ -81,8 +82,12 @@ def _reports(
     while len(found) < _MOST_SHARDS:
         name = verifier.name
         with LogHttp(root, name.rpartition("/")[2], token) as source:
+            held = replace(terms, continued=bool(found))
             read = source if tally is None else tally.over(source)
-            found.append(audit_log(read, verifier, terms, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
+            found.append(audit_log(read, verifier, held, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
+        if len(found) > 1 and found[-2].opening is not None and found[-1].closing is not None:
+            for finding in shards.compare(found[-1].closing, found[-2].opening):
+                found[-2].findings.add(finding)
         before = found[-1].predecessor
         if before is None or before in {report.origin for report in found}:
             break
@@ -137,6 +142,7 @@ def _value(report: Report) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
         "short": [*report.short, witnesses(report.unknown_signatures)],
+        "ceremony": report.ceremony,
         "types": dict(report.types),
         "decisions_rerun": report.decisions,
         "promises": {"kept": report.promises_kept, "pending": report.promises_pending},
@@ -160,5 +166,7 @@ def _text(report: Report) -> str:
         lines.append(f"  Promises: {report.promises_kept} kept, {report.promises_pending} not due yet.")
     if report.continued is not None:
         lines.append(f"  It continues the {report.continued} entries of the last audit.")
+    if report.ceremony is not None:
+        lines.append(f"  It was {report.ceremony}.")
     lines += [f"  short {word}" for word in (*report.short, witnesses(report.unknown_signatures))]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 
-from daulat.core.commitments import EPOCH_KEY_BYTES, Salter
+from daulat.core.commitments import EPOCH_KEY_BYTES, Salter, personal
 from daulat.core.principal import Principal
 from daulat.core.quota import Limit, Prices
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
@@ -85,6 +85,7 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
     epoch_key = base64.b64decode(tenant.epoch_key, validate=True)
     if len(epoch_key) != EPOCH_KEY_BYTES:
         raise ValueError(f"the epoch key of tenant {tenant.id} has {len(epoch_key)} bytes")
+    own = personal(epoch_key, person.id)
     version = hashlib.sha256(repr((key, person, tenant.id, tenant.pseudonym)).encode()).digest()
     return Principal(
         key_id=key.id,
@@ -94,8 +95,8 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         person=person.pseudonym,
         tenant=tenant.pseudonym,
         attributes=person.attributes,
-        epoch_key=epoch_key,
-        salter=Salter(epoch_key),
+        epoch_key=own,
+        salter=Salter(own),
         expires=min(key.expires, person.expires),
         models=frozenset(key.models),
         version=int.from_bytes(version[:8], "big"),

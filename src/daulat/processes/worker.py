@@ -144,7 +144,7 @@ class Worker:
         pages = Forwarder(os.fspath(home.pages_socket))
         kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
         app = App(self.service, self.journal, pages, self.metrics, kept)
-        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.allow)
         self._confirm()
 
     def _model(self, replica: ReplicaRow) -> ModelRow | None:

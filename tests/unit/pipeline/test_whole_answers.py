@@ -11,6 +11,7 @@ from tests.support.worlds import (
     EMBEDDER,
     EPOCH_KEY,
     FOREIGN_SECRET,
+    PERSON_KEY,
     SECRET,
     WORKER,
     key,
@@ -22,7 +23,7 @@ from tests.support.worlds import (
 )
 
 from daulat.core import entries
-from daulat.core.commitments import opens, salt
+from daulat.core.commitments import opens, personal, salt
 from daulat.core.snapshot import Limits
 from daulat.errors import EngineDead, EngineTimeout, InvalidRequest, Overloaded
 
@@ -79,7 +80,7 @@ def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() 
     assert completion["attempts"] == [{"replica": 11, "lease": 5, "outcome": "ok"}]
     assert completion["usage"] == {"prompt_tokens": 11, "cached_tokens": 0, "completion_tokens": 4}
     for kind, record, sent in (("request", admission, body), ("response", completion, client.body)):
-        assert opens(record[kind], salt(EPOCH_KEY, client.request_id, kind), kind, sent)
+        assert opens(record[kind], salt(PERSON_KEY, client.request_id, kind), kind, sent)
 
 
 def test_names_in_any_script_make_entries_that_anybody_can_read() -> None:
@@ -239,7 +240,12 @@ def test_who_is_not_eligible_learns_which_rule_refused() -> None:
     assert admission["policies"]
     assert all(name in client.error["message"] for name in admission["policies"])
     assert (completion["outcome"], completion["status"], completion["attempts"]) == ("denied", 403, [])
-    assert opens(completion["response"], salt(EPOCH_KEY, client.request_id, "response"), "response", client.body)
+    assert opens(
+        completion["response"],
+        salt(personal(EPOCH_KEY, "person_3"), client.request_id, "response"),
+        "response",
+        client.body,
+    )
     assert path.at_rest()
 
 
