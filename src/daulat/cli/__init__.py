@@ -27,6 +27,7 @@ VERBS: Final = {
     "limit": ("daulat.cli.limit:limit", "Limit what keys, tenants and models may use."),
     "usage": ("daulat.cli.usage:usage", "Say who has used how much, and what it costs."),
     "auditor": ("daulat.cli.admin:auditor", "Create, list and revoke auditors' tokens."),
+    "init": ("daulat.cli.init:init", "Hold the key ceremony, with which production begins."),
     "operator": ("daulat.cli.operate:operator", "Make and register operators' keys."),
     "operate": ("daulat.cli.operate:operate", "Propose and approve what one operator may not do alone."),
     "vault": ("daulat.cli.vault:vault", "See whether data can be kept, and rotate its keys."),
