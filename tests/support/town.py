@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ from daulat.pipeline.operate import Desk
 from daulat.processes.administering import Administering
 from daulat.processes.consenting import Consenting
 from daulat.processes.deploying import Deploying
+from daulat.processes.metering import Metering
 from daulat.processes.office import Served
 from daulat.processes.pages import application
 from daulat.processes.watch import Watch
@@ -59,6 +60,7 @@ class Town:
         self.keys = {name: Signer(name, bytes([at] * 32)) for at, name in enumerate(("ali", "bina", "chong"), 1)}
         self.secrets: dict[str, str] = {}
         self.ids: dict[str, str] = {}
+        self.told: list[Mapping[str, Any]] = []
         self._lock = asyncio.Lock()
 
     @property
@@ -69,7 +71,7 @@ class Town:
         return [entry for entry in self.log if entry["type"] == type_]
 
     async def __aenter__(self) -> Self:
-        consenting = Consenting(self.rows, self.book, self.clock, (1, self.charter), self.desk, self.home)
+        consenting = Consenting(self.rows, self.book, self.clock, (1, self.charter), self.desk, self.home, self._told)
         fleet = self.fleet
 
         async def status() -> dict[str, Any]:
@@ -84,7 +86,10 @@ class Town:
         def deploying(by: Any) -> Deploying:
             return Deploying(by, fleet.replicas, fleet.deploying._store, fleet.site.node.admits)
 
-        served = Served(status, deployments, replicas, consenting.handlers(lambda use: use), deploying)
+        placed = (self.home, "test.daulat.example", ORIGIN, "MY", 1)
+        self.metering = Metering(self.rows, self.desk.act, self.clock, *placed)
+        joined = (consenting.handlers(lambda use: use), self.metering.handlers(lambda use: use))
+        served = Served(status, deployments, replicas, *joined, deploying)
         charter = (1, self.charter)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
         handlers = self.administering.handlers(self._changes)
@@ -98,7 +103,12 @@ class Town:
         await self.http.aclose()
         self._server.close()
         await self.fleet.replicas.stop()
+        self.metering.close()
         self.rows.close()
+
+    async def _told(self, notice: Mapping[str, Any]) -> list[str]:
+        self.told.append(notice)
+        return []
 
     def _changes(self, use_case: Callable[..., Any]) -> rpc.Handler:
         async def act(**params: Any) -> Any:
@@ -126,7 +136,7 @@ class Town:
             if name != "ali":
                 made = await self.desk.add_person(name, "operators", "MY", "high", ["operator"], days=300)
                 self.ids[name] = made["id"]
-            position = await consenting._certify(key.vkey)
+            position = await consenting._certify(key.vkey, 1 << 50)
             row = {"id": f"operatorkey_{name}", "name": key.vkey.rpartition("+")[2], "person": self.ids[person]}
             self.rows.add(
                 "operator_keys", {**row, "vkey": key.vkey, "origin": ORIGIN, "position": position, "revoked": None}
