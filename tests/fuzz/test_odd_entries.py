@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from tests.support import logs
+from tests.support import consents, logs
 from tests.support.logs import REQUEST, RESPONSE, VERIFIER, Published, terms
 
 from daulat.audit import receipt as receipts
@@ -85,3 +85,27 @@ def test_a_larger_sample(block: int) -> None:
     for index, path in PLACES[block::8]:
         for value in draw.sample(ODD, 6):
             judged(odd(index, path, value))
+
+
+MANAGED = logs.write(None, consents.reviewed())
+SIGNED = ("ceremony", "key-one", "glass", "acted", "review-two", "refused", "closed", "model-consent-done")
+
+
+def test_what_operators_sign_holds_as_it_stands() -> None:
+    report = audit(MANAGED, VERIFIER, terms())
+    assert report.holds, [str(finding) for finding in report.findings.kept]
+
+
+def test_odd_values_in_what_operators_sign() -> None:
+    draw = random.Random(7)  # noqa: S311  a fuzz that can be repeated
+    for index in sorted(MANAGED.names[name] for name in SIGNED):
+        value = json.loads(MANAGED.entries[index])
+        for path in paths(value):
+            entry = written(replaced(value, path, draw.choice(ODD)))
+            log = logs.publish([*MANAGED.entries[:index], entry, *MANAGED.entries[index + 1 :]], MANAGED.names)
+            report = audit(log, VERIFIER, terms())
+            assert report.size == len(MANAGED.entries)
+            assert all(len(str(finding)) < 2000 for finding in report.findings.kept)
+            assert report.opening is None
+            with suppress(DaulatError):
+                receipts.verify(written(log.receipt("answer")), VERIFIER, Given())

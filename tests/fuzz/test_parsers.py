@@ -13,16 +13,18 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import gguf_files, logs, model_folders
-from tests.support.logs import REQUEST, RESPONSE, SIGNER, VERIFIER
+from tests.support import consents, gguf_files, logs, model_folders
+from tests.support.logs import ORIGIN, REQUEST, RESPONSE, SIGNER, VERIFIER
 
 from daulat.audit import promises, state
 from daulat.audit import receipt as receipts
+from daulat.audit.ceremony import unsigned
 from daulat.audit.receipt import Given
 from daulat.core import charter, entries, manifest
 from daulat.core.manifest import ModelFile
 from daulat.core.promise import parse_header
 from daulat.errors import DaulatError
+from daulat.pipeline import ceremony
 from daulat.registry import cards, documents, gguf, layout, safetensors, templates
 from daulat.registry.templates import Template
 from daulat.tlog import checkpoint, note, proof, tiles
@@ -64,6 +66,15 @@ def checked(template: str) -> None:
     templates.check(Template("default", "", template))
 
 
+def drawn(file: str) -> None:
+    """Read, and every signature looked at."""
+    held = ceremony.parse(file)
+    list(unsigned(held.ceremony, held.raw()))
+
+
+DRAWN = ceremony.draw(
+    ORIGIN, 1, consents.PRODUCTION["text"], "1" * 64, (), list(zip(("a", "b", "c"), consents.SEATS, strict=True))
+)
 ONE = ModelFile("model-00001-of-00002.safetensors", "b" * 64, 2)
 PARSERS = [
     Parser("note", lambda data: note.open_note(data, [VERIFIER]), LOG.signed),
@@ -78,6 +89,7 @@ PARSERS = [
     Parser("admission", entries.admission_bytes, LOG.entries[9]),
     Parser("references", lambda data: list(entries.references(entries.decode(data))), LOG.entries[9]),
     Parser("charter", text(charter.parse), logs.charter_text().encode()),
+    Parser("key ceremony", text(drawn), DRAWN.encode().encode()),
     Parser("promise", text(promised), LOG.promise("denied", of="answer").header().encode()),
     Parser("state", remembered, state.encode({SIGNER.name: LOG.signed.decode()})),
     Parser("receipt", verified, json.dumps(RECEIPT, ensure_ascii=False).encode()),

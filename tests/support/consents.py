@@ -108,9 +108,12 @@ def story() -> list[Step]:
     return [replace(made[0], fields={**made[0].fields, **PRODUCTION}), *made[1:]]
 
 
+GLASS = Broken(proposed(2, "policy.change", named("e" * 64), expires=T0 + 3_600_000), "outage", "9" * 64)
+
+
 def broken() -> list[Step]:
     """The same story, in which one operator broke the glass for an hour: "glass"."""
-    what = Broken(proposed(2, "policy.change", named("e" * 64), expires=T0 + 3_600_000), "outage", "9" * 64)
+    what = GLASS
     names = ("origin", "proposal", "action", "prior", "payload", "expires")
     fields = {
         "time": T0 + 45,
@@ -123,3 +126,36 @@ def broken() -> list[Step]:
         "restates": None,
     }
     return logs.after(story(), "key-three", Step("glass", "break-glass/v1", fields))
+
+
+def reviewed() -> list[Step]:
+    """What it was broken for was done: "acted"; two others reviewed it: "review-two" and so on, "closed"."""
+    refused = {
+        "charter": Ref("charter"),
+        "attempt": "review",
+        "proposal": None,
+        "operator": ONE.name,
+        "reason": "twice",
+    }
+    reviews = [
+        {
+            "glass": Ref("glass"),
+            "verdict": "justified",
+            "key": Ref(f"key-{who}"),
+            "signature": base64.b64encode(WHO[who].sign_bytes(GLASS.review("justified"))).decode(),
+        }
+        for who in ("two", "three")
+    ]
+    return logs.after(
+        broken(),
+        "glass",
+        Step("acted", "operator.action/v3", {"time": T0 + 46, "glass": Ref("glass"), "subject": "s", "detail": {}}),
+        Step("review-two", "review/v1", {"time": T0 + 47, **reviews[0]}),
+        Step("refused", "consent.refused/v1", {"time": T0 + 48, **refused}),
+        Step("review-three", "review/v1", {"time": T0 + 48, **reviews[1]}),
+        Step(
+            "closed",
+            "review.closed/v1",
+            {"time": T0 + 49, "glass": Ref("glass"), "reviews": [Ref("review-two"), Ref("review-three")]},
+        ),
+    )

@@ -161,6 +161,7 @@ def _read(value: Mapping[str, Any]) -> Drawn:
         _roster(names, value["nonce"]),
         tuple(seats),
     )
+    held.statement()  # which no half surrogates can stand in
     return Drawn(held, value["charter"], value["nonce"], tuple(names), tuple(signatures))
 
 
