@@ -95,6 +95,11 @@ PAGES: Final = {
     "POST /admin/v1/proposals/draft": Row(OPERATOR),
     "GET /admin/v1/proposals": Row(OPERATOR),
     "POST /admin/v1/proposals": Row(OPERATOR),
+    "POST /admin/v1/broken-glass/draft": Row(OPERATOR),
+    "GET /admin/v1/broken-glass": Row(OPERATOR),
+    "POST /admin/v1/broken-glass": Row(OPERATOR),
+    "GET /admin/v1/broken-glass/{proposal}": Row(OPERATOR, ("proposal",)),
+    "POST /admin/v1/broken-glass/{proposal}/reviews": Row(OPERATOR, ("proposal",)),
     "GET /admin/v1/proposals/{proposal}": Row(OPERATOR, ("proposal",)),
     "POST /admin/v1/proposals/{proposal}/approvals": Row(OPERATOR, ("proposal",)),
 }

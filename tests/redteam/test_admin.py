@@ -68,6 +68,9 @@ def body_for(town: Town, operation: Operation, **named: str) -> Any:
         "proposals.draft": {"action": "operator.revoke", "arguments": {"name": "bina", "reason": "x"}},
         "proposals.create": {**drafted, **signature},
         "proposals.approve": signature,
+        "glass.draft": {"action": "policy.change", "arguments": {"digest": "0" * 64}, "cause": "outage", "words": "x"},
+        "glass.break": {**drafted, **signature, "cause": "outage", "words": "x", "nonce": "0" * 32},
+        "glass.review": {**signature, "verdict": "justified"},
     }.get(operation.id)
 
 
