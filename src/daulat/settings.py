@@ -10,6 +10,7 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,6 +149,7 @@ class Settings:
     verify_seconds: int = 3600  # between two checks of a running model's files
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
+    trusted_proxies: str = ""  # networks of the proxies in front, comma between: whose X-Forwarded-For is believed
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 
@@ -162,6 +164,18 @@ _BOUNDS: Final = {
     "answer_seconds": (1, 86_400),
     "device_seconds": (1, 3600),
 }
+
+
+def networks(words: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks with commas between them.
+
+    Raises:
+        ConfigError: one is none; says which, and how it is written.
+    """
+    try:
+        return tuple(ip_network(word.strip()) for word in words.split(",") if word.strip())
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies is {words!r}, expected such as '10.0.0.0/8, ::1': {error}") from None
 
 
 def default_home() -> Path:
@@ -184,7 +198,9 @@ def load(home: Home, flags: Mapping[str, Any], environ: Mapping[str, str] = os.e
         *((name.removeprefix("DAULAT_").lower(), text, f"environment, {name}") for name, text in named.items()),
         *((name, value, f"--{name}") for name, value in flags.items() if value is not None),
     ]
-    return Settings(**{name: _checked(name, value, location) for name, value, location in given})
+    settings = Settings(**{name: _checked(name, value, location) for name, value, location in given})
+    networks(settings.trusted_proxies)
+    return settings
 
 
 def _file(path: Path) -> dict[str, Any]:

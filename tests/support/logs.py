@@ -55,7 +55,11 @@ class Step:
     fields: Mapping[str, Any] | bytes
 
 
-def charter_text(*, approvals: int = 0, profile: str = "evaluation", country: str = "MY", name: str = NAME) -> str:
+def charter_text(
+    *, approvals: int = 0, profile: str = "evaluation", country: str = "MY", name: str = NAME, issuers: str = ""
+) -> str:
+    """A charter from before `people.issuers`, where none are given as a TOML list."""
+    named = f"\nissuers = {issuers}" if issuers else ""
     return f"""profile = "{profile}"
 approvals = {approvals}
 strict = false
@@ -65,7 +69,7 @@ site = "a test"
 [people]
 operators = ["MY"]
 users = ["MY"]
-assurance = "substantial"
+assurance = "substantial"{named}
 [models]
 formats = ["gguf"]
 licences = ["mit"]

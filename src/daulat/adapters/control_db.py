@@ -49,6 +49,8 @@ sa.Table(
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
+    sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends to be known; 0: as the person
     sa.UniqueConstraint("tenant", "name"),
 )
 sa.Table(
@@ -62,6 +64,7 @@ sa.Table(
     sa.Column("requests_per_minute", sa.Integer, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("networks", sa.JSON, nullable=False, server_default="[]"),  # CIDR; none: from anywhere
     sa.Column("revoked", sa.BigInteger),
 )
 sa.Table(

@@ -19,6 +19,7 @@ from daulat.core import entries
 from daulat.core.charter import ASSURANCE, GRADES, Charter
 from daulat.core.decision import INFERENCE_ACTIONS, grade
 from daulat.core.ids import REQUEST_ID
+from daulat.core.principal import VOUCHED
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -215,6 +216,8 @@ class Chain:
         ends = [time for time in (self.keys[request.worker].not_after,) if time is not None]
         ends += _after(self.superseded, request.policy)
         starts = [0]
+        if until := request.attributes.get("until"):
+            ends.append(until - 1)
         if request.effect == "allow" and request.lease is not None:
             lease = self.leases[request.lease]
             starts.append(lease.not_before)
@@ -276,6 +279,12 @@ class Chain:
             yield "citizenship", f"permitted to citizenship {citizenship[:20]!r}, the charter promises {users} only"
         if assurance not in ASSURANCE or ASSURANCE.index(assurance) < ASSURANCE.index(charter.assurance):
             yield "citizenship", f"permitted at assurance {assurance[:20]!r}, the charter asks for {charter.assurance}"
+        issuer, until = request.attributes.get("issuer", VOUCHED), request.attributes.get("until", 0)
+        if charter.issuers is not None and issuer not in charter.issuers:
+            words = f"permitted on the word of {issuer[:80]!r}, the charter counts {', '.join(charter.issuers)} only"
+            yield "citizenship", words
+        if until and request.time >= until:
+            yield "citizenship", f"permitted on a citizenship that was known until {until} only"
         if not request.policies or any(name.startswith(GATEWAY) for name in request.policies):
             yield "decision", "permitted, and by no rule of the policy"
 

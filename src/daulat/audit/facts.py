@@ -18,6 +18,7 @@ from daulat.core.charter import GRADES, Charter
 from daulat.core.consent import Proposed
 from daulat.core.decision import grade
 from daulat.core.manifest import ModelFile
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError, VerificationFailed
 
 ELSEWHERE: Final = "external"  # evidence about an engine that Daulat does not run: it has no sandbox and no canary
@@ -333,6 +334,8 @@ def inference(entry: Mapping[str, Any]) -> InferenceFacts:
     if not isinstance(attributes.get("citizenship"), str) or not isinstance(attributes.get("assurance"), str):
         raise VerificationFailed("the attributes are not {citizenship, assurance, roles}")
     _strings(attributes, "roles")
+    _get({"issuer": VOUCHED, **attributes}, "issuer", str)
+    natural({"until": 0, **attributes}, "until")
     return InferenceFacts(
         request_id=_get(admission, "request_id", str),
         time=_time(admission),

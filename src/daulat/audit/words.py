@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from daulat.audit.chain import Chain
 from daulat.audit.facts import ELSEWHERE, EVIDENCE, InferenceFacts, LeaseFacts
+from daulat.core.principal import VOUCHED
 from daulat.tlog.checkpoint import Checkpoint
 
 UNWITNESSED: Final = "unwitnessed: the operator could have shown others another log"
@@ -80,8 +81,10 @@ def vouched(chain: Chain, request: InferenceFacts) -> Iterator[str]:
     yield "the operator: every time in the log, and that a pseudonym stands for one person or tenant"
     seen = request.attributes
     roles = ", ".join(seen["roles"]) or "none"
+    issuer = seen.get("issuer", VOUCHED)
+    who = "an operator" if issuer == VOUCHED else f"{issuer}, in a token that the operator says it checked"
     yield (
-        f"an operator: that the caller is of citizenship {seen['citizenship'] or 'unknown'} "
+        f"{who}: that the caller is of citizenship {seen['citizenship'] or 'unknown'} "
         f"(assurance {seen['assurance']}) and has the roles {roles}"
     )
     if request.attempts:

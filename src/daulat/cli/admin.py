@@ -46,8 +46,8 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> s
 
 def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
-    if column in {"expires", "revoked", "created"}:
-        return day(value)
+    if column in {"expires", "revoked", "created", "until"}:
+        return day(value or None)
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -61,11 +61,19 @@ def key() -> None:
 @click.option("--label", default="key", show_default=True, help="What it is for.")
 @click.option("--model", "models", multiple=True, help="Only this model; may be given again (default: all).")
 @click.option("--rpm", default=0, show_default=True, help="Requests a minute; 0 is unlimited.")
+@click.option("--network", "networks", multiple=True, help="Only from this CIDR; may be given again (default: anywhere).")
 @click.option("--days", default=90, show_default=True, help="How long it is valid, within the person's own time.")
 @home_option
 @json_option
 def create_key(
-    home: Home, person: str, label: str, models: tuple[str, ...], rpm: int, days: int, as_json: bool
+    home: Home,
+    person: str,
+    label: str,
+    models: tuple[str, ...],
+    rpm: int,
+    networks: tuple[str, ...],
+    days: int,
+    as_json: bool,
 ) -> None:
     """Create an API key for a person. It is shown once and stored as a hash only.
 
@@ -73,7 +81,16 @@ def create_key(
     Example:
         daulat key create --person first-person --label laptop --days 30
     """
-    found = ask(home, "key.create", person=person, label=label, models=list(models), requests_per_minute=rpm, days=days)
+    found = ask(
+        home,
+        "key.create",
+        person=person,
+        label=label,
+        models=list(models),
+        requests_per_minute=rpm,
+        networks=list(networks),
+        days=days,
+    )
     text = f"{found['api_key']}\n\nShown once. Key {found['id']} ({found['label']}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 
@@ -89,7 +106,7 @@ def list_keys(home: Home, as_json: bool) -> None:
         daulat key list
     """
     rows = _named(home, ask(home, "list", table="keys"), "person", "people")
-    columns = ("id", "label", "person_name", "models", "requests_per_minute", "expires", "revoked")
+    columns = ("id", "label", "person_name", "models", "requests_per_minute", "networks", "expires", "revoked")
     emit(rows, as_json=as_json, text=table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
 
@@ -120,6 +137,7 @@ def person() -> None:
 @click.option("--assurance", default="low", show_default=True, help="How well that is known: low|substantial|high.")
 @click.option("--role", "roles", multiple=True, default=("user",), show_default=True, help="May be given again.")
 @click.option("--days", default=365, show_default=True, help="How long the vouching is good for.")
+@click.option("--citizenship-days", default=0, help="How long it is for the citizenship, where that is shorter.")
 @home_option
 @json_option
 def add_person(
@@ -129,6 +147,7 @@ def add_person(
     assurance: str,
     roles: tuple[str, ...],
     days: int,
+    citizenship_days: int,
     home: Home,
     as_json: bool,
 ) -> None:
@@ -139,7 +158,9 @@ def add_person(
         daulat person add aminah --tenant first-agency --citizenship MY --assurance substantial
     """
     attributes = {"citizenship": citizenship, "assurance": assurance, "roles": list(roles)}
-    found = ask(home, "person.add", name=name, tenant=tenant, days=days, **attributes)
+    found = ask(
+        home, "person.add", name=name, tenant=tenant, days=days, citizenship_days=citizenship_days, **attributes
+    )
     text = f"{found['name']} ({found['id']}) is in {found['tenant']} until {day(found['expires'])}."
     emit(found, as_json=as_json, text=f"{text}\nGive them a key: daulat key create --person {found['name']}")
 
@@ -155,7 +176,7 @@ def list_people(home: Home, as_json: bool) -> None:
         daulat person list
     """
     rows = _named(home, ask(home, "list", table="people"), "tenant", "tenants")
-    columns = ("id", "name", "tenant_name", "citizenship", "assurance", "roles", "expires")
+    columns = ("id", "name", "tenant_name", "citizenship", "issuer", "until", "assurance", "roles", "expires")
     emit(rows, as_json=as_json, text=table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from daulat.core.charter import ASSURANCE, GRADES, Charter
+from daulat.core.principal import VOUCHED
 
 INFERENCE_ACTIONS: Final = (
     "chat.completions",
@@ -90,6 +91,7 @@ def inference_question(
         "Person",
         person,
         {
+            **_issuer(charter, attributes),
             "citizenship": attributes["citizenship"],
             "assurance": _assurance(attributes["assurance"]),
             "roles": list(attributes["roles"]),
@@ -130,6 +132,11 @@ def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, 
         "inventory": grade(evidence, "inventory"),
         "site": grade(evidence, "site"),
     }
+
+
+def _issuer(charter: Charter, attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Who vouches for the citizenship, where the charter asks: rules from before that do not know it."""
+    return {} if charter.issuers is None else {"issuer": attributes.get("issuer", VOUCHED)}
 
 
 def _assurance(name: str) -> int:

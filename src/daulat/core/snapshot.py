@@ -57,6 +57,7 @@ class KeyRow:
     expires: int
     models: tuple[str, ...] = ()
     requests_per_minute: int = 0
+    networks: tuple[str, ...] = ()  # CIDR (RFC 4632, RFC 4291); empty: anywhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -11,11 +11,13 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from daulat.core.principal import Principal
-from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from daulat.errors import DaulatError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway import peers
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
+from daulat.identity.directory import expired
 from daulat.ledger.journal import Journal
 from daulat.pipeline.actions import MESSAGES, PATHS
 from daulat.pipeline.inference import Inference
@@ -57,8 +59,17 @@ def credential(headers: Mapping[bytes, bytes]) -> bytes:
 class App:
     """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
 
-    def __init__(self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: Service,
+        journal: Journal,
+        forwarder: Forwarder,
+        metrics: Metrics,
+        proxies: Sequence[peers.Network] = (),
+    ) -> None:
+        """`proxies`: the operator's own, whose word on where a request comes from is taken."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
+        self._proxies = proxies
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -90,7 +101,21 @@ class App:
             raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
         inference = Inference(self._service, exchange, principal, action)
         exchange.listener = inference
-        inference.run(exchange.body)
+        if principal.networks and (refusal := self._elsewhere(principal, exchange)):
+            inference.refuse(exchange.body, refusal)
+        else:
+            inference.run(exchange.body)
+
+    def _elsewhere(self, principal: Principal, exchange: Exchange) -> PermissionDenied | None:
+        """Why a key of certain networks may not be used here."""
+        try:
+            peers.check(principal, self._address(exchange))
+        except PermissionDenied as error:
+            return error
+        return None
+
+    def _address(self, exchange: Exchange) -> peers.Address | None:
+        return peers.client(exchange.peer, exchange.headers, self._proxies)
 
     def _other(self, exchange: Exchange, path: bytes) -> None:
         if exchange.method == b"OPTIONS":
@@ -99,7 +124,7 @@ class App:
             self._must_read(exchange)
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
-            self._forwarder.forward(exchange)
+            self._forwarder.forward(exchange, str(self._address(exchange) or ""))
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         elif path == b"/healthz":
@@ -110,11 +135,11 @@ class App:
             self._ready(exchange)
         elif path == b"/v1/models":
             self._must_read(exchange)
-            self._models(exchange, self.authenticate(exchange.headers), None)
+            self._models(exchange, self._present(exchange), None)
         elif path.startswith(b"/v1/models/"):
             self._must_read(exchange)
             name = unquote_to_bytes(path.removeprefix(b"/v1/models/")).decode(errors="replace")
-            self._models(exchange, self.authenticate(exchange.headers), name)
+            self._models(exchange, self._present(exchange), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
 
@@ -127,7 +152,13 @@ class App:
         service, secret = self._service, credential(headers)
         principal = service.world.directory.authenticate(secret)
         if principal.expires <= service.clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+            raise expired(principal)
+        return principal
+
+    def _present(self, exchange: Exchange) -> Principal:
+        principal = self.authenticate(exchange.headers)
+        if principal.networks:
+            peers.check(principal, self._address(exchange))
         return principal
 
     def _models(self, exchange: Exchange, principal: Principal, name: str | None) -> None:

@@ -11,6 +11,8 @@ from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
 _PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+CLIENT: Final = b"daulat-client"
+"""The header in which a worker says whose address asks: what clients send under that name is not passed."""
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
@@ -25,16 +27,16 @@ class Forwarder:
         self._path = socket_path
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def forward(self, exchange: Exchange) -> None:
-        """Ask the same of the pages process and stream its answer back."""
-        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+    def forward(self, exchange: Exchange, client: str = "") -> None:
+        """Ask the same of the pages process and stream its answer back; `client`: the address that asks."""
+        task = asyncio.get_running_loop().create_task(self._connect(exchange, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def _connect(self, exchange: Exchange, client: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Pages(exchange), self._path)
+            await loop.create_unix_connection(lambda: _Pages(exchange, client), self._path)
         except OSError:
             exchange.fail(Unavailable("Receipts, log and metrics are starting; try again in a moment."))
 
@@ -42,8 +44,8 @@ class Forwarder:
 class _Pages(asyncio.Protocol):
     """The pages process' side of one forwarded request."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, client: str) -> None:
+        self._exchange, self._client = exchange, client
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
@@ -59,7 +61,8 @@ class _Pages(asyncio.Protocol):
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
         )
         transport.write(
-            b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n" % (exchange.method, exchange.target, passed)
+            b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b: %b\r\n%b\r\n"
+            % (exchange.method, exchange.target, CLIENT, self._client.encode(), passed)
         )
 
     def data_received(self, data: bytes) -> None:

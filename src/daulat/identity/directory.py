@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from ipaddress import ip_network
 
 from daulat.core.commitments import EPOCH_KEY_BYTES, Salter
 from daulat.core.principal import Principal
@@ -74,10 +75,23 @@ class Directory:
         return None if found is None else found[1]
 
 
+def expired(principal: Principal) -> Unauthenticated:
+    """What whoever holds a key past its time is told."""
+    if principal.lapses:
+        return Unauthenticated(
+            "The citizenship that this API key rests on is no longer known: it was good until a date that has passed. "
+            "Sign in again, or have it vouched for again, and make a new key.",
+            code="expired_citizenship",
+        )
+    return Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+
+
 def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
     epoch_key = base64.b64decode(tenant.epoch_key, validate=True)
     if len(epoch_key) != EPOCH_KEY_BYTES:
         raise ValueError(f"the epoch key of tenant {tenant.id} has {len(epoch_key)} bytes")
+    ends = min(key.expires, person.expires)
+    until = person.attributes.until or ends
     version = hashlib.sha256(repr((key, person, tenant.id, tenant.pseudonym)).encode()).digest()
     return Principal(
         key_id=key.id,
@@ -89,8 +103,10 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         attributes=person.attributes,
         epoch_key=epoch_key,
         salter=Salter(epoch_key),
-        expires=min(key.expires, person.expires),
+        expires=min(ends, until),
         models=frozenset(key.models),
         requests_per_minute=key.requests_per_minute,
         version=int.from_bytes(version[:8], "big"),
+        networks=tuple(map(ip_network, key.networks)),
+        lapses=until < ends,
     )

@@ -39,7 +39,9 @@ def person_rows(people: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple
             id=row["id"],
             tenant=row["tenant"],
             pseudonym=pseudonym(epoch_keys[row["tenant"]], "principal", row["id"]),
-            attributes=Attributes(row["citizenship"], row["assurance"], sorted_roles(row["roles"])),
+            attributes=Attributes(
+                row["citizenship"], row["assurance"], sorted_roles(row["roles"]), row["issuer"], row["until"]
+            ),
             expires=row["expires"],
             version=row["version"],
         )
@@ -60,6 +62,7 @@ def key_rows(
             expires=row["expires"],
             models=tuple(row["models"]),
             requests_per_minute=row["requests_per_minute"],
+            networks=tuple(row["networks"]),
         )
         for row in keys
         if row["revoked"] is None and row["expires"] > now_ms

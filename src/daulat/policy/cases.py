@@ -30,6 +30,7 @@ from daulat.core.decision import (
     inference_question,
     lease_question,
 )
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError
 
 _PARTS: Final = ("person", "model", "lease", "operator", "charter")
@@ -97,7 +98,12 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
         ConfigError: the action or a changed value's name is unknown.
     """
     usuals: dict[str, dict[str, Any]] = {
-        "person": {"citizenship": charter.country, "assurance": "high", "roles": ["user"]},
+        "person": {
+            "citizenship": charter.country,
+            "assurance": "high",
+            "roles": ["user"],
+            "issuer": (charter.issuers or (VOUCHED,))[0],
+        },
         "model": dict(_MODEL),
         "lease": {
             "jurisdiction": charter.country,
@@ -108,7 +114,7 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
             "external": "",
         },
         "operator": {"citizenship": charter.operators[0]},
-        "charter": {"signed": charter.signed, "external": charter.external},
+        "charter": {"signed": charter.signed, "external": charter.external, "issuers": charter.issuers},
     }
     asked: dict[str, dict[str, Any]] = {}
     for name, usual in usuals.items():

@@ -25,8 +25,9 @@ from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable, VerificationFailed
 from daulat.gateway import errors as wire_errors
-from daulat.gateway import metrics
-from daulat.identity.directory import Directory
+from daulat.gateway import metrics, peers
+from daulat.gateway.forward import CLIENT
+from daulat.identity.directory import Directory, expired
 from daulat.ledger import receipts
 from daulat.processes import edge
 from daulat.processes.watch import Watch
@@ -136,7 +137,9 @@ class Pages:
     def _principal(self, request: Request) -> Principal:
         principal = self._known().authenticate(_secret(request))
         if principal.expires <= self._clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+            raise expired(principal)
+        if principal.networks:
+            peers.check(principal, peers.client(request.headers.get(CLIENT.decode(), ""), {}, ()))
         return principal
 
     def _auditor(self, request: Request) -> None:

@@ -62,6 +62,7 @@ class Plan:
                 "--workers": self.workers,
                 "--host": self.settings.host,
                 "--port": self.settings.port,
+                "--trusted-proxies": self.settings.trusted_proxies,
             }
             for slot in range(self.workers)
         ]

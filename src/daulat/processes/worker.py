@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from daulat.gateway.engines import Pool
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.http import Server
 from daulat.gateway.metrics import Metrics
+from daulat.gateway.peers import Network
 from daulat.identity.directory import Directory
 from daulat.ledger.journal import Journal
 from daulat.metering.slices import Slices
@@ -44,7 +45,7 @@ from daulat.pipeline.world import World
 from daulat.policy.cache import CachedDecider
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import edge
-from daulat.settings import Home
+from daulat.settings import Home, networks
 from daulat.tlog.note import Signer
 
 DRAIN_SECONDS: Final = 5.0
@@ -92,7 +93,16 @@ class Worlds:
 class Worker:
     """Owns everything of one worker process."""
 
-    def __init__(self, home: Home, slot: int, workers: int, origin: str, index: int, signer: Signer) -> None:
+    def __init__(
+        self,
+        home: Home,
+        slot: int,
+        workers: int,
+        origin: str,
+        index: int,
+        signer: Signer,
+        proxies: Sequence[Network] = (),
+    ) -> None:
         loop = asyncio.get_running_loop()
         clock = SystemClock()
         self.failed = False
@@ -134,7 +144,7 @@ class Worker:
             render=render,
             clock=clock,
         )
-        app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics)
+        app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics, proxies)
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
         self._confirm()
 
@@ -224,7 +234,10 @@ async def run(arguments: argparse.Namespace) -> int:
     control = rpc.Client(home.control_socket)
     registered: dict[str, Any] = await control.call("worker.register", slot=arguments.slot, vkey=signer.vkey)
     await control.close()
-    worker = Worker(home, arguments.slot, arguments.workers, registered["origin"], registered["index"], signer)
+    place = (registered["origin"], registered["index"])
+    worker = Worker(
+        home, arguments.slot, arguments.workers, *place, signer, networks(arguments.trusted_proxies)
+    )
     loop = asyncio.get_running_loop()
 
     def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -256,6 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--trusted-proxies", default="")
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin(f"worker-{arguments.slot}", parent=arguments.parent)
