@@ -45,6 +45,16 @@ class Home:
         return self.path / "settings.toml"
 
     @property
+    def signin(self) -> Path:
+        """Where people sign in (`identity.providers`). Without it, nobody does."""
+        return self.path / "signin.toml"
+
+    @property
+    def identity_key(self) -> Path:
+        """The key of the hashes by which people are found again."""
+        return self.keys / "identity.key"
+
+    @property
     def policies(self) -> Path:
         """The operator's own `.cedar` files, added to those shipped."""
         return self.path / "policies"
@@ -96,6 +106,10 @@ class Home:
     @property
     def sequencer_socket(self) -> Path:
         return self.run / "sequencer.sock"
+
+    @property
+    def signin_socket(self) -> Path:
+        return self.run / "signin.sock"
 
     @property
     def pages_socket(self) -> Path:

@@ -281,6 +281,11 @@ def action(at: int, **changes: Any) -> dict[str, Any]:
     return changed({**fields, "subject": "k" * 22, "detail": {}, "approvals": []}, changes)
 
 
+def happened(at: int, **changes: Any) -> dict[str, Any]:
+    fields = {"time": T0 + at, "charter": Ref("charter"), "tenant": "t" * 22, "person": "p" * 22, "event": "signed-in"}
+    return changed({**fields, "issuer": "https://id.example", "detail": {}}, changes)
+
+
 def story() -> list[Step]:
     """A lawful log, in which everything happens at least once."""
     opening = {"time": T0, "origin": ORIGIN, "previous": None, **charter(), "restates": None}

@@ -22,6 +22,9 @@ _SINGULAR: Final = {
     "people": "person",
     "keys": "key",
     "auditors": "auditor",
+    "identities": "identity",
+    "invitations": "invitation",
+    "sessions": "session",
     "deployments": "deployment",
     "operator_keys": "operator's key",
     "proposals": "proposal",
@@ -50,7 +53,10 @@ sa.Table(
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
-    sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends to be known; 0: as the person
+    sa.Column(
+        "until", sa.BigInteger, nullable=False, server_default="0"
+    ),  # when that ends to be known; 0: as the person
+    sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
     sa.UniqueConstraint("tenant", "name"),
 )
 sa.Table(
@@ -73,6 +79,35 @@ sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("digest", sa.String, nullable=False, unique=True),
     sa.Column("name", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+# Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
+sa.Table(
+    "identities",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+)
+sa.Table(
+    "invitations",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),  # or used
+)
+sa.Table(
+    "sessions",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("issuer", sa.String, nullable=False),
+    sa.Column("binding", sa.String, nullable=False),  # a hash of what the client was
+    sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("revoked", sa.BigInteger),
 )

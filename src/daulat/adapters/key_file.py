@@ -14,8 +14,8 @@ _LONGEST: Final = 4_096  # bytes
 _KEY: Final = re.compile(r"[\x21-\x7e]+\Z")
 
 
-def read(path: str | Path) -> str:
-    """The key: one line of printable ASCII.
+def read(path: str | Path, what: str = "API key") -> str:
+    """The key, or another secret that `what` names: one line of printable ASCII.
 
     Raises:
         ConfigError: the file is not there, may be read by others, or holds no key. Its content is never in the words.
@@ -27,14 +27,14 @@ def read(path: str | Path) -> str:
             status = os.fstat(descriptor)
             data = stream.read(_LONGEST + 1) if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
-        raise ConfigError(f"the API key cannot be read: {error.strerror}", location=location) from None
+        raise ConfigError(f"the {what} cannot be read: {error.strerror}", location=location) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError("the API key stands in no ordinary file", location=location)
+        raise ConfigError(f"the {what} stands in no ordinary file", location=location)
     if status.st_mode & 0o077 or status.st_uid not in {os.geteuid(), 0}:
         raise ConfigError(
-            "others may read the API key: chmod 600, and let it belong to the service's user", location=location
+            f"others may read the {what}: chmod 600, and let it belong to the service's user", location=location
         )
     key = data.decode("ascii", errors="replace").strip()
     if len(data) > _LONGEST or not _KEY.match(key):
-        raise ConfigError(f"expected one API key of at most {_LONGEST} characters, on one line", location=location)
+        raise ConfigError(f"expected one {what} of at most {_LONGEST} characters, on one line", location=location)
     return key

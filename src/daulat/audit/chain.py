@@ -18,6 +18,7 @@ from daulat.audit.finding import Finding
 from daulat.core import entries
 from daulat.core.charter import ASSURANCE, GRADES, Charter
 from daulat.core.decision import INFERENCE_ACTIONS, grade
+from daulat.core.identity import EVENTS
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import VOUCHED
 from daulat.errors import VerificationFailed
@@ -83,6 +84,7 @@ class Chain:
             "canary/v1": self._canary,
             "key.revoked/v1": self._key_revoked,
             "operator.action/v1": self._alone,
+            "identity/v1": self._identity,
             "proposal/v1": self._proposal,
             "approval/v1": self._approval,
             "operator.action/v2": self._agreed,
@@ -197,6 +199,14 @@ class Chain:
 
     def _alone(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self._consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
+
+    @staticmethod
+    def _identity(index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        event, roles = facts.identity(entry)
+        if event not in EVENTS:
+            yield Finding("identity", f"unknown event {event[:40]!r}", index)
+        if {"operator", "auditor"} <= roles:
+            yield Finding("identity", "somebody operates and audits, and these exclude each other", index)
 
     def _proposal(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self._consent.proposed(facts.proposal(index, entry, self.origin))

@@ -242,6 +242,15 @@ def approval(index: int, entry: Mapping[str, Any]) -> ApprovalFacts:
     return ApprovalFacts(index, _time(entry), _get(entry, "proposal", int), _get(entry, "key", int), _signature(entry))
 
 
+def identity(entry: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """The event of an `identity/v1`, and the roles that it gives."""
+    for name in ("tenant", "person"):
+        _nullable(entry, name, str)
+    _get(entry, "issuer", str)
+    detail = _get(entry, "detail", dict)
+    return _get(entry, "event", str), frozenset(_strings(detail, "roles") if "roles" in detail else ())
+
+
 def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
     described: dict[str, Any] = {name: _get(entry, name, str) for name in ("model", "digest", "format", "licence")}
     described |= {"origin": _get(entry, "origin", str), "signed_by": entry["signed_by"]}

@@ -61,7 +61,9 @@ def key() -> None:
 @click.option("--label", default="key", show_default=True, help="What it is for.")
 @click.option("--model", "models", multiple=True, help="Only this model; may be given again (default: all).")
 @click.option("--rpm", default=0, show_default=True, help="Requests a minute; 0 is unlimited.")
-@click.option("--network", "networks", multiple=True, help="Only from this CIDR; may be given again (default: anywhere).")
+@click.option(
+    "--network", "networks", multiple=True, help="Only from this CIDR; may be given again (default: anywhere)."
+)
 @click.option("--days", default=90, show_default=True, help="How long it is valid, within the person's own time.")
 @home_option
 @json_option
@@ -127,7 +129,7 @@ def revoke_key(wanted: str, home: Home, as_json: bool) -> None:
 
 @click.group()
 def person() -> None:
-    """Add and list people."""
+    """Add, invite and list people."""
 
 
 @person.command("add")

@@ -32,8 +32,10 @@ ALONE: Final = frozenset(
         "deployment.stop",
         "key.create",
         "key.revoke",
+        "person.invite",  # for a user to prove who they are
         "person.add",  # a user; `operator.add` is another act
         "replica.drain",
+        "session.revoke",
         "tenant.add",
     }
 )

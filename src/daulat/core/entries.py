@@ -163,6 +163,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
         (("charter", "charter/v1"),),
     ),
+    # What happened about who somebody is: `event` is one of `core.identity.EVENTS`. `tenant` and `person` are
+    # pseudonyms, null where nobody is known by them; `issuer` is the OpenID issuer, or "operator". `detail` by event.
+    "identity/v1": Shape(
+        ("type", "time", "charter", "tenant", "person", "event", "issuer", "detail"),
+        (("charter", "charter/v1"),),
+    ),
     # What an operator asks others to agree to: `core.consent` says what `signature`, base64 of 64 bytes, is over.
     # `prior` and `payload` are hex SHA-256, `expires` Unix milliseconds.
     "proposal/v1": Shape(

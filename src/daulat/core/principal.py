@@ -8,7 +8,6 @@ from typing import Final
 
 from daulat.core.commitments import Salter
 
-
 VOUCHED: Final = "operator"
 """The issuer of a citizenship that an operator vouched for; every other one is an OpenID issuer identifier."""
 

@@ -26,6 +26,8 @@ from daulat.pipeline.service import Service
 
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a key
+_OWN_BELOW: Final = (b"/signin/", b"/me/")
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -66,10 +68,12 @@ class App:
         forwarder: Forwarder,
         metrics: Metrics,
         proxies: Sequence[peers.Network] = (),
+        signin: Forwarder | None = None,
     ) -> None:
-        """`proxies`: the operator's own, whose word on where a request comes from is taken."""
+        """`proxies`: the operator's own, whose word on where a request comes from is taken. `signin`: to where people
+        sign in and make their own keys."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
-        self._proxies = proxies
+        self._proxies, self._signin = proxies, signin
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -115,7 +119,7 @@ class App:
         return None
 
     def _address(self, exchange: Exchange) -> peers.Address | None:
-        return peers.client(exchange.peer, exchange.headers, self._proxies)
+        return peers.client(exchange.address, exchange.headers, self._proxies)
 
     def _other(self, exchange: Exchange, path: bytes) -> None:
         if exchange.method == b"OPTIONS":
@@ -125,6 +129,8 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange, str(self._address(exchange) or ""))
+        elif self._signin is not None and (path in _OWN or path.startswith(_OWN_BELOW)):
+            self._signin.forward(exchange, str(self._address(exchange) or ""))
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         elif path == b"/healthz":
@@ -198,4 +204,6 @@ class App:
 def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
+    if path in _OWN or path.startswith(_OWN_BELOW):
+        return b"GET, HEAD, POST, DELETE, OPTIONS"
     return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"

@@ -27,7 +27,7 @@ class Wire(Protocol):
         ...
 
     @property
-    def peer(self) -> str:
+    def address(self) -> str:
         """The address at the other end; empty where it has none."""
         ...
 
@@ -58,9 +58,9 @@ class Exchange:
         self._chunked = True
 
     @property
-    def peer(self) -> str:
-        """The address at the connection's other end; empty when it is gone."""
-        return "" if self._connection is None else self._connection.peer
+    def address(self) -> str:
+        """That at the connection's other end; empty when it is gone."""
+        return "" if self._connection is None else self._connection.address
 
     def mark(self, request_id: str, promise: str) -> None:
         """See `Reply.mark`."""

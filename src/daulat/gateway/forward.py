@@ -1,8 +1,9 @@
-"""Requests that are not for the hot path, handed on to the pages process over its Unix socket."""
+"""Requests that are not for the hot path, handed on over Unix sockets to the processes behind: pages, and sign-in."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httptools
@@ -10,7 +11,8 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+_PASSED: Final = (b"authorization", b"accept-encoding", b"content-type", b"if-none-match", b"range")
+_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
 CLIENT: Final = b"daulat-client"
 """The header in which a worker says whose address asks: what clients send under that name is not passed."""
 _NOT_PASSED: Final = frozenset(
@@ -23,8 +25,10 @@ _BEGIN_SECONDS: Final = 30.0  # until the pages process begins to answer
 class Forwarder:
     """One connection a request: these are few."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, *, browsers: bool = False) -> None:
+        """`browsers`: hand on what they say of themselves too, cookies above all."""
         self._path = socket_path
+        self._passed = (*_PASSED, *_OF_BROWSERS) if browsers else _PASSED
         self._tasks: set[asyncio.Task[None]] = set()
 
     def forward(self, exchange: Exchange, client: str = "") -> None:
@@ -36,16 +40,16 @@ class Forwarder:
     async def _connect(self, exchange: Exchange, client: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Pages(exchange, client), self._path)
+            await loop.create_unix_connection(lambda: _Pages(exchange, client, self._passed), self._path)
         except OSError:
-            exchange.fail(Unavailable("Receipts, log and metrics are starting; try again in a moment."))
+            exchange.fail(Unavailable("That part of the service is starting, or not set up; try again in a moment."))
 
 
 class _Pages(asyncio.Protocol):
     """The pages process' side of one forwarded request."""
 
-    def __init__(self, exchange: Exchange, client: str) -> None:
-        self._exchange, self._client = exchange, client
+    def __init__(self, exchange: Exchange, client: str, passed: Sequence[bytes]) -> None:
+        self._exchange, self._client, self._passed = exchange, client, passed
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
@@ -58,12 +62,13 @@ class _Pages(asyncio.Protocol):
         exchange = self._exchange
         exchange.listener = self
         passed = b"".join(
-            b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
+            b"%b: %b\r\n" % (name, exchange.headers[name]) for name in self._passed if name in exchange.headers
         )
-        transport.write(
-            b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b: %b\r\n%b\r\n"
-            % (exchange.method, exchange.target, CLIENT, self._client.encode(), passed)
-        )
+        passed += b"%b: %b\r\n" % (CLIENT, self._client.encode())
+        if exchange.body:
+            passed += b"content-length: %d\r\n" % len(exchange.body)
+        line = b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)
+        transport.write(b"%bhost: pages\r\nconnection: close\r\n%b\r\n%b" % (line, passed, exchange.body))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -108,7 +113,7 @@ class _Pages(asyncio.Protocol):
         if self._begun:
             self._exchange.abandon()  # a short answer must not look like a whole one
         else:
-            self._exchange.fail(Unavailable("Receipts, log and metrics are not available."))
+            self._exchange.fail(Unavailable("That part of the service is not available."))
         self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:

@@ -37,7 +37,8 @@ _SINGLE: Final = frozenset(
         b"transfer-encoding",
     }
 )
-_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range", b"x-forwarded-for"}
+_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
+_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range", b"x-forwarded-for", *_OF_BROWSERS}
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
@@ -321,7 +322,7 @@ class Connection(asyncio.Protocol):
         return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Error"), self._server.date)
 
     @property
-    def peer(self) -> str:
+    def address(self) -> str:
         """The address at the other end; empty where it has none."""
         name = self._transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) else ""

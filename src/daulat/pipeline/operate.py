@@ -51,8 +51,14 @@ Log = Callable[[str, Mapping[str, Any]], Awaitable[int]]
 class Desk:
     """Administrative use cases. Each returns what may be shown; a secret only where it is created."""
 
-    def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int) -> None:
+    def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int, acting: str = "") -> None:
+        """`acting`: the pseudonym of whoever acts; empty: the operator whose machine account this is."""
         self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index
+        self._acting = acting
+
+    def of(self, acting: str) -> Desk:
+        """The same desk, at which somebody else acts."""
+        return Desk(self._rows, self._log, self._clock, self._charter, acting)
 
     async def begin(self) -> dict[str, str] | None:
         """The first operator, tenant, person, key and auditor, once; their secrets. Goes on where it was cut off."""
@@ -234,7 +240,7 @@ class Desk:
         """Write down what an operator does: `subject` a pseudonym or digest."""
         fields = {
             "charter": self._charter,
-            "operator": self.operator()[0],
+            "operator": self._acting or self.operator()[0],
             "action": action,
             "subject": subject,
             "detail": dict(detail),

@@ -37,7 +37,7 @@ from daulat.pipeline.operate import Desk
 from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
-from daulat.processes import consenting, inventory, starting
+from daulat.processes import consenting, identifying, inventory, starting
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
 from daulat.processes.plan import Plan
@@ -93,6 +93,7 @@ class Control:
             self._say(words)
         self._charter = charters_core.parse(in_force.text, location=str(self._home.charter))
         self._bundle = in_force.bundle
+        self._where = identifying.configured(self._home)
         self._decider = CedarDecider(self._bundle.rules, self._bundle.schema)
         if self.plan.settings.canary_seconds * 3 > self._charter.lease_seconds:
             raise ConfigError("a lease must outlast three canaries: lower canary_seconds or raise lease_seconds")
@@ -100,7 +101,7 @@ class Control:
         await self._establish(in_force.text, self._bundle)
         await self._serve()
         self._publish()
-        self._heart = asyncio.gather(self._beat(), self._watch_devices())
+        self._heart = asyncio.gather(self._beat(), self._watch_devices(), self._identifying.watch(lambda: self._roll))
         self._heart.add_done_callback(self._stopped_watching)
         self._start_replicas()
         await self._start_fronts()
@@ -177,6 +178,7 @@ class Control:
         charter = (self._charter_index, self._charter)
         self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
         await self._consenting.begin()
+        self._identifying = identifying.Identifying(self._db, book.write, self._clock, charter, self._desk, self._where)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
         ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
@@ -247,6 +249,7 @@ class Control:
             "replicas": self._listed(self.replicas.roster.replica_rows),
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
+            **self._identifying.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -29,7 +27,7 @@ from daulat.gateway import metrics, peers
 from daulat.gateway.forward import CLIENT
 from daulat.identity.directory import Directory, expired
 from daulat.ledger import receipts
-from daulat.processes import edge
+from daulat.processes import edge, listening
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
@@ -189,29 +187,9 @@ def application(home: Home, watch: Watch | None = None) -> Starlette:
 
 async def run(home: Home) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
-    home.pages_socket.unlink(missing_ok=True)
-    previous = os.umask(0o177)
     watch = Watch()
-    config = uvicorn.Config(
-        application(home, watch),
-        uds=str(home.pages_socket),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    # Not `serve`: that one takes the signals, which the edge has.
-    serving = asyncio.create_task(server._serve())  # noqa: SLF001
-    while not server.started and not serving.done():  # noqa: ASYNC110  a few times, at the start
-        await asyncio.sleep(0.01)
-    os.umask(previous)
-    home.pages_socket.chmod(0o600)
-    edge.ready()
     watch.start()
-    await stop.wait()
-    server.should_exit = True
-    await serving
+    await listening.serve(application(home, watch), home.pages_socket, stop)
 
 
 def main() -> None:

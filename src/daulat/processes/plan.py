@@ -54,7 +54,7 @@ class Plan:
         return Child("daulat.processes.sequencer", _flat(arguments), log, gives_up=3, on_giving_up=on_giving_up)
 
     def fronts(self, log: Path) -> list[Child]:
-        """The workers and the pages, not started yet."""
+        """The workers and what is behind them, not started yet."""
         workers = [
             {
                 "--home": self.home.path,
@@ -67,7 +67,11 @@ class Plan:
             for slot in range(self.workers)
         ]
         pages = Child("daulat.processes.pages", _flat({"--home": self.home.path}), log)
-        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), pages]
+        behind = [pages]
+        if self.home.signin.exists():
+            arguments = {"--home": self.home.path, "--url": self.url}
+            behind.append(Child("daulat.processes.signin", _flat(arguments), log))
+        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), *behind]
 
     def supervisor(
         self, id_: str, wish: Deployment, prepared: Prepared, share: Share, log: Path, on_end: Callable[[], None]

@@ -144,7 +144,8 @@ class Worker:
             render=render,
             clock=clock,
         )
-        app = App(self.service, self.journal, Forwarder(os.fspath(home.pages_socket)), self.metrics, proxies)
+        pages, signin = Forwarder(os.fspath(home.pages_socket)), Forwarder(os.fspath(home.signin_socket), browsers=True)
+        app = App(self.service, self.journal, pages, self.metrics, proxies, signin if home.signin.exists() else None)
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
         self._confirm()
 
@@ -235,9 +236,7 @@ async def run(arguments: argparse.Namespace) -> int:
     registered: dict[str, Any] = await control.call("worker.register", slot=arguments.slot, vkey=signer.vkey)
     await control.close()
     place = (registered["origin"], registered["index"])
-    worker = Worker(
-        home, arguments.slot, arguments.workers, *place, signer, networks(arguments.trusted_proxies)
-    )
+    worker = Worker(home, arguments.slot, arguments.workers, *place, signer, networks(arguments.trusted_proxies))
     loop = asyncio.get_running_loop()
 
     def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def asked(*networks: str, line: bytes = b"", proxies: Any = ()) -> tuple[int, An
             allowed_from(gateway, *networks)
             seen = await gateway.exchange(post(CHAT, line) if line else post())
             await gateway.until(gateway.disk.whole)
-            found.extend((seen.status, seen.json(), gateway.disk.completions()))
+            found.extend((seen.status, seen.json, gateway.disk.completions()))
 
     run(main)
     return found[0], found[1], found[2]
@@ -103,10 +103,12 @@ def test_with_the_citizenship_its_keys_end_at_once_and_their_holder_is_told_why(
             gateway.service.renew(world(gateway.clock, replace(gateway.snapshot, roll=roll(people=people))))
             seen = await gateway.exchange(post())
             assert seen.status == 403  # the starter charter counts the word of operators alone
-            assert "use.issuer" in seen.json()["error"]["message"]
+            assert "use.issuer" in seen.json["error"]["message"]
             gateway.clock.pass_seconds(1)
             late = await gateway.exchange(post())
-            assert (late.status, late.json()["error"]["code"]) == (401, "expired_citizenship")
-            await gateway.until(lambda: gateway.disk.refusals()["expired_citizenship"] == 1)
+            assert (late.status, late.json["error"]["code"]) == (401, "expired_citizenship")
+            gateway.journal.tick()
+            await gateway.until(gateway.disk.refusals)
+            assert gateway.disk.refusals() == {"expired_citizenship": 1}
 
     run(main)
