@@ -15,11 +15,12 @@ up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 
 test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/bubblewrap >&2
+	@tools/debian-packages postgresql >&2 || echo "The control database is tested on SQLite alone." >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
 test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
-	@tools/debian-packages curl golang-go golang-golang-x-mod-dev >&2
+	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql >&2
 	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault --ignore tests/vllm --ignore tests/deepseek $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit

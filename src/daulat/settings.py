@@ -86,6 +86,11 @@ class Home:
         return self.path / "control.db"
 
     @property
+    def control_elsewhere(self) -> Path:
+        """There once the control database is no file of the home: nobody starts with an empty one by mistake."""
+        return self.path / "control.elsewhere"
+
+    @property
     def sequencer_db(self) -> Path:
         """The checkpoint's second place."""
         return self.path / "sequencer.db"
@@ -164,6 +169,7 @@ class Settings:
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
     trusted_proxies: str = ""  # networks of the proxies in front, comma between: whose X-Forwarded-For is believed
+    database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
 

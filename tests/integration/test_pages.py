@@ -28,6 +28,7 @@ ELSEWHERE = {
     "docs/auditor.md": "tests/integration/test_first_run.py",  # with a receipt of its own
     "daulat deploy smollm2 --engine vllm": "tests/vllm",  # needs vLLM's environment
     "daulat deploy agency-llm": "tests/integration/test_external.py",  # needs a server elsewhere
+    "daulat database": "tests/contract/test_moved.py",  # with the service stopped
     "daulat operate approve": "tests/integration/test_consent.py",  # where others have to agree
     "daulat up --model deepseek-r1-1.5b-q8_0": "tests/integration/test_engine_trouble.py",  # another start
 }

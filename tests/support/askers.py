@@ -1,4 +1,4 @@
-"""People who ask a running service without a pause, and remember what became of every question."""
+"""People who ask a running service again and again, and remember what became of every question."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ class Answer:
 
 @dataclass
 class Askers:
-    """So many threads, half of them taking streams. Used as a context; `answers` is complete afterwards."""
+    """So many threads, half of them taking streams. Used as a context; `answers` is complete afterwards.
+
+    `pause`: seconds of each between an answer and the next question; what starts meanwhile needs the cores, too.
+    """
 
     service: Service
     model: str
     count: int = 6
     tokens: int = 16
+    pause: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -60,7 +64,7 @@ class Askers:
             "stream": stream,
         }
         with self.service.client() as client:
-            while not self._over.is_set():
+            while not self._over.wait(self.pause):
                 self.answers.append(_streamed(client, body) if stream else _whole(client, body))
 
 

@@ -30,8 +30,8 @@ from daulat.settings import Home
 
 PERIOD = "2026"
 SERVING_ONLY = (
-    *("cedarpy", "gguf", "httptools", "msgspec", "numpy", "psutil"),
-    *("sqlalchemy", "starlette", "uvicorn", "uvloop", "xllamacpp"),
+    *("alembic", "cedarpy", "gguf", "httptools", "msgspec", "numpy", "psutil"),
+    *("psycopg", "sqlalchemy", "starlette", "uvicorn", "uvloop", "xllamacpp"),
 )
 
 
@@ -88,9 +88,10 @@ class FakeControl:
     def __init__(self, home: Home) -> None:
         self.entries: list[tuple[str, Mapping[str, Any]]] = []
         self.status: dict[str, Any] = {}
+        self.more: dict[str, rpc.Handler] = {}  # handlers of a test's own
         self._home = home
-        self._db = ControlDatabase(home.control_db)
-        self.desk = Desk(self._db, self._note, SystemClock(), 0)
+        self.rows = ControlDatabase(home.control_db)
+        self.desk = Desk(self.rows, self._note, SystemClock(), 0)
 
     async def _note(self, type_: str, fields: Mapping[str, Any]) -> int:
         self.entries.append((type_, fields))
@@ -115,6 +116,7 @@ class FakeControl:
             "auditor.create": desk.create_auditor,
             "auditor.revoke": desk.revoke_auditor,
             "list": self._list,
+            **self.more,
         }
         loop = asyncio.new_event_loop()
         loop.run_until_complete(desk.begin())
@@ -129,7 +131,7 @@ class FakeControl:
             thread.join()
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
-            self._db.close()
+            self.rows.close()
 
 
 def publish(home: Home, log: Published | None = None) -> Published:

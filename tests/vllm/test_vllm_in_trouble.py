@@ -90,7 +90,7 @@ def test_a_replica_that_dies_or_hangs_loses_no_request_that_had_not_begun(
 def test_a_rollout_under_load_fails_no_request(service: Service, tmp_path: Path) -> None:
     old = {row["id"] for row in settled(service)}
     before = len(service.entries("inference/v1"))
-    with Askers(service, MODEL, count=2) as asking:
+    with Askers(service, MODEL, count=2, pause=3.0) as asking:
         asking.more(2)
         found = deploy(service, MODEL, "--context", "1536")
         asking.more(4)

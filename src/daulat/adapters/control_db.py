@@ -1,4 +1,4 @@
-"""The control plane's durable state, in SQLite through SQLAlchemy Core (PostgreSQL when there is more than one host).
+"""The control plane's durable state, through SQLAlchemy Core: in the home's SQLite file, or in PostgreSQL.
 
 Secrets stand here as digests only, but tenants' epoch keys stand here whole: whoever has them can open commitments and
 link pseudonyms. The file is private to the user, and no ordinary backup should hold it.
@@ -14,210 +14,74 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from daulat.adapters.control_tables import ORDINAL, live, meta, metadata
+from daulat.adapters.migrations import migrate
 from daulat.errors import ConfigError, Conflict, NotFound, Unavailable
 
-SCHEMA_VERSION: Final = 1
-_SINGULAR: Final = {
-    "tenants": "tenant",
-    "people": "person",
-    "keys": "key",
-    "auditors": "auditor",
-    "identities": "identity",
-    "invitations": "invitation",
-    "sessions": "session",
-    "deployments": "deployment",
-    "operator_keys": "operator's key",
-    "proposals": "proposal",
-    "approvals": "approval",
+_LIKE: Final = "postgresql+psycopg://user@host/database, or empty for SQLite in the home"
+_LOCK: Final = 0x6461756C6174  # "daulat"; advisory locks are a database's own
+_LOCKED: Final = "55P03"  # lock_not_available, after lock_timeout
+_ARGUMENTS: Final = {
+    "application_name": "daulat",
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5000,
+    "options": "-c statement_timeout=5000 -c lock_timeout=5000",
 }
-_metadata: Final = sa.MetaData()
-_meta = sa.Table(
-    "meta", _metadata, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
-)
-sa.Table(
-    "tenants",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),
-    sa.Column("epoch_key", sa.String, nullable=False),  # base64 of 32 bytes
-)
-sa.Table(
-    "people",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("tenant", sa.ForeignKey("tenants.id"), nullable=False),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("citizenship", sa.String, nullable=False),
-    sa.Column("assurance", sa.String, nullable=False),
-    sa.Column("roles", sa.JSON, nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
-    sa.Column(
-        "until", sa.BigInteger, nullable=False, server_default="0"
-    ),  # when that ends to be known; 0: as the person
-    sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
-    sa.UniqueConstraint("tenant", "name"),
-)
-sa.Table(
-    "keys",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("digest", sa.String, nullable=False, unique=True),
-    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
-    sa.Column("label", sa.String, nullable=False),
-    sa.Column("models", sa.JSON, nullable=False),
-    sa.Column("requests_per_minute", sa.Integer, nullable=False),
-    sa.Column("created", sa.BigInteger, nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("networks", sa.JSON, nullable=False, server_default="[]"),  # CIDR; none: from anywhere
-    sa.Column("revoked", sa.BigInteger),
-)
-sa.Table(
-    "auditors",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("digest", sa.String, nullable=False, unique=True),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("revoked", sa.BigInteger),
-)
-# Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
-sa.Table(
-    "identities",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),
-    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
-)
-sa.Table(
-    "invitations",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
-    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("revoked", sa.BigInteger),  # or used
-)
-sa.Table(
-    "sessions",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
-    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
-    sa.Column("issuer", sa.String, nullable=False),
-    sa.Column("binding", sa.String, nullable=False),  # a hash of what the client was
-    sa.Column("created", sa.BigInteger, nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("revoked", sa.BigInteger),
-)
-sa.Table(
-    "deployments",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),  # what clients call its model
-    sa.Column("spec", sa.JSON, nullable=False),  # core.deployment.Spec
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),  # the generation that last changed the template
-    sa.Column("good", sa.Integer),  # the last revision that was up as wished, and its spec
-    sa.Column("good_spec", sa.JSON),
-    sa.Column("failed", sa.String, nullable=False),  # why the newest revision was given up, else empty
-    sa.Column("created", sa.BigInteger, nullable=False),
-)
-sa.Table(
-    "operator_keys",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),  # the public key, base64: one key is one operator's
-    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
-    sa.Column("vkey", sa.String, nullable=False),  # under the holder's pseudonym
-    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
-    sa.Column("position", sa.BigInteger, nullable=False),  # of its key/v1
-    sa.Column("revoked", sa.BigInteger),
-)
-sa.Table(
-    "proposals",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
-    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
-    sa.Column("action", sa.String, nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),  # the exact bytes of what will be done
-    sa.Column("prior", sa.String, nullable=False),
-    sa.Column("expires", sa.BigInteger, nullable=False),
-    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),  # of its proposal/v1
-    sa.Column("done", sa.BigInteger),
-)
-sa.Table(
-    "approvals",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("proposal", sa.ForeignKey("proposals.id"), nullable=False),
-    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),  # of its approval/v1
-    sa.UniqueConstraint("proposal", "key"),
-)
-# Entries in force, by what they are about: where they stand in which log, and their text.
-_live = sa.Table(
-    "live",
-    _metadata,
-    sa.Column("kind", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("origin", sa.String, nullable=False),
-    sa.Column("position", sa.BigInteger, nullable=False),
-    sa.Column("entry", sa.Text, nullable=False),
-)
 
 
 class ControlDatabase:
     """Plain rows as dicts. Used by the control process alone."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create.
+    def __init__(self, place: Path | str) -> None:
+        """Open or create, and bring the schema up to date. `place`: SQLite's file, or PostgreSQL's URL.
 
         Raises:
-            ConfigError: the file was written by a newer Daulat.
+            ConfigError: the URL is not one, or holds a password; or a newer Daulat wrote the database.
+            Conflict: another control process works with this database of PostgreSQL.
+            Unavailable: it cannot be reached.
         """
-        self._engine = sa.create_engine(f"sqlite:///{path}")
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            _metadata.create_all(connection)
-        path.chmod(0o600)
-        version = int(self.meta("schema_version") or SCHEMA_VERSION)
-        if version > SCHEMA_VERSION:
-            raise ConfigError(f"has schema {version}, this Daulat knows up to {SCHEMA_VERSION}", location=str(path))
-        self.set_meta("schema_version", str(SCHEMA_VERSION))
+        engine = _sqlite(place) if isinstance(place, Path) else _postgresql(place)
+        with contextlib.ExitStack() as stack:
+            stack.callback(engine.dispose)
+            with _told("opened"):
+                migrate(engine)
+            if isinstance(place, Path):
+                place.chmod(0o600)
+            stack.pop_all()
+        self._engine = engine
 
     def meta(self, name: str) -> str:
         """A named value, empty when it was never set."""
-        with self._engine.connect() as connection:
-            return connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == name)) or ""
+        with self._reading() as connection:
+            return connection.scalar(sa.select(meta.c.value).where(meta.c.name == name)) or ""
 
     def set_meta(self, name: str, value: str) -> None:
         with self._writing() as connection:
-            connection.execute(sa.delete(_meta).where(_meta.c.name == name))
-            connection.execute(sa.insert(_meta).values(name=name, value=value))
+            connection.execute(sa.delete(meta).where(meta.c.name == name))
+            connection.execute(sa.insert(meta).values(name=name, value=value))
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         """Insert one row.
 
         Raises:
-            Conflict: something with that name or id exists.
+            Conflict: something with that name or id exists; NotFound: what it refers to does not.
         """
+        rows = metadata.tables[table]
+        following = sa.select(sa.func.coalesce(sa.func.max(rows.c[ORDINAL]), 0) + 1).scalar_subquery()
         try:
             with self._writing() as connection:
-                connection.execute(sa.insert(_metadata.tables[table]).values(**row))
-        except sa.exc.IntegrityError:
-            raise Conflict(f"{_SINGULAR[table]} {row.get('name') or row['id']!r} exists already") from None
+                connection.execute(sa.insert(rows).values({**row, ORDINAL: following}))
+        except sa.exc.IntegrityError as error:
+            if "foreign key" in str(error.orig).lower():
+                raise NotFound(f"what this {_one(table)} belongs to does not exist") from None
+            raise Conflict(f"{_one(table)} {row.get('name') or row['id']!r} exists already") from None
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows, in insertion order."""
-        with self._engine.connect() as connection:
-            return [
-                dict(row)
-                for row in connection.execute(sa.select(_metadata.tables[table]).order_by(sa.text("rowid"))).mappings()
-            ]
+        rows = metadata.tables[table]
+        shown = [column for column in rows.c if column.name != ORDINAL]
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(sa.select(*shown).order_by(rows.c[ORDINAL])).mappings()]
 
     def find(self, table: str, wanted: str) -> dict[str, Any]:
         """One row by its id or its name.
@@ -228,7 +92,7 @@ class ControlDatabase:
         named = "label" if table == "keys" else "name"
         found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
         if not found:
-            raise NotFound(f"no {_SINGULAR[table]} {wanted!r}; `list` shows those that exist")
+            raise NotFound(f"no {_one(table)} {wanted!r}; `list` shows those that exist")
         if len(found) > 1 and table == "keys":
             found = [row for row in found if row["revoked"] is None] or found[:1]
         if len(found) > 1:
@@ -237,42 +101,72 @@ class ControlDatabase:
 
     def change(self, table: str, id_: str, **values: Any) -> None:
         """Replace some of a row's values."""
-        rows = _metadata.tables[table]
+        rows = metadata.tables[table]
         with self._writing() as connection:
             connection.execute(sa.update(rows).where(rows.c.id == id_).values(**values))
 
     def remove(self, table: str, id_: str) -> None:
-        rows = _metadata.tables[table]
+        rows = metadata.tables[table]
         with self._writing() as connection:
             connection.execute(sa.delete(rows).where(rows.c.id == id_))
 
     def revoke(self, table: str, id_: str, now_ms: int) -> None:
-        rows = _metadata.tables[table]
+        rows = metadata.tables[table]
         with self._writing() as connection:
             connection.execute(sa.update(rows).where(rows.c.id == id_).values(revoked=now_ms))
 
     def live(self, kind: str, name: str = "") -> dict[str, Any] | None:
         """The entry in force, with `entry` decoded, or None."""
-        statement = sa.select(_live).where(_live.c.kind == kind, _live.c.name == name)
-        with self._engine.connect() as connection:
+        statement = sa.select(live).where(live.c.kind == kind, live.c.name == name)
+        with self._reading() as connection:
             row = connection.execute(statement).mappings().first()
         return None if row is None else {**row, "value": json.loads(row["entry"])}
 
     def all_live(self, kind: str) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_live).where(_live.c.kind == kind)).mappings()
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(live).where(live.c.kind == kind).order_by(live.c.position)).mappings()
             return [{**row, "value": json.loads(row["entry"])} for row in rows]
 
     def set_live(self, kind: str, name: str, origin: str, position: int, entry: str) -> None:
         with self._writing() as connection:
-            connection.execute(sa.delete(_live).where(_live.c.kind == kind, _live.c.name == name))
+            connection.execute(sa.delete(live).where(live.c.kind == kind, live.c.name == name))
             connection.execute(
-                sa.insert(_live).values(kind=kind, name=name, origin=origin, position=position, entry=entry)
+                sa.insert(live).values(kind=kind, name=name, origin=origin, position=position, entry=entry)
             )
 
     def end_live(self, kind: str, name: str) -> None:
         with self._writing() as connection:
-            connection.execute(sa.delete(_live).where(_live.c.kind == kind, _live.c.name == name))
+            connection.execute(sa.delete(live).where(live.c.kind == kind, live.c.name == name))
+
+    def take(self, other: ControlDatabase) -> int:
+        """Copy everything that another one holds into this one, which is empty; the number of rows.
+
+        Raises:
+            Conflict: this one is not empty.
+        """
+        count = 0
+        with other._reading() as source, self._writing() as target:
+            for table in metadata.sorted_tables:
+                if table is not meta and target.scalar(sa.select(sa.func.count()).select_from(table)):
+                    raise Conflict("the database to be moved to is not empty: give a new one")
+                rows = [dict(row) for row in source.execute(sa.select(table)).mappings()]
+                if table is meta:
+                    target.execute(sa.delete(meta))
+                if rows:
+                    target.execute(sa.insert(table), rows)
+                count += len(rows)
+        return count
+
+    def migrate(self, to: str) -> None:
+        """Bring the schema to a revision; with an earlier one, nothing but `close` may follow."""
+        with _told("changed"):
+            migrate(self._engine, to=to)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """Raises Unavailable: it cannot be reached."""
+        with _told("read"), self._engine.connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -281,11 +175,78 @@ class ControlDatabase:
         Raises:
             Unavailable: it could not be made durable (a full disk, above all).
         """
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            raise Unavailable(f"the control database cannot be written: {error.orig}") from None
+        with _told("written"), self._engine.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _one(table: str) -> str:
+    """What one of its rows is called."""
+    return str(metadata.tables[table].info["one"])
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of the driver in words: they name host and user, and no password."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCKED:
+            raise Conflict("another control process works with this control database; one home has one") from None
+        words = " ".join(str(error.orig).split())
+        raise Unavailable(f"the control database cannot be {what}: {words}") from None
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own transactions would leave out changes of the schema
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _postgresql(place: str) -> sa.Engine:
+    """One connection, made anew when it broke. It holds the lock that keeps other control processes out.
+
+    Nothing waits long for a server that does not answer: the control process does nothing else meanwhile.
+    """
+    url = _checked(place)
+    arguments = {name: value for name, value in _ARGUMENTS.items() if name not in url.query}
+    try:
+        engine = sa.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=arguments)
+    except ModuleNotFoundError:
+        raise ConfigError("PostgreSQL needs psycopg: pip install 'daulat[postgres]'", location="database") from None
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: object) -> None:
+        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        connection.commit()
+
+    return engine
+
+
+def _checked(place: str) -> sa.URL:
+    """The URL; what is wrong with it is said without repeating it."""
+    try:
+        url = sa.make_url(place)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigError(f"is no URL: expected {_LIKE}", location="database") from None
+    if url.drivername != "postgresql+psycopg":
+        raise ConfigError(f"names {url.drivername[:40]!r}, expected {_LIKE}", location="database")
+    if url.password is not None or "password" in url.query:
+        raise ConfigError(
+            "holds a password, which others could read here: write host:port:database:user:password into a file of "
+            "mode 0600, and name that with ?passfile=FILE in the URL, or with PGPASSFILE; or use ~/.pgpass",
+            location="database",
+        )
+    return url

@@ -34,6 +34,7 @@ _NAMESPACES: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unsh
 _START_SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.002
+_ENDED_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,16 @@ class Sandboxed:
     def cpu_seconds(self) -> float:
         """Processor time that everything inside has used; what has ended counts with whoever waited for it."""
         return sum(_ticks(pid) for pid in self.pids()) / os.sysconf("SC_CLK_TCK")
+
+    async def ended(self) -> int:
+        """The exit code, as soon as there is one.
+
+        `process.wait` also waits until the pipes are closed (CPython 3.11), and whatever the program has started holds
+        them open for seconds after a crash.
+        """
+        while self.process.returncode is None:  # noqa: ASYNC110  asyncio tells of it only with the pipes
+            await asyncio.sleep(_ENDED_SECONDS)
+        return self.process.returncode
 
     async def stop(self, seconds: float) -> None:
         """End the program politely, and everything inside after `seconds`."""

@@ -46,6 +46,8 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> s
 
 def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
+    if value is None:
+        return ""
     if column in {"expires", "revoked", "created", "until"}:
         return day(value or None)
     return ", ".join(value) if isinstance(value, list) else str(value)

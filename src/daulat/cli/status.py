@@ -46,12 +46,18 @@ def _text(found: dict[str, Any]) -> str:
         ("log", f"{log['size']} entries, last look at the journals {log['seconds_since_tick']} s ago"),
     ]
     rows += [("waiting", words) for words in found["waiting"]]
+    rows += [("breach", _breach_line(found)) for found in found["breaches"]]
     rows += [("not serving", reason) for reason in found["not_serving_because"]]
     for child in found["processes"]:
         state = "ready" if child["ready"] else "starting"
         again = f", started {child['starts']} times" if child["starts"] > 1 else ""
         rows.append(("process", f"{child['name']} (pid {child['pid']}) {state}{again}"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _breach_line(found: dict[str, Any]) -> str:
+    until = datetime.fromtimestamp(found["commissioner_by"] / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
+    return f"{found['id']} is open: the Commissioner was or is to be told by {until}"
 
 
 def deployment_line(found: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
 
 def _model(home: Home, settings: Settings, progress: Progress) -> tuple[ModelFacts, Path, str]:
     """The model to wait for, its file, and the name of its deployment."""
-    store, wish = ModelStore(home.models), None if settings.model else starting.wished(home)
+    store, wish = ModelStore(home.models), None if settings.model else starting.wished(home, settings)
     if wish is not None and wish[1] != STARTER.sha256:
         facts = store.find(wish[1])
     elif not settings.model:

@@ -32,7 +32,14 @@ class Book:
         self._append, self._memory, self._clock = append, memory, clock
 
     async def write(self, type_: str, fields: Mapping[str, Any], *, name: str | None = None) -> int:
-        """Append one entry, timed now; with `name`, it is from now on the one in force of its type under that name."""
+        """Append one entry, timed now; with `name`, it is from now on the one in force of its type under that name.
+
+        Raises:
+            Unavailable: the log cannot be written, or the memory not reached; then nothing was appended, as far as
+                that is known beforehand: whoever tries again and again must not fill the log meanwhile.
+        """
+        if name is not None:
+            self._memory.live(type_, name)
         entry = entries.encode(type_, {"time": self._clock.now_ms(), **fields}).decode()
         (index,) = await self._append([entry])
         if name is not None:

@@ -314,7 +314,10 @@ class Identities:
             "session": {key: found.session[key] for key in ("issuer", "created", "expires")},
             "eligible": not why,
             "why_not": why,
-            "keys": [{key: row[key] for key in _SHOWN} for row in self._keys(found.person["id"])],
+            "keys": [
+                {**{key: row[key] for key in _SHOWN}, "networks": row["networks"] or []}
+                for row in self._keys(found.person["id"])
+            ],
         }
 
     async def create_key(self, session: str, binding: str, **wanted: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def key_rows(
             expires=row["expires"],
             models=tuple(row["models"]),
             requests_per_minute=row["requests_per_minute"],
-            networks=tuple(row["networks"]),
+            networks=tuple(row["networks"] or ()),
         )
         for row in keys
         if row["revoked"] is None and row["expires"] > now_ms - _TOLD_MS

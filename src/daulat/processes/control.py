@@ -18,7 +18,6 @@ from typing import Any, Final
 import psutil
 
 from daulat.adapters import log_files, rpc
-from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.models import ModelStore
@@ -38,6 +37,7 @@ from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import consenting, identifying, inventory, starting
+from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
 from daulat.processes.plan import Plan
@@ -73,7 +73,7 @@ class Control:
         self.secrets: dict[str, str] | None = None
         self._number = 0
         self._roll: Roll | None = None  # as published; None once somebody may have come or gone
-        self._db = ControlDatabase(self._home.control_db)
+        self._db = starting.control_database(self._home, plan.settings)
         self._sequencer = rpc.Client(self._home.sequencer_socket)
         self._snapshot = SnapshotFile(self._home.snapshot)
         self._log_file = self._home.path / "daulat.log"
@@ -179,6 +179,7 @@ class Control:
         self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
         await self._consenting.begin()
         self._identifying = identifying.Identifying(self._db, book.write, self._clock, charter, self._desk, self._where)
+        self._breaches = Breaches(self._db, self._desk, self._clock)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
         ground = Ground(self._charter, self._charter_index, self._policy_index, self._decider)
@@ -250,6 +251,7 @@ class Control:
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
             **self._identifying.handlers(self._changes),
+            **self._breaches.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)
 
@@ -354,6 +356,7 @@ class Control:
             "deployments": self.replicas.roster.deployment_rows(),
             "replicas": self.replicas.roster.replica_rows(),
             "waiting": list(self._waiting),
+            "breaches": self._breaches.open_ones(),
             "not_serving_because": [*self._refusals(), *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
             "processes": [
@@ -391,12 +394,13 @@ class Control:
             await asyncio.sleep(self.plan.settings.device_seconds)
             try:
                 found = await asyncio.to_thread(inventory.look)
+                self.node.inventory(inventory.facts(found))
+                seen = found.accelerators
             except OSError as error:
                 _log.warning("the accelerators could not be looked at: %s", error)
-                self.replicas.seen(())
-            else:
-                self.node.inventory(inventory.facts(found))
-                self.replicas.seen(found.accelerators)
+                seen = ()
+            with contextlib.suppress(Unavailable):  # of the control database; the next look is soon
+                self.replicas.seen(seen)
 
     def _stopped_watching(self, done: asyncio.Future[Any]) -> None:
         error = None if done.cancelled() else done.exception()

@@ -23,13 +23,9 @@ REFUSALS: Final = frozenset({401, 403})
 
 
 class Unseen:
-    """A process of another host: it is never seen to end, only to stop answering."""
+    """A process of another host: it is never seen to end."""
 
     returncode: int | None = None
-
-    async def wait(self) -> int:
-        await asyncio.get_running_loop().create_future()
-        return 0
 
 
 @dataclass(slots=True)
@@ -44,6 +40,11 @@ class Elsewhere:
 
     def cpu_seconds(self) -> float:
         return 0.0
+
+    async def ended(self) -> int:
+        """Never: it is only seen to stop answering."""
+        await asyncio.get_running_loop().create_future()
+        return 0
 
     async def stop(self, _seconds: float) -> None:
         """It goes on; only Daulat asks it no more."""

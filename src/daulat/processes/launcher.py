@@ -87,16 +87,16 @@ class Body(Protocol):
 
     def cpu_seconds(self) -> float: ...
 
+    async def ended(self) -> int: ...
+
     async def stop(self, seconds: float) -> None: ...
 
 
 class Process(Protocol):
-    """Of `asyncio.subprocess.Process`, what is waited for."""
+    """Of `asyncio.subprocess.Process`, what is looked at."""
 
     @property
     def returncode(self) -> int | None: ...
-
-    async def wait(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -299,7 +299,7 @@ async def _dead(sandboxed: Sandboxed, words: deque[str], drains: list[asyncio.Ta
     EngineDead: always, with what it said last.
     """
     await asyncio.wait(drains, timeout=2.0)
-    code = await sandboxed.process.wait()
+    code = await sandboxed.ended()
     raise EngineDead(f"the engine did not start ({_exit(code)}): {reason(words)}")
 
 

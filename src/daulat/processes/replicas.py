@@ -153,13 +153,17 @@ class Replicas:
     # Looking, and acting.
 
     async def _run(self) -> None:
+        said = ""  # once, and not twice a second
         while True:
             self._due.clear()
             try:
                 async with self._ways.changing:
                     await self._look()
+                said = ""
             except (DaulatError, OSError) as error:
-                _log.warning("the reconciler will try again: %s", error)  # the next look sees what is left to do
+                if str(error) != said:
+                    _log.warning("the reconciler will try again: %s", error)  # the next look sees what is left to do
+                said = str(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):  # `wait_for` loses a cancellation that comes with the event
                     await self._due.wait()

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from daulat.adapters.control_db import ControlDatabase
 from daulat.core.deployment import Spec
+from daulat.errors import ConfigError
 from daulat.pipeline.deploy import Deployment, Deployments
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings
@@ -24,14 +25,40 @@ class Meta(Protocol):
     def set_meta(self, name: str, value: str) -> None: ...
 
 
-def wished(home: Home) -> tuple[str, str] | None:
+def control_database(home: Home, settings: Settings) -> ControlDatabase:
+    """The one that the settings name, open. Only for whoever holds the home's lock.
+
+    Raises:
+        ConfigError: it is not the one that this home's state is in; or its own.
+        Unavailable: it cannot be reached.
+    """
+    file, elsewhere = home.control_db, home.control_elsewhere
+    if not settings.database:
+        if elsewhere.exists():
+            raise ConfigError(
+                "this home's control database is in PostgreSQL, and the setting `database` names none",
+                location=str(file),
+            )
+        return ControlDatabase(file)
+    if file.exists() and not elsewhere.exists():
+        raise ConfigError(
+            "this home's control database is this file: move it with `daulat database move URL` before the setting "
+            "`database` names another",
+            location=str(file),
+        )
+    database = ControlDatabase(settings.database)
+    elsewhere.touch(mode=0o600)
+    return database
+
+
+def wished(home: Home, settings: Settings) -> tuple[str, str] | None:
     """Name and model digest of the deployment to wait for, where there is one already: `daulat up`'s, else the first.
 
     Only for whoever holds the home's lock, before the control plane opens its database.
     """
-    if not home.control_db.exists():
+    if not settings.database and not home.control_db.exists():
         return None
-    database = ControlDatabase(home.control_db)
+    database = control_database(home, settings)
     with contextlib.closing(database):
         found = [Deployment.of(row) for row in database.rows("deployments")]
         mine = _asked(database).get("name")

@@ -170,7 +170,7 @@ class Supervisor:
         await self._stop.wait()
 
     async def _died(self, engine: Running) -> str:
-        return engine.ended(await engine.body.process.wait())
+        return engine.ended(await engine.body.ended())
 
     async def _watch(self, engine: Running) -> str:
         """Health, memory and counters, every two seconds."""
@@ -254,7 +254,7 @@ class Supervisor:
         except EngineError as error:
             why = f"its answers could not be checked: {error.message}"
         with contextlib.suppress(TimeoutError):  # where it is dying, its words are still on their way
-            await asyncio.wait_for(engine.body.process.wait(), WORDS_SECONDS)
+            await asyncio.wait_for(engine.body.ended(), WORDS_SECONDS)
         _log.warning("the engine's last words: %s", "\n".join([*engine.words][-_LAST_WORDS:]))
         said = launcher.raised(engine.words)
         raise EngineDead(f"{why}; it says: {said}" if said else why)

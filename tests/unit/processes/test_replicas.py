@@ -366,7 +366,7 @@ def test_up_makes_a_deployment_of_its_own_and_another_model_takes_its_place(tmp_
         await ensure("second", "b" * 64, model="second")
         assert [one.name for one in fleet.wishes.all()] == ["own", "second"]
         fleet.database.close()
-        assert starting.wished(fleet.home) == ("second", "b" * 64)
+        assert starting.wished(fleet.home, Settings()) == ("second", "b" * 64)
 
     asyncio.run(_alone(tmp_path, use))
 
@@ -374,7 +374,7 @@ def test_up_makes_a_deployment_of_its_own_and_another_model_takes_its_place(tmp_
 async def _alone(tmp_path: Path, use: Callable[[Fleet], Awaitable[None]]) -> None:
     """Without the loop: only wishes are looked at."""
     fleet = Fleet(tmp_path / "home")
-    assert starting.wished(Home(tmp_path / "elsewhere")) is None
+    assert starting.wished(Home(tmp_path / "elsewhere"), Settings()) is None
     await use(fleet)
     fleet.database.close()
 

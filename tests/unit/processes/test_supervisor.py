@@ -63,6 +63,9 @@ class Body:
     def cpu_seconds(self) -> float:
         return asyncio.get_running_loop().time() if self.busy else 1.0
 
+    async def ended(self) -> int:
+        return await self.process.wait()
+
     async def stop(self, _seconds: float) -> None:
         self.stopped = True
         self.process.end(0)

@@ -1,0 +1,156 @@
+"""The control database's tables, for SQLite and PostgreSQL alike.
+
+A change here comes with a revision in `migrations`, whose docstring says how to write one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+ORDINAL: Final = "ordinal"  # the column by which `ControlDatabase.rows` keeps the order of insertion
+metadata: Final = sa.MetaData()
+
+
+def _listed(name: str, one: str, *columns: sa.schema.SchemaItem) -> None:
+    """A table whose rows have an id and an order; `one` of them is called so. The ordinal stays inside the database."""
+    ordinal = sa.Column(ORDINAL, sa.BigInteger, nullable=False, server_default=sa.text("0"), index=True, unique=True)
+    sa.Table(name, metadata, *columns, ordinal, info={"one": one})
+
+
+meta: Final = sa.Table(
+    "meta", metadata, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False)
+)
+_listed(
+    "tenants",
+    "tenant",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("epoch_key", sa.String, nullable=False),  # base64 of 32 bytes
+)
+_listed(
+    "people",
+    "person",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.ForeignKey("tenants.id"), nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("citizenship", sa.String, nullable=False),
+    sa.Column("assurance", sa.String, nullable=False),
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
+    sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends; 0: as the person
+    sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
+    sa.UniqueConstraint("tenant", "name"),
+)
+_listed(
+    "keys",
+    "key",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("label", sa.String, nullable=False),
+    sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("requests_per_minute", sa.Integer, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("networks", sa.JSON),  # CIDR; none, or null: from anywhere
+    sa.Column("revoked", sa.BigInteger),
+)
+# Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
+_listed(
+    "identities",
+    "identity",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+)
+_listed(
+    "invitations",
+    "invitation",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),  # or used
+)
+_listed(
+    "sessions",
+    "session",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("issuer", sa.String, nullable=False),
+    sa.Column("binding", sa.String, nullable=False),  # a hash of what the client was
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+_listed(
+    "auditors",
+    "auditor",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+_listed(
+    "deployments",
+    "deployment",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # what clients call its model
+    sa.Column("spec", sa.JSON, nullable=False),  # core.deployment.Spec
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),  # the generation that last changed the template
+    sa.Column("good", sa.Integer),  # the last revision that was up as wished, and its spec
+    sa.Column("good_spec", sa.JSON),
+    sa.Column("failed", sa.String, nullable=False),  # why the newest revision was given up, else empty
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+_listed(
+    "operator_keys",
+    "operator's key",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the public key, base64: one key is one operator's
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("vkey", sa.String, nullable=False),  # under the holder's pseudonym
+    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its key/v1
+    sa.Column("revoked", sa.BigInteger),
+)
+_listed(
+    "proposals",
+    "proposal",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
+    sa.Column("origin", sa.String, nullable=False),  # of the log that it stands in
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # the exact bytes of what will be done
+    sa.Column("prior", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its proposal/v1
+    sa.Column("done", sa.BigInteger),
+)
+_listed(
+    "approvals",
+    "approval",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("proposal", sa.ForeignKey("proposals.id"), nullable=False),
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its approval/v1
+    sa.UniqueConstraint("proposal", "key"),
+)
+# Entries in force, by what they are about: where they stand in which log, and their text.
+live: Final = sa.Table(
+    "live",
+    metadata,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("origin", sa.String, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("entry", sa.Text, nullable=False),
+)

@@ -1,0 +1,104 @@
+"""Breaches as the control plane notes them: opened, told of, closed; each step an entry, so that the clocks show."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any, Final
+
+from daulat.adapters import rpc
+from daulat.adapters.control_db import ControlDatabase
+from daulat.core.clock import Clock
+from daulat.core.commitments import pseudonym
+from daulat.core.ids import new_id
+from daulat.errors import Conflict, InvalidRequest, NotFound
+from daulat.pipeline import breach
+from daulat.pipeline.operate import Desk
+
+_KIND: Final = "breach"
+
+
+class Breaches:
+    """The open ones are kept beside the log, for `daulat status`; everything else is read from the log."""
+
+    def __init__(self, rows: ControlDatabase, desk: Desk, clock: Clock) -> None:
+        self._rows, self._desk, self._clock = rows, desk, clock
+
+    def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
+        return {
+            "breach.open": changes(self.open),
+            "breach.notified": changes(self.notified),
+            "breach.close": changes(self.close),
+        }
+
+    async def open(
+        self, learned: int, begins: int, ends: int, tenant: str = "", key: str = "", replica: str = ""
+    ) -> dict[str, Any]:
+        """Begin the clocks. Times are Unix milliseconds; tenant and key are names or ids, pseudonyms in the log.
+
+        Raises:
+            InvalidRequest: the times are in the future, or not in order; NotFound: there is no such tenant or key.
+        """
+        now = self._clock.now_ms()
+        if not begins <= ends or max(begins, ends, learned) > now:
+            raise InvalidRequest("a breach begins before it ends, and neither that nor its discovery is in the future")
+        if learned < begins:
+            raise InvalidRequest("nobody can have learned of a breach before it began")
+        id_ = new_id("breach")
+        scope = {"tenant": self._tenant(tenant), "key": self._key(key), "replica": replica}
+        detail = {
+            "learned": learned,
+            "from": begins,
+            "to": ends,
+            **{name: said for name, said in scope.items() if said},
+        }
+        await self._desk.act(breach.OPEN, id_, detail)
+        self._rows.set_live(_KIND, id_, "", learned, "{}")
+        case = breach.Case(id_, now, learned, begins, ends, {name: said for name, said in scope.items() if said})
+        return {"id": id_, "deadlines": case.deadlines(), "overdue": case.overdue(now)}
+
+    async def notified(self, wanted: str, told: str, at: int) -> dict[str, Any]:
+        """Raises NotFound: no such open breach; InvalidRequest: nobody of that name is told, or not at that time."""
+        learned = self._open(wanted)
+        if told not in breach.TOLD:
+            raise InvalidRequest(f"those who are told are {' and '.join(breach.TOLD)}")
+        if not learned <= at <= self._clock.now_ms():
+            raise InvalidRequest("they were told after the breach was learned of, and not in the future")
+        await self._desk.act(breach.NOTIFIED, wanted, {"told": told, "at": at})
+        return {"id": wanted, "told": told, "at": at}
+
+    async def close(self, wanted: str) -> dict[str, Any]:
+        """Raises NotFound: no such open breach."""
+        self._open(wanted)
+        await self._desk.act(breach.CLOSE, wanted, {})
+        self._rows.end_live(_KIND, wanted)
+        return {"id": wanted, "closed": True}
+
+    def open_ones(self) -> list[dict[str, Any]]:
+        """Of each open breach, its id and until when the Commissioner must know."""
+        return [
+            {"id": row["name"], "commissioner_by": row["position"] + breach.COMMISSIONER_MS}
+            for row in self._rows.all_live(_KIND)
+        ]
+
+    def _open(self, wanted: str) -> int:
+        """When it was learned of."""
+        held = self._rows.live(_KIND, wanted)
+        if held is None:
+            raise NotFound(f"no open breach {wanted!r}; `daulat breach list` shows those that exist")
+        return int(held["position"])
+
+    def _tenant(self, wanted: str) -> str:
+        if not wanted:
+            return ""
+        house = self._rows.find("tenants", wanted)
+        return pseudonym(base64.b64decode(house["epoch_key"]), "tenant", house["id"])
+
+    def _key(self, wanted: str) -> str:
+        if not wanted:
+            return ""
+        row = self._rows.find("keys", wanted)
+        house = self._rows.find("tenants", self._rows.find("people", row["person"])["tenant"])
+        if not house["epoch_key"]:
+            raise Conflict(f"the keys of {house['name']} are destroyed: nothing in the log can be told to be theirs")
+        return pseudonym(base64.b64decode(house["epoch_key"]), "key", row["id"])
