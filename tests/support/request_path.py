@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,12 +211,44 @@ class Meter:
         self.finished_.append((action, status, outcome, usage))
 
 
+class HandVault:
+    """`pipeline.ports.Vault`: keeps what it is given, or refuses; with `holds`, `answer` says when."""
+
+    def __init__(self) -> None:
+        self.shortage = ""
+        self.refusal: DaulatError | None = None
+        self.holds = False
+        self.kept: list[tuple[Principal, bytes, bytes, bool]] = []
+        self._waiting: list[Callable[[DaulatError | None], None]] = []
+
+    def keep(
+        self,
+        principal: Principal,
+        request: bytes,
+        answer: bytes,
+        kept: Callable[[DaulatError | None], None],
+        *,
+        stream: bool,
+    ) -> None:
+        self.kept.append((principal, request, answer, stream))
+        self._waiting.append(kept)
+        if not self.holds:
+            self.answer()
+
+    def answer(self) -> None:
+        """Everything that waits."""
+        waiting, self._waiting = self._waiting, []
+        for kept in waiting:
+            kept(self.refusal)
+
+
 class Path:
     """A service whose world, journal and engines are in a test's hands."""
 
     def __init__(self, *, workers: int = 1, **changes: Any) -> None:
         self.clock = StillClock()
         self.journal, self.engines, self.meter = HandJournal(), HandEngines(), Meter()
+        self.vault = HandVault()
         self.service = Service(
             world=world(self.clock, **changes),
             ledger=self.journal,
@@ -224,6 +257,7 @@ class Path:
             meter=self.meter,
             render=render,
             clock=self.clock,
+            vault=self.vault,
         )
 
     def principal(self, secret: str = SECRET) -> Principal:

@@ -24,7 +24,9 @@ from tests.support.request_path import DONE, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
 from daulat.core import entries
+from daulat.core.principal import Principal
 from daulat.core.snapshot import Limits, Snapshot
+from daulat.errors import DaulatError
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.exchange import Exchange
@@ -258,6 +260,32 @@ class Counting(Connection):
         super().data_received(data)
 
 
+class PlayedVault:
+    """`pipeline.ports.Vault`: keeps what it is given, or says why not; `hold` leaves the answer to the test."""
+
+    def __init__(self) -> None:
+        self.shortage = ""
+        self.refusal: DaulatError | None = None
+        self.hold = False
+        self.waiting: list[Callable[[DaulatError | None], None]] = []
+        self.kept: list[tuple[Principal, bytes, bytes, bool]] = []
+
+    def keep(
+        self,
+        principal: Principal,
+        request: bytes,
+        answer: bytes,
+        kept: Callable[[DaulatError | None], None],
+        *,
+        stream: bool,
+    ) -> None:
+        self.kept.append((principal, request, answer, stream))
+        if self.hold:
+            self.waiting.append(kept)
+        else:
+            asyncio.get_running_loop().call_soon(kept, self.refusal)
+
+
 @dataclass
 class Gateway:
     """`async with Gateway() as gateway:`; at its end nothing may be left."""
@@ -291,7 +319,7 @@ class Gateway:
             loop=loop,
             on_fatal=self.fatal.append,
         )
-        self.pool = Pool({})
+        self.pool, self.vault = Pool({}), PlayedVault()
         self.service = Service(
             world=world(self.clock, self.snapshot),
             ledger=self.journal,
@@ -300,8 +328,10 @@ class Gateway:
             meter=self.metrics,
             render=render,
             clock=self.clock,
+            vault=self.vault,
         )
-        self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics)
+        kept = Forwarder(str(self.folder / "vault"), "Files and stored completions")
+        self.app = App(self.service, self.journal, Forwarder(str(self.folder / "pages")), self.metrics, kept)
         self.handled: list[Exchange] = []
         self.accepted: list[Counting] = []
         self._made: weakref.WeakSet[Counting] = weakref.WeakSet()

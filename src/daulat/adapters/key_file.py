@@ -1,4 +1,6 @@
-"""The API key of a server outside Daulat: read from a file that its owner alone may read, and shown to nobody else."""
+"""A secret of one line (the API key of a server outside Daulat, a passphrase, a PIN): read from a file that its owner
+alone may read, and shown to nobody else.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]+\Z")
 
 
 def read(path: str | Path, what: str = "API key") -> str:
-    """The key, or another secret that `what` names: one line of printable ASCII.
+    """The key: one line of printable ASCII.
 
     Raises:
         ConfigError: the file is not there, may be read by others, or holds no key. Its content is never in the words.

@@ -120,6 +120,19 @@ class Client:
         self._drop()
 
 
+async def once(path: Path, method: str, **params: Any) -> Any:
+    """`Client.call` on a connection of its own: none is found broken because the other side has started anew.
+
+    Raises:
+        Unavailable, DaulatError: as `Client.call`.
+    """
+    client = Client(path)
+    try:
+        return await client.call(method, **params)
+    finally:
+        await client.close()
+
+
 def call(path: Path, method: str, *, timeout: float = 30.0, **params: Any) -> Any:
     """The same from synchronous code, one connection a call."""
     try:

@@ -30,6 +30,7 @@ OUTCOMES: Final = frozenset({"ok", "denied", "failed", "aborted", "interrupted"}
 _CANARY_OUTCOMES: Final = frozenset({"contained", "escaped", "silent"})
 COMMITMENT: Final = re.compile(r"[A-Za-z0-9+/]{43}=\Z")
 _GRADE_2: Final = 2
+_LONGEST_STORED_MS: Final = 3_600_000
 GATEWAY: Final = "gateway."  # refusals that the gateway makes without asking policy
 _OK_STATUS: Final = range(200, 300)
 TypeOf = Callable[[int], str | None]
@@ -78,6 +79,7 @@ class Chain:
             "key/v1": self._key,
             "model.admitted/v1": self._model,
             "node.lease/v1": self._lease,
+            "storage.lease/v1": self._storage,
             "node.revoked/v1": self._revoked,
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
@@ -157,6 +159,15 @@ class Chain:
         elif canary.outcome != "contained" or canary.node != lease.node:
             words = f"a lease for {lease.node} rests on a canary {canary.outcome!r} on {canary.node}"
             yield Finding("canary", words, lease.index)
+
+    def _storage(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        charter, jurisdiction, begins, ends = facts.stored(index, entry)
+        country = self.charters[charter].charter.country
+        if jurisdiction != country:
+            words = f"data was stored in {jurisdiction[:40]!r}, the charter promises {country!r}"
+            yield Finding("jurisdiction", words, index)
+        if not begins < ends <= begins + _LONGEST_STORED_MS:
+            yield Finding("lease", "a storage place was leased for no time, or for more than an hour", index)
 
     def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         time = facts.natural(entry, "time")

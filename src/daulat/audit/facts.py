@@ -295,6 +295,19 @@ def lease(index: int, entry: Mapping[str, Any]) -> LeaseFacts:
     )
 
 
+def stored(index: int, entry: Mapping[str, Any]) -> tuple[int, str, int, int]:
+    """Charter, jurisdiction, beginning and end of a `storage.lease/v1`.
+
+    Raises:
+        VerificationFailed: one of them has another type.
+    """
+    given = _get(entry, "evidence", dict)
+    if not grade(given, "site"):
+        raise VerificationFailed(f"entry {index}: a storage place without any word on where it lies")
+    begins, ends = _get(entry, "not_before", int), _get(entry, "expires", int)
+    return _get(entry, "charter", int), _get(entry, "jurisdiction", str), begins, ends
+
+
 def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
     engine = entry["engine"] if isinstance(entry["engine"], dict) else {}
     parameters = engine.get("parameters")

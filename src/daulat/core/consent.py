@@ -37,6 +37,7 @@ ALONE: Final = frozenset(
         "replica.drain",
         "session.revoke",
         "tenant.add",
+        "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
     }
 )
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.

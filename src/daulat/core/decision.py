@@ -25,6 +25,7 @@ INFERENCE_ACTIONS: Final = (
 )
 MODEL_ADMIT: Final = "model.admit"
 NODE_LEASE: Final = "node.lease"
+KEEP: Final = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,14 @@ def inference_question(
         model: the decoded `model.admitted/v1`.
         lease: the decoded `node.lease/v1`.
     """
-    principal = Entity(
-        "Person",
-        person,
-        {
-            **_issuer(charter, attributes),
-            "citizenship": attributes["citizenship"],
-            "assurance": _assurance(attributes["assurance"]),
-            "roles": list(attributes["roles"]),
-        },
-        ("Tenant", tenant),
-    )
     context = {"charter": charter.context(), "lease": _lease_context(lease["jurisdiction"], lease["evidence"])}
-    return Question(action, principal, _model(model), context)
+    return Question(action, _person(charter, tenant, person, attributes), _model(model), context)
+
+
+def keep_question(charter: Charter, *, tenant: str, person: str, attributes: Mapping[str, Any]) -> Question:
+    """May this person have something kept in the vault?"""
+    resource = Entity("Vault", charter.name, {})
+    return Question(KEEP, _person(charter, tenant, person, attributes), resource, {"charter": charter.context()})
 
 
 def admission_question(charter: Charter, operator: str, citizenship: str, model: Mapping[str, Any]) -> Question:
@@ -137,6 +133,16 @@ def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, 
 def _issuer(charter: Charter, attributes: Mapping[str, Any]) -> dict[str, str]:
     """Who vouches for the citizenship, where the charter asks: rules from before that do not know it."""
     return {} if charter.issuers is None else {"issuer": attributes.get("issuer", VOUCHED)}
+
+
+def _person(charter: Charter, tenant: str, person: str, attributes: Mapping[str, Any]) -> Entity:
+    said = {
+        **_issuer(charter, attributes),
+        "citizenship": attributes["citizenship"],
+        "assurance": _assurance(attributes["assurance"]),
+        "roles": list(attributes["roles"]),
+    }
+    return Entity("Person", person, said, ("Tenant", tenant))
 
 
 def _assurance(name: str) -> int:

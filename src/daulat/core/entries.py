@@ -136,6 +136,24 @@ SHAPES: Final[Mapping[str, Shape]] = {
         (("started", "replica.started/v1"),),
         frozenset({"started"}),
     ),
+    # Where sealed objects may be written, for an hour. `place`: hex SHA-256 of its address; `kind`: "folder" | "s3";
+    # `evidence`: {"site", "region"}, each {"grade", ...}.
+    "storage.lease/v1": Shape(
+        (
+            "type",
+            "time",
+            "charter",
+            "kind",
+            "place",
+            "jurisdiction",
+            "not_before",
+            "expires",
+            "evidence",
+            "replaces",
+        ),
+        (("charter", "charter/v1"), ("replaces", "storage.lease/v1")),
+        frozenset({"replaces"}),
+    ),
     INFERENCE: Shape(
         ("type", "admission", "completion"),
         (

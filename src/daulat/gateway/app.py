@@ -1,4 +1,4 @@
-"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages process."""
+"""The routes of a worker: `/v1` inference here, everything slow forwarded to the pages or the vault."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
 _OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a key
 _OWN_BELOW: Final = (b"/signin/", b"/me/")
+_KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
+_KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
+_KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
+_BEHIND: Final = _OWN | _KEPT_LISTS
+_BELOW: Final = (*_OWN_BELOW, *_KEPT)
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -67,13 +72,15 @@ class App:
         journal: Journal,
         forwarder: Forwarder,
         metrics: Metrics,
-        proxies: Sequence[peers.Network] = (),
+        kept: Forwarder,
+        *,
         signin: Forwarder | None = None,
+        proxies: Sequence[peers.Network] = (),
     ) -> None:
-        """`proxies`: the operator's own, whose word on where a request comes from is taken. `signin`: to where people
-        sign in and make their own keys."""
+        """`kept`: to the vault; `signin`: to where people sign in and make their own keys, where they do; `proxies`:
+        the operator's own, whose word on where a request comes from is taken."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
-        self._proxies, self._signin = proxies, signin
+        self._kept, self._signin, self._proxies = kept, signin, proxies
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -129,8 +136,8 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange, str(self._address(exchange) or ""))
-        elif self._signin is not None and (path in _OWN or path.startswith(_OWN_BELOW)):
-            self._signin.forward(exchange, str(self._address(exchange) or ""))
+        elif path in _BEHIND or path.startswith(_BELOW):
+            self._hand_on(exchange, own=path in _OWN or path.startswith(_OWN_BELOW))
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         elif path == b"/healthz":
@@ -148,6 +155,23 @@ class App:
             self._models(exchange, self._present(exchange), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _hand_on(self, exchange: Exchange, *, own: bool) -> None:
+        """To the vault; or, for what is somebody's `own`, to where people sign in."""
+        if not own:
+            self._vault(exchange)
+        elif self._signin is None:
+            raise NotFound("Nobody signs in here: the operator has not set it up.", code="unknown_url")
+        else:
+            self._signin.forward(exchange, str(self._address(exchange) or ""))
+
+    def _vault(self, exchange: Exchange) -> None:
+        """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
+        if exchange.method not in _KEPT_METHODS:
+            raise InvalidRequest("This endpoint takes GET, POST and DELETE.", code="method_not_allowed")
+        self._present(exchange)
+        exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
+        self._kept.forward(exchange, str(self._address(exchange) or ""))
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks.
@@ -205,5 +229,9 @@ def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
     if path in _OWN or path.startswith(_OWN_BELOW):
+        return b"GET, HEAD, POST, DELETE, OPTIONS"
+    if path in _KEPT_LISTS:
+        return b"GET, HEAD, POST, OPTIONS"
+    if path.startswith(_KEPT):
         return b"GET, HEAD, POST, DELETE, OPTIONS"
     return b"POST, OPTIONS" if path in _INFERENCE else b"GET, HEAD, OPTIONS"

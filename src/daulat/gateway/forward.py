@@ -1,4 +1,4 @@
-"""Requests that are not for the hot path, handed on over Unix sockets to the processes behind: pages, and sign-in."""
+"""Requests that are not for the hot path, handed on to the process that answers them over its Unix socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"content-type", b"if-none-match", b"range")
+_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
 _OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
 CLIENT: Final = b"daulat-client"
 """The header in which a worker says whose address asks: what clients send under that name is not passed."""
@@ -19,20 +19,21 @@ _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
 _FINAL: Final = 200  # statuses below are interim answers
-_BEGIN_SECONDS: Final = 30.0  # until the pages process begins to answer
+_BEGIN_SECONDS: Final = 30.0  # until it begins to answer
 
 
 class Forwarder:
     """One connection a request: these are few."""
 
-    def __init__(self, socket_path: str, *, browsers: bool = False) -> None:
-        """`browsers`: hand on what they say of themselves too, cookies above all."""
-        self._path = socket_path
+    def __init__(self, socket_path: str, what: str = "Receipts, log and metrics", *, browsers: bool = False) -> None:
+        """`what` is answered there, in words for when it is not; `browsers`: hand on what they say of themselves too,
+        cookies above all."""
+        self._path, self._what = socket_path, what
         self._passed = (*_PASSED, *_OF_BROWSERS) if browsers else _PASSED
         self._tasks: set[asyncio.Task[None]] = set()
 
     def forward(self, exchange: Exchange, client: str = "") -> None:
-        """Ask the same of the pages process and stream its answer back; `client`: the address that asks."""
+        """Ask the same of that process and stream its answer back; `client`: the address that asks."""
         task = asyncio.get_running_loop().create_task(self._connect(exchange, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -40,16 +41,16 @@ class Forwarder:
     async def _connect(self, exchange: Exchange, client: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Pages(exchange, client, self._passed), self._path)
+            await loop.create_unix_connection(lambda: _Pages(exchange, self._what, client, self._passed), self._path)
         except OSError:
-            exchange.fail(Unavailable("That part of the service is starting, or not set up; try again in a moment."))
+            exchange.fail(Unavailable(f"{self._what} are starting; try again in a moment."))
 
 
 class _Pages(asyncio.Protocol):
-    """The pages process' side of one forwarded request."""
+    """That process' side of one forwarded request."""
 
-    def __init__(self, exchange: Exchange, client: str, passed: Sequence[bytes]) -> None:
-        self._exchange, self._client, self._passed = exchange, client, passed
+    def __init__(self, exchange: Exchange, what: str, client: str, passed: Sequence[bytes]) -> None:
+        self._exchange, self._what, self._client, self._passed = exchange, what, client, passed
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
@@ -65,10 +66,11 @@ class _Pages(asyncio.Protocol):
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in self._passed if name in exchange.headers
         )
         passed += b"%b: %b\r\n" % (CLIENT, self._client.encode())
-        if exchange.body:
-            passed += b"content-length: %d\r\n" % len(exchange.body)
-        line = b"%b %b HTTP/1.1\r\n" % (exchange.method, exchange.target)
-        transport.write(b"%bhost: pages\r\nconnection: close\r\n%b\r\n%b" % (line, passed, exchange.body))
+        if exchange.method == b"POST":
+            kind = exchange.headers.get(b"content-type", b"")
+            passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
+        head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"
+        transport.write(head % (exchange.method, exchange.target, passed) + exchange.body)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -113,7 +115,7 @@ class _Pages(asyncio.Protocol):
         if self._begun:
             self._exchange.abandon()  # a short answer must not look like a whole one
         else:
-            self._exchange.fail(Unavailable("That part of the service is not available."))
+            self._exchange.fail(Unavailable(f"{self._what} are not available."))
         self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:

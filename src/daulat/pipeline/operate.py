@@ -217,6 +217,11 @@ class Desk:
             return "", ""
         return self._pseudonym(house, "principal", person["id"]), person["citizenship"]
 
+    def tenant(self, wanted: str) -> tuple[str, str]:
+        """A tenant's id and pseudonym. Raises NotFound: there is none."""
+        row = self._rows.find("tenants", wanted)
+        return row["id"], self._pseudonym(row, "tenant", row["id"])
+
     def first_operator(self) -> dict[str, Any]:
         """Their row. Raises NotFound: there is none yet."""
         person = self._first_of(self._rows.find("tenants", OPERATORS)["id"])

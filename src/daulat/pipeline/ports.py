@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from daulat.core.principal import Principal
 from daulat.core.snapshot import ReplicaRow
 from daulat.engines.dialect import EngineRequest
 from daulat.errors import DaulatError
@@ -93,3 +94,24 @@ class Engines(Protocol):
     """Port: asking engines. `gateway.engines` is the real one."""
 
     def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall: ...
+
+
+class Vault(Protocol):
+    """Port: where completions are kept. `gateway.handover` is the real one."""
+
+    @property
+    def shortage(self) -> str:
+        """Why nothing can be kept now, or an empty string."""
+        ...
+
+    def keep(
+        self,
+        principal: Principal,
+        request: bytes,
+        answer: bytes,
+        kept: Callable[[DaulatError | None], None],
+        *,
+        stream: bool,
+    ) -> None:
+        """Keep a completion; `kept` is called once, later: with None when it is durable, else with why it is not."""
+        ...

@@ -11,7 +11,7 @@ from daulat.core.ids import RequestIds
 from daulat.ledger.journal import Durable, Promised
 from daulat.metering.denials import DenialBudget
 from daulat.metering.slices import Slices
-from daulat.pipeline.ports import Engines, Render
+from daulat.pipeline.ports import Engines, Render, Vault
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import World
 
@@ -74,10 +74,11 @@ class Service:
         meter: Meter,
         render: Render,
         clock: Clock,
+        vault: Vault,
     ) -> None:
         self.world, self.limits = world, world.snapshot.limits
         self.ledger, self.engines, self.slices, self.meter = ledger, engines, slices, meter
-        self.render, self.clock = render, clock
+        self.render, self.clock, self.vault = render, clock, vault
         self.ids = RequestIds()
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id

@@ -42,6 +42,7 @@ from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
 from daulat.processes.plan import Plan
 from daulat.processes.replicas import Replicas, Ways
+from daulat.processes.storing import Storing
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home
 
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Fleet:
     """The children, in the order in which they are ended."""
 
-    fronts: list[Child] = field(default_factory=list)  # workers and pages
+    fronts: list[Child] = field(default_factory=list)  # workers, pages and vault
     sequencer: Child | None = None
 
 
@@ -179,6 +180,7 @@ class Control:
         self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
         await self._consenting.begin()
         self._identifying = identifying.Identifying(self._db, book.write, self._clock, charter, self._desk, self._where)
+        self._storing = Storing(book, self._clock, charter, self._desk, self._home)
         self._breaches = Breaches(self._db, self._desk, self._clock)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
@@ -251,6 +253,7 @@ class Control:
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
             **self._identifying.handlers(self._changes),
+            **self._storing.handlers(self._changes),
             **self._breaches.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)

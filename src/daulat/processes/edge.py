@@ -8,12 +8,15 @@ import ctypes
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
 from typing import Any, Final, TextIO
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 
 
 class _JsonLines(logging.Formatter):
@@ -42,10 +45,23 @@ def begin(process: str, *, parent: int | None = None, stream: TextIO | None = No
     handler.setFormatter(_JsonLines(process))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # prompts pass through: none of us leaves its memory in a file
     if parent is not None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             sys.exit(1)
+
+
+def keep_private() -> None:
+    """What is in our memory is not for files: no crash dump, no debugger of the same user, no swap where we may say so.
+
+    Pages are locked only without a limit to that: with one, the first allocation beyond it would fail.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
+        libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
 
 
 def give_way() -> None:

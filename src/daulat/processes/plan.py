@@ -14,6 +14,7 @@ from daulat.core.deployment import Share
 from daulat.engines.recipes import speech
 from daulat.pipeline.deploy import Deployment
 from daulat.placement import devices
+from daulat.processes import keeping
 from daulat.processes.children import Child
 from daulat.processes.roster import Prepared
 from daulat.registry.model import ModelFacts
@@ -67,7 +68,9 @@ class Plan:
             for slot in range(self.workers)
         ]
         pages = Child("daulat.processes.pages", _flat({"--home": self.home.path}), log)
-        behind = [pages]
+        asked = keeping.Asked.of(self.settings).text()
+        vault = Child("daulat.processes.vault", _flat({"--home": self.home.path, "--asked": asked}), log)
+        behind = [pages, vault]
         if self.home.signin.exists():
             arguments = {"--home": self.home.path, "--url": self.url}
             behind.append(Child("daulat.processes.signin", _flat(arguments), log))

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -34,6 +35,7 @@ from daulat.engines.vllm.dialect import OneByOne
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.forward import Forwarder
+from daulat.gateway.handover import Handover
 from daulat.gateway.http import Server
 from daulat.gateway.metrics import Metrics
 from daulat.gateway.peers import Network
@@ -135,6 +137,7 @@ class Worker:
             return named(replica.served, OneByOne(spoken(self._model(replica), None, renames=True)))
 
         self.pool = Pool({"llama.cpp": llama_cpp, "vllm": vllm, "openai": openai}, key=key_file.read)
+        self.vault = Handover(functools.partial(rpc.once, home.vault_socket), home.vault_beat)
         self.service = Service(
             world=world,
             ledger=self.journal,
@@ -143,9 +146,20 @@ class Worker:
             meter=self.metrics,
             render=render,
             clock=clock,
+            vault=self.vault,
         )
-        pages, signin = Forwarder(os.fspath(home.pages_socket)), Forwarder(os.fspath(home.signin_socket), browsers=True)
-        app = App(self.service, self.journal, pages, self.metrics, proxies, signin if home.signin.exists() else None)
+        pages = Forwarder(os.fspath(home.pages_socket))
+        kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
+        signin = Forwarder(os.fspath(home.signin_socket), "Signing in and your own keys", browsers=True)
+        app = App(
+            self.service,
+            self.journal,
+            pages,
+            self.metrics,
+            kept,
+            signin=signin if home.signin.exists() else None,
+            proxies=proxies,
+        )
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
         self._confirm()
 
@@ -181,6 +195,7 @@ class Worker:
     def tick(self) -> None:
         self.server.tick()
         self.journal.tick()
+        self.vault.tick()
         gauges = self.metrics.gauges
         gauges["daulat_requests_in_flight"] = len(self.service.active)
         gauges["daulat_connections"] = len(self.server.connections)

@@ -1,0 +1,153 @@
+"""OpenAI's Files API over the vault: https://platform.openai.com/docs/api-reference/files."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from daulat.core.ids import new_id
+from daulat.errors import InvalidRequest
+from daulat.gateway.lists import asked, listed
+from daulat.gateway.uploads import Upload
+from daulat.vault.objects import Kept, Objects, Whose
+
+PURPOSES: Final = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+_MONTH_SECONDS: Final = 30 * 86_400  # after which a batch's file goes, as OpenAI has it
+_LEAST_SECONDS, _MOST_SECONDS = 3_600, 2_592_000
+_USUAL_PAGE, _MOST_PAGE = 10_000, 10_000
+_LONGEST_NAME: Final = 255
+_NEVER: Final = {"cache-control": "no-store"}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
+
+
+class Files:
+    """The handlers. `reads` and `keeps` say whose a request is, or raise: the latter also where a rule refuses."""
+
+    def __init__(
+        self, objects: Callable[[], Objects], reads: Callable[[Request], Whose], keeps: Callable[[Request], Whose]
+    ) -> None:
+        self._objects, self._reads, self._keeps = objects, reads, keeps
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/files", self.create, methods=["POST"]),
+            Route("/v1/files", self.all, methods=["GET"]),
+            Route("/v1/files/{id}", self.retrieve, methods=["GET"]),
+            Route("/v1/files/{id}", self.delete, methods=["DELETE"]),
+            Route("/v1/files/{id}/content", self.content, methods=["GET"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        whose, objects = self._keeps(request), self._objects()
+        upload = Upload(request.headers.get("content-type", ""), "file")
+        loop, body = asyncio.get_running_loop(), _body(request)
+
+        def put() -> Kept:
+            pieces = upload.pieces(body, loop)
+            return objects.put(
+                whose,
+                "file",
+                f"file-{new_id('f')[2:]}",
+                pieces,
+                lambda: {"filename": _filename(upload), "purpose": _purpose(upload)},
+                expires=lambda: _expires(upload, objects),
+            )
+
+        return JSONResponse(shown(await asyncio.to_thread(put)), headers=_NEVER)
+
+    async def all(self, request: Request) -> Response:
+        whose = self._reads(request)
+        wish = asked(request.query_params, usual=_USUAL_PAGE, most=_MOST_PAGE, order="desc")
+        purpose = request.query_params.get("purpose")
+        found, more = await asyncio.to_thread(
+            wish.of, self._objects(), whose, "file", lambda kept: purpose in {None, kept.about["purpose"]}
+        )
+        return JSONResponse(listed([shown(kept) for kept in found], more=more), headers=_NEVER)
+
+    async def retrieve(self, request: Request) -> Response:
+        whose = self._reads(request)
+        kept = await asyncio.to_thread(self._objects().get, whose, "file", request.path_params["id"])
+        return JSONResponse(shown(kept), headers=_NEVER)
+
+    async def content(self, request: Request) -> Response:
+        """Streamed: its length is said before, so one that does not open to its end arrives short, and not as whole."""
+        whose, id_ = self._reads(request), request.path_params["id"]
+
+        def begin() -> tuple[Kept, bytes, Iterator[bytes]]:
+            objects = self._objects()
+            kept = objects.get(whose, "file", id_)
+            pieces = objects.content(whose, "file", id_)
+            return kept, next(pieces), pieces
+
+        kept, first, rest = await asyncio.to_thread(begin)
+        headers = {
+            **_NEVER,
+            "content-length": str(kept.size),
+            "content-disposition": "attachment",
+            "x-content-type-options": "nosniff",
+        }
+        return StreamingResponse(_then(first, rest), media_type="application/octet-stream", headers=headers)
+
+    async def delete(self, request: Request) -> Response:
+        whose, id_ = self._reads(request), request.path_params["id"]
+        await asyncio.to_thread(self._objects().delete, whose, "file", id_)
+        return JSONResponse({"id": id_, "object": "file", "deleted": True}, headers=_NEVER)
+
+
+def shown(kept: Kept) -> dict[str, Any]:
+    """OpenAI's file object."""
+    return {
+        "id": kept.id,
+        "object": "file",
+        "bytes": kept.size,
+        "created_at": kept.created // 1000,
+        "expires_at": None if kept.expires is None else kept.expires // 1000,
+        "filename": kept.about["filename"],
+        "purpose": kept.about["purpose"],
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def _purpose(upload: Upload) -> str:
+    purpose = upload.fields.get("purpose", "")
+    if purpose not in PURPOSES:
+        raise InvalidRequest(f"'purpose' is one of {', '.join(PURPOSES)}.", param="purpose")
+    return purpose
+
+
+def _filename(upload: Upload) -> str:
+    name = _CONTROL.sub("_", upload.filename or "upload")
+    if len(name) > _LONGEST_NAME:
+        raise InvalidRequest(f"A file's name has at most {_LONGEST_NAME} characters.", param="file")
+    return name
+
+
+def _expires(upload: Upload, objects: Objects) -> int | None:
+    fields: Mapping[str, str] = upload.fields
+    anchor, text = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+    if anchor is None and text is None:
+        return objects.after(_MONTH_SECONDS) if fields.get("purpose") == "batch" else None
+    if anchor != "created_at" or text is None or not text.isdecimal() or not text.isascii():
+        raise InvalidRequest("'expires_after' has an anchor 'created_at' and whole seconds.", param="expires_after")
+    if not _LEAST_SECONDS <= int(text[:9]) <= _MOST_SECONDS:
+        words = f"'expires_after' is from {_LEAST_SECONDS} to {_MOST_SECONDS} seconds."
+        raise InvalidRequest(words, param="expires_after")
+    return objects.after(int(text))
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        if piece:
+            yield piece
+
+
+def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

@@ -1,0 +1,139 @@
+"""Erasure: the keys and identifiers of a person or a tenant are destroyed, by consent, and the log says so.
+
+What stands in the log stays, byte for byte, so every proof holds. But a person's pseudonym is made from a random id
+that stands in the control database alone, a tenant's from its epoch key as well: once these are gone, nobody can say
+whose entries they are, nor open their commitments. Objects in the vault are gone with the keys they were sealed under.
+
+Begun is finished: what is being erased is remembered until its `erasure/v1` is in the log, over crashes and starts.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+from daulat.core.commitments import pseudonym
+from daulat.errors import Conflict, InvalidRequest
+from daulat.pipeline.consent import Prepared, Told
+from daulat.pipeline.operate import OPERATORS, Log, Rows
+
+Scope = Literal["person", "tenant"]
+ACTS: Final[Mapping[str, Scope]] = {"person.erase": "person", "tenant.erase": "tenant"}
+_PENDING: Final = "erasures"
+_TABLES: Final[Mapping[Scope, str]] = {"person": "people", "tenant": "tenants"}
+
+Destroy = Callable[[Scope, str, Sequence[str]], Awaitable[tuple[int, int]]]
+"""Port: destroy the vault's keys of a person, or of a tenant and these people; how many keys and objects there were."""
+
+
+class Erasable(Rows, Protocol):
+    """Port: the control database, and what of it can be made to disappear."""
+
+    def meta(self, name: str) -> str: ...
+
+    def set_meta(self, name: str, value: str) -> None: ...
+
+    def erase(self, table: str, id_: str) -> int:
+        """Delete a row and every row that refers to it, overwritten where they stood; how many."""
+        ...
+
+
+class Erasure:
+    """Carries erasures out, to their end."""
+
+    def __init__(self, rows: Erasable, log: Log, charter_index: int, destroy: Destroy) -> None:
+        self._rows, self._log, self._charter, self._destroy = rows, log, charter_index, destroy
+
+    async def erase(self, scope: Scope, id_: str, people: Sequence[str], subject: str) -> dict[str, Any]:
+        """From here on it happens, whatever fails meanwhile.
+
+        Raises:
+            Unavailable: not all of it could be done yet; it goes on by itself.
+        """
+        pending = self._pending()
+        pending[id_] = {"scope": scope, "people": list(people), "subject": subject, "keys": 0, "objects": 0, "rows": 0}
+        self._keep(pending)
+        return await self._finish(id_)
+
+    async def go_on(self) -> None:
+        """Finish what was begun.
+
+        Raises:
+            Unavailable: something still fails.
+        """
+        for id_ in list(self._pending()):
+            await self._finish(id_)
+
+    async def _finish(self, id_: str) -> dict[str, Any]:
+        held = self._pending()[id_]
+        scope: Scope = held["scope"]
+        keys, objects = await self._destroy(scope, id_, held["people"])
+        held["keys"], held["objects"] = max(keys, held["keys"]), max(objects, held["objects"])
+        self._note(id_, held)
+        held["rows"] += self._rows.erase(_TABLES[scope], id_)
+        self._forget([id_, *held["people"]])
+        self._note(id_, held)
+        said = {name: held[name] for name in ("scope", "subject", "keys", "objects", "rows")}
+        position = await self._log("erasure/v1", {"charter": self._charter, **said})
+        self._keep({other: value for other, value in self._pending().items() if other != id_})
+        return {**said, "entry": position}
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        """The texts of proposals that name them: the log has their digests, and proposals their signatures."""
+        for row in self._rows.rows("proposals"):
+            if any(id_ in row["payload"] for id_ in ids):
+                self._rows.change("proposals", row["id"], payload="")
+
+    def _pending(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads(self._rows.meta(_PENDING) or "{}")
+        return found
+
+    def _note(self, id_: str, held: Mapping[str, Any]) -> None:
+        self._keep({**self._pending(), id_: dict(held)})
+
+    def _keep(self, pending: Mapping[str, Any]) -> None:
+        self._rows.set_meta(_PENDING, json.dumps(pending))
+
+
+@dataclass(frozen=True, slots=True)
+class Erasing(Told):
+    """`person.erase`: {"person"}, `tenant.erase`: {"tenant"}; each a name or an id, and an id in what is signed."""
+
+    scope: Scope
+    rows: Rows
+    erasure: Erasure
+
+    def payload(self, arguments: Mapping[str, Any]) -> str:
+        return Told.payload(self, {self.scope: self._row(arguments)["id"]})
+
+    def prior(self, arguments: Mapping[str, Any]) -> str:
+        """Raises InvalidRequest, NotFound: nobody is named; Conflict: operators are accountable, and stay."""
+        row = self._row(arguments)
+        house = row if self.scope == "tenant" else self.rows.find("tenants", row["tenant"])
+        if house["name"] == OPERATORS:
+            raise Conflict("operators are not erased: what they signed has to stay theirs. Revoke them")
+        return json.dumps([row["id"], self._people(row["id"])])
+
+    def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
+        row = self._row(arguments)
+        house = row if self.scope == "tenant" else self.rows.find("tenants", row["tenant"])
+        kind = "tenant" if self.scope == "tenant" else "principal"
+        subject = pseudonym(base64.b64decode(house["epoch_key"]), kind, row["id"])
+        people = self._people(row["id"])
+
+        async def carry_out() -> dict[str, Any]:
+            return await self.erasure.erase(self.scope, row["id"], people, subject)
+
+        return Prepared(subject, {"scope": self.scope, "people": len(people) or 1}, carry_out)
+
+    def _row(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = arguments.get(self.scope)
+        if set(arguments) != {self.scope} or not isinstance(wanted, str):
+            raise InvalidRequest(f"this act takes a {self.scope}: its id or name")
+        return self.rows.find(_TABLES[self.scope], wanted)
+
+    def _people(self, tenant: str) -> list[str]:
+        return sorted(row["id"] for row in self.rows.rows("people") if row["tenant"] == tenant)

@@ -1,0 +1,102 @@
+"""The vault of a whole service through the `openai` package: two tenants, rotation, a vault that dies, the audit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from openai import OpenAI
+from tests.support.service import LONG_SECONDS, Service, daulat
+
+from daulat.adapters import sandbox
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sandbox.check().grade != "G2", reason="bubblewrap cannot make namespaces on this machine"),
+]
+MODEL = "smollm2-135m-instruct"
+MARK = "Kementerian-Rahsia-7431"  # stands in everything that is kept, and may stand nowhere on the disk
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    made = Service(tmp_path_factory.mktemp("vault") / "home", environment={"DAULAT_CONTEXT": "512"})
+    made.start("--slots", "1")
+    with made.closing():
+        daulat("tenant", "add", "other-agency", home=made.home)
+        daulat(
+            *("person", "add", "other-person", "--tenant", "other-agency", "--citizenship", "MY"),
+            *("--assurance", "substantial"),
+            home=made.home,
+        )
+        made.facts["other_key"] = daulat("key", "create", "--person", "other-person", home=made.home)["api_key"]
+        wait_open(made)
+        yield made
+
+
+def client(service: Service, key: str = "api_key") -> OpenAI:
+    return OpenAI(api_key=service.facts[key], base_url=f"http://127.0.0.1:{service.port}/v1", max_retries=0)
+
+
+def wait_open(service: Service) -> None:
+    end = time.monotonic() + LONG_SECONDS
+    while not (found := daulat("vault", "status", home=service.home))["lease"] or found["reason"]:
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+    time.sleep(1.5)  # until the worker has looked
+
+
+def test_a_file_is_its_owners_alone_and_nowhere_in_clear(service: Service) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    content = (MARK.encode() + b"\n") * 100_000  # 2.4 MB
+    made = mine.files.create(file=(f"{MARK}.txt", content), purpose="user_data")
+    assert mine.files.content(made.id).content == content
+    assert [file.id for file in mine.files.list()] == [made.id]
+    assert [file.id for file in theirs.files.list()] == []
+    for ask in (theirs.files.retrieve, theirs.files.content, theirs.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(made.id)
+    found = [path for path in service.home.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()]
+    assert found == []
+    daulat("vault", "rotate", home=service.home)
+    daulat("vault", "rotate", "--tenant", "first-agency", home=service.home)
+    assert mine.files.content(made.id).content == content
+    assert mine.files.delete(made.id).deleted
+
+
+def test_strangers_and_wrong_methods_are_told_so(service: Service) -> None:
+    stranger = OpenAI(api_key="sk-" + "a" * 43, base_url=f"http://127.0.0.1:{service.port}/v1", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.files.list()
+    with pytest.raises(openai.NotFoundError):
+        client(service).files.retrieve("../../etc/passwd")
+
+
+def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service) -> None:
+    mine = client(service)
+    made = mine.files.create(file=b"stays", purpose="user_data")
+    (pid,) = [row["pid"] for row in daulat("status", home=service.home)["processes"] if row["name"] == "vault"]
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + LONG_SECONDS
+    while True:
+        try:
+            assert mine.files.content(made.id).content == b"stays"
+            break
+        except openai.InternalServerError:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    wait_open(service)
+
+
+def test_the_place_is_leased_in_the_log_and_the_audit_finds_nothing(service: Service, tmp_path: Path) -> None:
+    leases = service.entries("storage.lease/v1")
+    assert {(lease["kind"], lease["jurisdiction"]) for lease in leases} == {("folder", "MY")}
+    (tmp_path / "token").write_text(service.facts["auditor_token"])
+    asked = ("--vkey", service.facts["log_vkey"], "--token-file", str(tmp_path / "token"))
+    found = daulat("audit", service.facts["log_url"], *asked)
+    assert found["holds"], found

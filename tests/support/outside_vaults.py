@@ -1,0 +1,101 @@
+"""Roots and places outside Daulat, real ones where this machine has them: SoftHSM2, OpenBao, SeaweedFS."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.support.service import free_port
+
+from daulat.adapters.vault_transit import TransitRoot
+from daulat.vault.ports import Place, Root
+
+SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
+_WAIT_SECONDS = 60.0
+
+
+def secret(path: Path, text: str) -> Path:
+    path.write_text(f"{text}\n")
+    path.chmod(0o600)
+    return path
+
+
+@contextlib.contextmanager
+def pkcs11_root(folder: Path) -> Iterator[Root]:
+    """A new token of SoftHSM2."""
+    if not SOFTHSM.exists() or importlib.util.find_spec("pkcs11") is None:
+        pytest.skip("needs Debian's softhsm2 and the extra `pkcs11`")
+    from daulat.adapters.vault_pkcs11 import Pkcs11Root  # noqa: PLC0415
+
+    tokens = Path(os.environ.setdefault("SOFTHSM2_HOME_OF_TESTS", str(folder)))
+    configuration = tokens / "softhsm2.conf"
+    if not configuration.exists():  # the module reads it once a process
+        (tokens / "tokens").mkdir()
+        configuration.write_text(f"directories.tokendir = {tokens / 'tokens'}\nobjectstore.backend = file\n")
+    os.environ["SOFTHSM2_CONF"] = str(configuration)
+    label = f"test-{os.urandom(4).hex()}"
+    command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", "87654321"]
+    subprocess.run(command, check=True, capture_output=True)
+    uri = f"pkcs11:token={label};object=daulat%20vault?module-path={SOFTHSM}"
+    yield Pkcs11Root(uri, secret(folder / "pin", "87654321"))
+
+
+@contextlib.contextmanager
+def server(command: list[str], folder: Path, ready: str, environment: dict[str, str]) -> Iterator[None]:
+    """Until `ready` answers anything over HTTP."""
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment}, cwd=folder)
+    try:
+        end = time.monotonic() + _WAIT_SECONDS
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(ready, timeout=2.0, trust_env=False)
+                break
+            assert process.poll() is None, (folder / "server.log").read_text()[-2000:]
+            assert time.monotonic() < end, (folder / "server.log").read_text()[-2000:]
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def transit_root(folder: Path) -> Iterator[Root]:
+    """A key of the Transit engine of an OpenBao that keeps everything in memory."""
+    bao = shutil.which("bao")
+    if bao is None:
+        pytest.skip("needs the program `bao`")
+    port, token = free_port(), "root-of-tests"
+    base = f"http://127.0.0.1:{port}"
+    command = [bao, "server", "-dev", f"-dev-root-token-id={token}", f"-dev-listen-address=127.0.0.1:{port}"]
+    with server(command, folder, f"{base}/v1/sys/health", {"HOME": str(folder)}):
+        headers = {"X-Vault-Token": token}
+        answer = httpx.post(f"{base}/v1/sys/mounts/transit", json={"type": "transit"}, headers=headers, trust_env=False)
+        assert answer.is_success, answer.text
+        root = TransitRoot(f"{base}/v1/transit/keys/daulat", secret(folder / "token", token))
+        with contextlib.closing(root):
+            yield root
+
+
+@contextlib.contextmanager
+def s3_bucket(folder: Path, name: str = "kept") -> Iterator[Place]:
+    """A bucket of a SeaweedFS."""
+    weed = shutil.which("weed")
+    if weed is None or importlib.util.find_spec("botocore") is None:
+        pytest.skip("needs the program `weed` and the extra `s3`")
+    from daulat.adapters.vault_s3 import Bucket  # noqa: PLC0415
+
+    port = free_port()
+    with server([weed, "mini", f"-dir={folder}", f"-s3.port={port}"], folder, f"http://127.0.0.1:{port}/", {}):
+        bucket = Bucket(f"s3+http://127.0.0.1:{port}/{name}", secret(folder / "s3", "tests:tests-secret"))
+        bucket._client.create_bucket(Bucket=name)
+        yield bucket
