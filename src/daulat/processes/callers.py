@@ -29,7 +29,7 @@ class Callers:
         self._directory: Directory | None = None
 
     def principal(self, request: Request) -> Principal:
-        """Raises Unauthenticated: nobody who may ask; PermissionDenied: not from there; Unavailable: not published yet."""
+        """Raises Unauthenticated: nobody who may ask; PermissionDenied: not there; Unavailable: not published yet."""
         principal = self._known().authenticate(_secret(request))
         if principal.expires <= self._clock.now_ms():
             raise expired(principal)

@@ -148,20 +148,18 @@ class Worker:
             clock=clock,
             vault=self.vault,
         )
-        pages = Forwarder(os.fspath(home.pages_socket))
-        kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
-        signin = Forwarder(os.fspath(home.signin_socket), "Signing in and your own keys", browsers=True)
-        app = App(
-            self.service,
-            self.journal,
-            pages,
-            self.metrics,
-            kept,
-            signin=signin if home.signin.exists() else None,
-            proxies=proxies,
-        )
+        app = self._app(proxies)
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
         self._confirm()
+
+    def _app(self, proxies: Sequence[Network]) -> App:
+        home = self._home
+        pages = Forwarder(os.fspath(home.pages_socket))
+        kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
+        signin = None
+        if home.signin.exists():
+            signin = Forwarder(os.fspath(home.signin_socket), "Signing in and your own keys", browsers=True)
+        return App(self.service, self.journal, pages, self.metrics, kept, signin=signin, proxies=proxies)
 
     def _model(self, replica: ReplicaRow) -> ModelRow | None:
         world = self.service.world
