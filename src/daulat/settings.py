@@ -101,6 +101,16 @@ class Home:
         return self.path / "index.db"
 
     @property
+    def usage_db(self) -> Path:
+        """Use by day, tenant, key and model: a projection of the log that can be dropped."""
+        return self.path / "usage.db"
+
+    @property
+    def prices(self) -> Path:
+        """What tokens cost; absent: nothing."""
+        return self.path / "prices.toml"
+
+    @property
     def vault(self) -> Path:
         """What is kept for people, sealed, and the wrapped keys. Only the vault process goes there."""
         return self.path / "vault"

@@ -144,6 +144,15 @@ _listed(
     sa.Column("position", sa.BigInteger, nullable=False),  # of its approval/v1
     sa.UniqueConstraint("proposal", "key"),
 )
+_listed(
+    "limits",
+    "limit",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # "<scope>:<subject>"
+    sa.Column("scope", sa.String, nullable=False),  # "key" | "tenant" | "model"
+    sa.Column("subject", sa.String, nullable=False),  # an id; what clients call the model
+    sa.Column("bounds", sa.JSON, nullable=False),  # by core.quota.Limit's names; the budget in 10^-12
+)
 # Entries in force, by what they are about: where they stand in which log, and their text.
 live: Final = sa.Table(
     "live",

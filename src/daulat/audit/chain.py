@@ -80,6 +80,7 @@ class Chain:
             "model.admitted/v1": self._model,
             "node.lease/v1": self._lease,
             "storage.lease/v1": self._storage,
+            "erasure/v1": self._erasure,
             "node.revoked/v1": self._revoked,
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
@@ -168,6 +169,10 @@ class Chain:
             yield Finding("jurisdiction", words, index)
         if not begins < ends <= begins + _LONGEST_STORED_MS:
             yield Finding("lease", "a storage place was leased for no time, or for more than an hour", index)
+
+    def _erasure(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        facts.erasure(index, entry)
+        yield from self._consent.erased(index, entry, self._needed())
 
     def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         time = facts.natural(entry, "time")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from daulat.audit import facts
 from daulat.audit.facts import KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
-from daulat.core.consent import ALONE, CHARTER, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, naming
+from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, naming
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -35,6 +35,7 @@ class Consent:
         self._revoked: dict[int, int] = {}  # key -> time
         self._ids: set[str] = set()
         self._done: set[int] = set()
+        self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
         self._agreed: set[tuple[str, str]] = set()  # (action, payload) of what was done, and is not in force yet
         self._had: dict[str, set[str]] = {
             MODEL: set()
@@ -87,6 +88,13 @@ class Consent:
         if len(others) < needed:
             yield Finding("approvals", f"done with the approval of {len(others)} others, {needed} are needed", index)
         self._agreed.add((proposal.proposed.action, proposal.proposed.payload))
+        if scope := ERASURES.get(proposal.proposed.action):
+            self._erasing.add((scope, str(entry["subject"])))
+
+    def erased(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
+        """Somebody's keys were destroyed, while `needed` others had to agree to it."""
+        if needed and (entry["scope"], entry["subject"]) not in self._erasing:
+            yield Finding("approvals", f"a {str(entry['scope'])[:20]} was erased, and nobody has agreed to it", index)
 
     def rests(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """A charter, rules or a model that came into force while `needed` others had to agree to it.

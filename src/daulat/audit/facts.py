@@ -308,6 +308,15 @@ def stored(index: int, entry: Mapping[str, Any]) -> tuple[int, str, int, int]:
     return _get(entry, "charter", int), _get(entry, "jurisdiction", str), begins, ends
 
 
+def erasure(index: int, entry: Mapping[str, Any]) -> None:
+    """Raises VerificationFailed: an `erasure/v1` does not say who was erased, and how much of them."""
+    if _get(entry, "scope", str) not in {"person", "tenant"}:
+        raise VerificationFailed(f"entry {index}: an erasure is of a person or a tenant")
+    _get(entry, "subject", str)
+    if min(_get(entry, name, int) for name in ("keys", "objects", "rows")) < 0:
+        raise VerificationFailed(f"entry {index}: an erasure of fewer things than none")
+
+
 def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
     engine = entry["engine"] if isinstance(entry["engine"], dict) else {}
     parameters = engine.get("parameters")

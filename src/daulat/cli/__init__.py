@@ -24,6 +24,8 @@ VERBS: Final = {
     "person": ("daulat.cli.identity:person", "Add, invite and list people."),
     "session": ("daulat.cli.identity:session", "List and revoke sessions of people who have signed in."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
+    "limit": ("daulat.cli.limit:limit", "Limit what keys, tenants and models may use."),
+    "usage": ("daulat.cli.usage:usage", "Say who has used how much, and what it costs."),
     "auditor": ("daulat.cli.admin:auditor", "Create, list and revoke auditors' tokens."),
     "operator": ("daulat.cli.operate:operator", "Make and register operators' keys."),
     "operate": ("daulat.cli.operate:operate", "Propose and approve what one operator may not do alone."),

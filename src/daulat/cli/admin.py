@@ -12,7 +12,7 @@ import click
 
 from daulat.adapters import rpc
 from daulat.cli import emit
-from daulat.cli.options import home_option, json_option
+from daulat.cli.options import home_option, json_option, limit_options
 from daulat.cli.status import day
 from daulat.errors import Unavailable
 from daulat.settings import Home
@@ -62,11 +62,11 @@ def key() -> None:
 @click.option("--person", required=True, help="Name or id of the person who will hold it.")
 @click.option("--label", default="key", show_default=True, help="What it is for.")
 @click.option("--model", "models", multiple=True, help="Only this model; may be given again (default: all).")
-@click.option("--rpm", default=0, show_default=True, help="Requests a minute; 0 is unlimited.")
 @click.option(
     "--network", "networks", multiple=True, help="Only from this CIDR; may be given again (default: anywhere)."
 )
 @click.option("--days", default=90, show_default=True, help="How long it is valid, within the person's own time.")
+@limit_options
 @home_option
 @json_option
 def create_key(
@@ -74,10 +74,10 @@ def create_key(
     person: str,
     label: str,
     models: tuple[str, ...],
-    rpm: int,
     networks: tuple[str, ...],
     days: int,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """Create an API key for a person. It is shown once and stored as a hash only.
 
@@ -85,16 +85,10 @@ def create_key(
     Example:
         daulat key create --person first-person --label laptop --days 30
     """
-    found = ask(
-        home,
-        "key.create",
-        person=person,
-        label=label,
-        models=list(models),
-        requests_per_minute=rpm,
-        networks=list(networks),
-        days=days,
-    )
+    given = {name: value for name, value in limits.items() if value is not None}
+    rpm = given.pop("requests_per_minute", 0)
+    asked = {"person": person, "label": label, "models": list(models), "requests_per_minute": rpm, "days": days}
+    found = ask(home, "key.create", **asked, networks=list(networks), limits=given)
     text = f"{found['api_key']}\n\nShown once. Key {found['id']} ({found['label']}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 

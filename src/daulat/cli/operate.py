@@ -217,6 +217,40 @@ def admit_model(model: str, key_file: Path, passphrase_file: Path | None, yes: b
     _propose_digest(home, MODEL, digest, (key_file, passphrase_file, yes), as_json=as_json)
 
 
+@operate.command("erase-person")
+@click.argument("person")
+@_signing
+@home_option
+@json_option
+def erase_person(
+    person: str, key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool
+) -> None:
+    """Propose that a person's keys be destroyed, and everything here that says who they are. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-person aminah --key ~/operator.key
+    """
+    _propose(home, "person.erase", {"person": person}, (key_file, passphrase_file, yes), as_json=as_json)
+
+
+@operate.command("erase-tenant")
+@click.argument("tenant")
+@_signing
+@home_option
+@json_option
+def erase_tenant(
+    tenant: str, key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool
+) -> None:
+    """Propose that a tenant's keys be destroyed, its people's with them. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-tenant ministry-of-health --key ~/operator.key
+    """
+    _propose(home, "tenant.erase", {"tenant": tenant}, (key_file, passphrase_file, yes), as_json=as_json)
+
+
 @operate.command("approve")
 @click.argument("proposal")
 @_signing

@@ -33,7 +33,10 @@ ALONE: Final = frozenset(
         "key.create",
         "key.revoke",
         "person.invite",  # for a user to prove who they are
+        "limit.remove",
+        "limit.set",
         "person.add",  # a user; `operator.add` is another act
+        "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",
         "session.revoke",
         "tenant.add",
@@ -42,6 +45,8 @@ ALONE: Final = frozenset(
 )
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.
 CHARTER, POLICY, MODEL = "charter.change", "policy.change", "model.admit"
+
+ERASURES: Final = {"person.erase": "person", "tenant.erase": "tenant"}  # by act, what `erasure/v1` says of its scope
 
 _ACTION: Final = re.compile(r"[a-z]+(\.[a-z]+)+\Z")
 _ID: Final = re.compile(r"proposal_[0-9a-f]{32}\Z")

@@ -154,6 +154,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         (("charter", "charter/v1"), ("replaces", "storage.lease/v1")),
         frozenset({"replaces"}),
     ),
+    # Keys and identifiers that were destroyed: `scope` is "person" | "tenant", `subject` their pseudonym until then.
+    # `keys` and `objects` of the vault, `rows` of the control database: how many there were.
+    "erasure/v1": Shape(
+        ("type", "time", "charter", "scope", "subject", "keys", "objects", "rows"),
+        (("charter", "charter/v1"),),
+    ),
     INFERENCE: Shape(
         ("type", "admission", "completion"),
         (

@@ -44,11 +44,10 @@ class Principal:
     person: str
     tenant: str
     attributes: Attributes
-    epoch_key: bytes = field(repr=False)  # the tenant's current epoch key: 32 bytes
+    epoch_key: bytes = field(repr=False)  # this person's, under the tenant's current one: 32 bytes
     salter: Salter = field(repr=False, compare=False)  # over that key
     expires: int  # the earliest of key's, person's and citizenship's, Unix milliseconds
     models: frozenset[str]  # empty: every model that policy allows
-    requests_per_minute: int  # 0: unlimited
     version: int  # changes whenever anything above does
     networks: tuple[IPv4Network | IPv6Network, ...] = ()  # where the key may be used from; empty: anywhere
     lapses: bool = False  # whether it is the citizenship that ends first

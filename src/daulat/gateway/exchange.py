@@ -62,7 +62,7 @@ class Exchange:
         """That at the connection's other end; empty when it is gone."""
         return "" if self._connection is None else self._connection.address
 
-    def mark(self, request_id: str, promise: str) -> None:
+    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
         """See `Reply.mark`."""
         if promise:
             self._marks = (
@@ -71,6 +71,8 @@ class Exchange:
             ).encode()
         else:
             self._marks = f"x-request-id: {request_id}\r\n".encode()
+        for name, value in more:
+            self._marks += b"%b: %b\r\n" % (name, value)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer; JSON unless `headers` name another type."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
+from daulat.core import quota
 from daulat.core.charter import ASSURANCE
 from daulat.core.clock import Clock
 from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
@@ -135,12 +136,15 @@ class Desk:
         *,
         days: int,
         networks: Sequence[str] = (),
+        limits: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """An API key for a person, shown in this result and never again.
+        """An API key for a person, shown in this result and never again. `limits`: further ones (`core.quota.checked`).
 
         Raises:
             NotFound: there is no such person; Conflict: an operator's eligibility is not for using the service.
+            InvalidRequest: a limit is wrong.
         """
+        bounds = quota.checked("key", limits or {})
         holder = self._rows.find("people", person)
         house = self._rows.find("tenants", holder["tenant"])
         if house["name"] == OPERATORS:
@@ -163,9 +167,13 @@ class Desk:
         detail = {
             "person": self._pseudonym(house, "principal", holder["id"]),
             **{key: row[key] for key in ("models", "requests_per_minute", "expires", "networks")},
+            **bounds,
         }
         await self.act("key.create", self._pseudonym(house, "key", row["id"]), detail)
         self._rows.add("keys", row)
+        if bounds:
+            limit = {"id": new_id("limit"), "name": f"key:{row['id']}", "scope": "key", "subject": row["id"]}
+            self._rows.add("limits", {**limit, "bounds": bounds})
         return {"id": row["id"], "label": row["label"], "expires": row["expires"], "api_key": secret}
 
     async def revoke_key(self, wanted: str) -> dict[str, Any]:

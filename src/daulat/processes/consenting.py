@@ -89,7 +89,7 @@ class Consenting:
         async def certify(vkey: str) -> int:
             return await establish.key(book, index, OPERATOR, vkey)
 
-        acts: dict[str, Act] = {
+        self._acts: dict[str, Act] = {
             "operator.add": Adding(rows, certify, clock, read, book.origin),
             "operator.revoke": Revoking(rows, book.write, clock, read),
             CHARTER: Naming(self._is_charter),
@@ -97,8 +97,12 @@ class Consenting:
             MODEL: Naming(self._is_model),
         }
         self._certify, self._origin = certify, book.origin
-        self._consent = Consent(rows, book.write, clock, charter, book.origin, acts)
+        self._consent = Consent(rows, book.write, clock, charter, book.origin, self._acts)
         self._first = First(rows, certify, desk, read, book.origin)
+
+    def offer(self, action: str, act: Act) -> None:
+        """Let one more kind of act be proposed."""
+        self._acts[action] = act
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""

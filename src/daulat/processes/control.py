@@ -40,6 +40,7 @@ from daulat.processes import consenting, identifying, inventory, starting
 from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
+from daulat.processes.metering import Metering
 from daulat.processes.plan import Plan
 from daulat.processes.replicas import Replicas, Ways
 from daulat.processes.storing import Storing
@@ -102,7 +103,13 @@ class Control:
         await self._establish(in_force.text, self._bundle)
         await self._serve()
         self._publish()
-        self._heart = asyncio.gather(self._beat(), self._watch_devices(), self._identifying.watch(lambda: self._roll))
+        self._heart = asyncio.gather(
+            self._beat(),
+            self._watch_devices(),
+            self._metering.watch(),
+            self._storing.watch(),
+            self._identifying.watch(lambda: self._roll),
+        )
         self._heart.add_done_callback(self._stopped_watching)
         self._start_replicas()
         await self._start_fronts()
@@ -148,6 +155,8 @@ class Control:
         await self._sequencer.close()
         if fleet.sequencer is not None:
             await fleet.sequencer.stop(10.0)
+        if hasattr(self, "_metering"):
+            self._metering.close()
         self._db.close()
         self._home.clear_run()
 
@@ -180,7 +189,12 @@ class Control:
         self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
         await self._consenting.begin()
         self._identifying = identifying.Identifying(self._db, book.write, self._clock, charter, self._desk, self._where)
-        self._storing = Storing(book, self._clock, charter, self._desk, self._home)
+        self._storing = Storing(self._db, book, self._clock, charter, self._desk, self._home)
+        for action, act in self._storing.acts().items():
+            self._consenting.offer(action, act)
+        settings = (self._home, self._charter.name, self._origin, self._charter.country, self.plan.workers)
+        self._metering = Metering(self._db, self._desk.act, self._clock, *settings)
+        await self._metering.begin()
         self._breaches = Breaches(self._db, self._desk, self._clock)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
@@ -253,6 +267,7 @@ class Control:
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
             **self._identifying.handlers(self._changes),
+            **self._metering.handlers(self._changes),
             **self._storing.handlers(self._changes),
             **self._breaches.handlers(self._changes),
         }
@@ -326,6 +341,7 @@ class Control:
     async def _register(self, slot: int, vkey: str) -> dict[str, Any]:
         async with self._changing:
             index = await establish.key(self._book, self._charter_index, "worker", vkey)
+        self._metering.registered(slot, index)
         _log.info("worker %d has key entry %d", slot, index)
         return {"index": index, "origin": self._origin, "margin_ms": self._charter.margin_seconds * 1000}
 
@@ -376,7 +392,9 @@ class Control:
         """Write the next snapshot, whole or not at all; its number."""
         self._number = max(self._number, int(self._db.meta("snapshot") or 0)) + 1
         self._db.set_meta("snapshot", str(self._number))
-        self._roll = self._roll or publish.roll(self._number, self._db.rows, self._clock.now_ms())
+        prices = self._metering.prices
+        self._roll = self._roll or publish.roll(self._number, self._db.rows, self._clock.now_ms(), prices)
+        self._metering.published(self._roll)
         snapshot = Snapshot(
             number=self._number,
             origin=self._origin,

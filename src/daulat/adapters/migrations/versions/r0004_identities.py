@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "r0003_identities"
-down_revision = "r0002_ordinals"
+revision = "r0004_identities"
+down_revision = "r0003_limits"
 
 _ADDED = (
     ("people", "issuer", sa.String, "operator"),
