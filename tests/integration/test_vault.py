@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -92,6 +93,35 @@ def test_a_file_is_its_owners_alone_and_nowhere_in_clear(service: Service) -> No
     assert mine.files.delete(made.id).deleted
 
 
+def test_completions_are_kept_when_asked_and_their_owners_alone(service: Service) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    messages: Any = [{"role": "user", "content": f"Say hello. {MARK}"}]
+    asked = {"model": MODEL, "max_tokens": 8, "messages": messages}
+    mine.chat.completions.create(**asked)
+    assert list(mine.chat.completions.list()) == [], "nothing is kept unasked"
+    whole = mine.chat.completions.create(**asked, store=True, metadata={"kind": "whole"})
+    stream = mine.chat.completions.create(**asked, store=True, stream=True, metadata={"kind": "stream"})
+    words = "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
+    kept = list(mine.chat.completions.list(order="asc"))
+    assert [one.choices[0].message.content for one in kept] == [whole.choices[0].message.content, words]
+    assert [one.id for one in mine.chat.completions.list(metadata={"kind": "whole"})] == [whole.id]
+    assert mine.chat.completions.retrieve(whole.id).usage == whole.usage
+    (message,) = mine.chat.completions.messages.list(whole.id)
+    assert (message.role, message.content) == ("user", messages[0]["content"])
+    assert list(theirs.chat.completions.list()) == []
+    for ask in (
+        theirs.chat.completions.retrieve,
+        theirs.chat.completions.delete,
+        theirs.chat.completions.messages.list,
+    ):
+        with pytest.raises(openai.NotFoundError):
+            ask(whole.id)
+    found = [path for path in service.home.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()]
+    assert found == []
+    for one in kept:
+        assert mine.chat.completions.delete(one.id).deleted
+
+
 def test_strangers_and_wrong_methods_are_told_so(service: Service) -> None:
     stranger = OpenAI(api_key="sk-" + "a" * 43, base_url=f"http://127.0.0.1:{service.port}/v1", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
@@ -104,6 +134,11 @@ def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service)
     mine = client(service)
     made = mine.files.create(file=b"stays", purpose="user_data")
     (pid,) = [row["pid"] for row in daulat("status", home=service.home)["processes"] if row["name"] == "vault"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(7)  # until the worker notices that it says nothing
+    with pytest.raises(openai.InternalServerError, match="vault does not answer"):
+        mine.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], store=True, max_tokens=1)
+    assert mine.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], max_tokens=1).choices
     os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + LONG_SECONDS
     while True:

@@ -60,9 +60,10 @@ def charter_text(
 ) -> str:
     """A charter from before `people.issuers`, where none are given as a TOML list."""
     named = f"\nissuers = {issuers}" if issuers else ""
+    floor = "" if profile == "evaluation" else "floor = 1\n"
     return f"""profile = "{profile}"
 approvals = {approvals}
-strict = false
+{floor}strict = false
 [jurisdiction]
 country = "{country}"
 site = "a test"

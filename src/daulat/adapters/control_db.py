@@ -84,13 +84,14 @@ class ControlDatabase:
             return [dict(row) for row in connection.execute(sa.select(*shown).order_by(rows.c[ORDINAL])).mappings()]
 
     def find(self, table: str, wanted: str) -> dict[str, Any]:
-        """One row by its id or its name.
+        """One row by its id, or by its name where that is nobody's id.
 
         Raises:
             NotFound: there is none; Conflict: there are several.
         """
         named = "label" if table == "keys" else "name"
-        found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
+        rows = self.rows(table)
+        found = [row for row in rows if row["id"] == wanted] or [row for row in rows if row[named] == wanted]
         if not found:
             raise NotFound(f"no {_one(table)} {wanted!r}; `list` shows those that exist")
         if len(found) > 1 and table == "keys":
@@ -195,6 +196,8 @@ class ControlDatabase:
 
 def _erased(connection: sa.Connection, table: sa.Table, id_: str) -> int:
     """Whatever refers to it goes first; rows are known by their `id`."""
+    limits = metadata.tables["limits"]  # they name their subject without a foreign key
+    connection.execute(sa.delete(limits).where(limits.c.subject == id_))
     count = 0
     for other in metadata.sorted_tables:
         for key in other.foreign_keys:

@@ -26,7 +26,7 @@ def ask(home: Home, method: str, **params: Any) -> Any:
         raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
 
 
-def _named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
+def named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
     """The rows, with `<column>_name` beside the id that stands in `column`."""
     names = {row["id"]: row["name"] for row in ask(home, "list", table=table)}
     return [{**row, f"{column}_name": names.get(row[column], "")} for row in rows]
@@ -103,7 +103,7 @@ def list_keys(home: Home, as_json: bool) -> None:
     Example:
         daulat key list
     """
-    rows = _named(home, ask(home, "list", table="keys"), "person", "people")
+    rows = named(home, ask(home, "list", table="keys"), "person", "people")
     columns = ("id", "label", "person_name", "models", "requests_per_minute", "networks", "expires", "revoked")
     emit(rows, as_json=as_json, text=table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
@@ -173,7 +173,7 @@ def list_people(home: Home, as_json: bool) -> None:
     Example:
         daulat person list
     """
-    rows = _named(home, ask(home, "list", table="people"), "tenant", "tenants")
+    rows = named(home, ask(home, "list", table="people"), "tenant", "tenants")
     columns = ("id", "name", "tenant_name", "citizenship", "issuer", "until", "assurance", "roles", "expires")
     emit(rows, as_json=as_json, text=table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 

@@ -13,7 +13,8 @@ import msgspec
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
-from daulat.gateway import peers
+from daulat.gateway import framing, peers
+from daulat.gateway.admin.table import MOST_BYTES
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
@@ -28,6 +29,7 @@ _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
 _OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a key
 _OWN_BELOW: Final = (b"/signin/", b"/me/")
+_ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
 _KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
 _KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
 _KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
@@ -136,11 +138,18 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange, str(self._address(exchange) or ""))
+        elif path.startswith(_ADMIN):
+            self._administer(exchange)
         elif path in _BEHIND or path.startswith(_BELOW):
             self._hand_on(exchange, own=path in _OWN or path.startswith(_OWN_BELOW))
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
-        elif path == b"/healthz":
+        else:
+            self._own(exchange, path)
+
+    def _own(self, exchange: Exchange, path: bytes) -> None:
+        """What is read here, out of the snapshot."""
+        if path == b"/healthz":
             self._must_read(exchange)
             exchange.send(200, (), b'{"status":"ok"}')
         elif path == b"/readyz":
@@ -164,6 +173,29 @@ class App:
             raise NotFound("Nobody signs in here: the operator has not set it up.", code="unknown_url")
         else:
             self._signin.forward(exchange, str(self._address(exchange) or ""))
+
+    def _administer(self, exchange: Exchange) -> None:
+        """The control process says who that is; here only what it need not be bothered with is refused."""
+        headers = exchange.headers
+        if b"x-api-key" in headers:
+            raise Unauthenticated("Here a credential goes into 'Authorization: Bearer ...' alone.")
+        if exchange.body and not headers.get(b"content-type", b"").lower().startswith(_JSON):
+            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+        if b"content-encoding" in headers:
+            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        if len(exchange.body) > MOST_BYTES:
+            raise framing.too_large(MOST_BYTES)
+        self._forwarder.forward(exchange)
+
+    def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Whether a large body, or one of unknown size, may be kept in memory for whoever sent these headers.
+
+        Raises:
+            InvalidRequest, Unauthenticated: not here, or not for them.
+        """
+        if target.startswith(_ADMIN):
+            raise framing.too_large(MOST_BYTES)
+        self.authenticate(headers)
 
     def _vault(self, exchange: Exchange) -> None:
         """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
@@ -230,6 +262,8 @@ def _allowed(path: bytes) -> bytes:
         return b"GET, HEAD, POST, OPTIONS"
     if path in _OWN or path.startswith(_OWN_BELOW):
         return b"GET, HEAD, POST, DELETE, OPTIONS"
+    if path.startswith(_ADMIN):
+        return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     if path in _KEPT_LISTS:
         return b"GET, HEAD, POST, OPTIONS"
     if path.startswith(_KEPT):

@@ -11,7 +11,14 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+_PASSED: Final = (
+    b"authorization",
+    b"accept-encoding",
+    b"idempotency-key",
+    b"if-match",
+    b"if-none-match",
+    b"range",
+)
 _OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
 CLIENT: Final = b"daulat-client"
 """The header in which a worker says whose address asks: what clients send under that name is not passed."""
@@ -66,7 +73,7 @@ class _Pages(asyncio.Protocol):
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in self._passed if name in exchange.headers
         )
         passed += b"%b: %b\r\n" % (CLIENT, self._client.encode())
-        if exchange.method == b"POST":
+        if exchange.method == b"POST" or exchange.body:
             kind = exchange.headers.get(b"content-type", b"")
             passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
         head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"

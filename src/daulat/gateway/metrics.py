@@ -31,6 +31,9 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "daulat_limit_refusals_total": ("counter", "Requests refused because of a limit, by whose and of what."),
     "daulat_quota_exchanges_total": ("counter", "Exchanges of workers with the control plane about quotas."),
     "daulat_snapshot_number": ("gauge", "The control plane's snapshot that the workers act on (the lowest)."),
+    "daulat_break_glass_total": ("counter", "How often one operator broke the glass."),
+    "daulat_break_glass_open": ("gauge", "How many of these wait for their review."),
+    "daulat_break_glass_overdue": ("gauge", "How many of these have waited for longer than the charter allows."),
 }
 REPLICA_LOAD: Final = "daulat_replica_requests_in_flight"
 _LOWEST: Final = frozenset({"daulat_snapshot_number"})

@@ -1,4 +1,4 @@
-"""Secrets that are shown once and kept as SHA-256: API keys, auditors' tokens, sessions and invitations."""
+"""Secrets that are shown once and kept as SHA-256: keys, tokens, sessions and invitations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ KEY_PREFIX: Final = "sk-"
 SESSION_PREFIX: Final = "ss-"
 INVITATION_PREFIX: Final = "in-"
 TOKEN_PREFIX: Final = "at-"  # noqa: S105  a prefix, not a token
+ADMIN_PREFIX: Final = "ak-"
 
 
 def new_key() -> str:
@@ -31,6 +32,11 @@ def new_session() -> str:
 def new_invitation() -> str:
     """What a link to a first sign-in holds: `in-` and 256 random bits."""
     return INVITATION_PREFIX + _random()
+
+
+def new_admin_key() -> str:
+    """A credential for the admin API: `ak-` and 256 random bits."""
+    return ADMIN_PREFIX + _random()
 
 
 def digest(secret: str) -> str:

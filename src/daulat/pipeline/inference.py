@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Final
 
 from daulat.core import commitments
@@ -32,7 +33,7 @@ from daulat.errors import (
     Unauthenticated,
     Unavailable,
 )
-from daulat.pipeline import asking, empty, typed, whole
+from daulat.pipeline import asking, empty, stored, typed, whole
 from daulat.pipeline import body as bodies
 from daulat.pipeline.actions import COUNTING, MESSAGES, PATHS, RESPONSES, UNSTREAMED
 from daulat.pipeline.events import EventStream
@@ -55,8 +56,8 @@ class Inference(Recorded):
     """One authenticated request. Also the `EngineSink` of its engine calls."""
 
     __slots__ = (
-        "_answer", "_call", "_events", "_head", "_held", "_request", "_route", "_said", "_sent", "_show_usage", "_size",
-        "_started", "_undurable", "_unsaid",
+        "_answer", "_call", "_events", "_handing", "_head", "_held", "_kept", "_request", "_route", "_said", "_sent",
+        "_show_usage", "_size", "_started", "_undurable", "_unsaid",
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
@@ -66,6 +67,8 @@ class Inference(Recorded):
         self._events: EventStream | typed.TypedStream | None = None
         self._request: EngineRequest | None = None
         self._started = self._show_usage = False
+        self._kept: list[bytes] | None = None  # what has gone out of an answer that is to be stored
+        self._handing = False  # over to the vault, which has not said yet that it has it
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
         self._head = 0  # the engine's status, once known
         self._held: list[bytes] = []  # engine bytes that came before those were durable
@@ -107,6 +110,8 @@ class Inference(Recorded):
         grant = self._grant = service.world.grant(principal, action, model, route)
         if not grant.allowed:
             raise asking.refused(grant)
+        if "store" in peek.members and action == "chat.completions":
+            self._kept = stored.begin(peek.members, service.vault.shortage)
         return grant, route
 
     def _begin_turn(self, grant: Grant, route: Route) -> None:
@@ -197,7 +202,7 @@ class Inference(Recorded):
 
     def engine_done(self) -> None:
         self._leave_engine("ok" if self._head < 400 else "failed")  # noqa: PLR2004
-        if self._done:
+        if self._done or self._handing:
             return
         if self._events is None:
             self._whole(b"".join(self._answer))
@@ -227,7 +232,7 @@ class Inference(Recorded):
         for data in held:
             if not self._done:
                 self._pass(data)
-        if self._events is not None and self._call is None and not self._done:
+        if self._events is not None and self._call is None and not self._done and not self._handing:
             self._ended_short()
 
     def _ended_short(self) -> None:
@@ -236,7 +241,7 @@ class Inference(Recorded):
 
     def _pass(self, data: bytes) -> None:
         events = self._events
-        if events is None or self._done:
+        if events is None or self._done or self._handing:
             return
         try:
             passed = events.feed(data)
@@ -250,6 +255,8 @@ class Inference(Recorded):
         if passed:
             self._sent.update(passed)
             self._reply.write(passed)
+            if self._kept is not None:
+                self._kept.append(passed)
         if events.final is not None:
             self._end_stream("ok", events.final)
 
@@ -312,13 +319,36 @@ class Inference(Recorded):
         if not ok and (words := whole.refusal(self._action, self._head, answer)):
             answer = self._service.render(InvalidRequest(words, code="engine_refused"), self._action).body
         self._status, self._error = self._head, None if ok else "engine_refused"
-        self._complete("ok" if ok else "failed", usage or Usage(), self._commit(answer))
+        if ok and self._kept is not None:
+            self._hand_over(answer, usage or Usage(), lambda: self._answered("ok", usage, answer))
+        else:
+            self._answered("ok" if ok else "failed", usage, answer)
+
+    def _answered(self, outcome: str, usage: Usage | None, answer: bytes) -> None:
+        self._complete(outcome, usage or Usage(), self._commit(answer))
         self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
 
-    def _fail(self, error: DaulatError) -> None:
+    def _hand_over(self, answer: bytes, usage: Usage, then: Callable[[], None]) -> None:
+        """What is to be stored is durable in the vault before the answer's end goes out; the end says if it is not."""
+        self._kept, self._handing = None, True
+
+        def kept(error: DaulatError | None) -> None:
+            self._handing = False
+            if self._done:
+                return  # the client has left meanwhile, say
+            if error is None:
+                then()
+            elif self._started:
+                self._stream_broke(error)
+            else:
+                self._fail(error, usage)
+
+        self._service.vault.keep(self._principal, self._body, answer, kept, stream=self._events is not None)
+
+    def _fail(self, error: DaulatError, usage: Usage | None = None) -> None:
         rendered = self._service.render(error, self._action)
         self._status, self._error = rendered.status, error.code
-        self._complete("failed", Usage(), self._commit(rendered.body))
+        self._complete("failed", usage or Usage(), self._commit(rendered.body))
         self._service.ledger.complete(
             self._sequence, self._record, lambda: self._deliver(rendered.body, rendered.headers)
         )
@@ -331,6 +361,10 @@ class Inference(Recorded):
         if self._call is not None:
             self._call.resume()  # a slow client must not keep the engine from ending its message
         self._leave_engine("ok" if outcome == "ok" else "failed")
+        if outcome == "ok" and self._kept is not None:
+            answer = b"".join((*self._kept, final))
+            self._hand_over(answer, Usage(), lambda: self._end_stream("ok", final))
+            return
         self._sent.update(final)
         usage = self._events.usage if self._events is not None else None
         self._complete(outcome, usage or self._counted(), self._digest())

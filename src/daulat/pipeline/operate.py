@@ -17,9 +17,10 @@ from daulat.core import quota
 from daulat.core.charter import ASSURANCE
 from daulat.core.clock import Clock
 from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
+from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
-from daulat.errors import Conflict, InvalidRequest, NotFound
+from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from daulat.identity import secrets
 
 OPERATORS: Final = "operators"  # the tenant whose people manage
@@ -52,14 +53,19 @@ Log = Callable[[str, Mapping[str, Any]], Awaitable[int]]
 class Desk:
     """Administrative use cases. Each returns what may be shown; a secret only where it is created."""
 
-    def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int, acting: str = "") -> None:
-        """`acting`: the pseudonym of whoever acts; empty: the operator whose machine account this is."""
+    def __init__(
+        self, rows: Rows, log: Log, clock: Clock, charter_index: int, approvals: int = 0, acting: str = ""
+    ) -> None:
+        """`approvals`: how many others the charter asks to agree to what could weaken the promise.
+
+        `acting`: the pseudonym of whoever acts; empty: the operator whose machine account this is.
+        """
         self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index
-        self._acting = acting
+        self._approvals, self._acting = approvals, acting
 
     def of(self, acting: str) -> Desk:
         """The same desk, at which somebody else acts."""
-        return Desk(self._rows, self._log, self._clock, self._charter, acting)
+        return Desk(self._rows, self._log, self._clock, self._charter, self._approvals, acting)
 
     async def begin(self) -> dict[str, str] | None:
         """The first operator, tenant, person, key and auditor, once; their secrets. Goes on where it was cut off."""
@@ -67,7 +73,7 @@ class Desk:
             return None
         if not self._named("tenants", OPERATORS):
             await self.add_tenant(OPERATORS)
-        if not self._named("people", "first-operator"):
+        if self._first_of(self._rows.find("tenants", OPERATORS)["id"]) is None:  # none came from a key ceremony
             await self.add_person("first-operator", OPERATORS, "MY", "substantial", ["operator"], days=3650)
         if not self._named("tenants", "first-agency"):
             await self.add_tenant("first-agency")
@@ -103,9 +109,15 @@ class Desk:
 
         Raises:
             InvalidRequest: an attribute is malformed; NotFound: there is no such tenant; Conflict: the name is taken.
+            PermissionDenied: an operator, where others have to agree to one.
         """
         house = self._rows.find("tenants", tenant)
         check_roles(roles, house["name"])
+        if self._approvals and (house["name"] == OPERATORS or OPERATOR in roles):
+            raise PermissionDenied(
+                f"nobody adds an operator alone: {self._approvals} others have to agree. "
+                f"Propose it: daulat operate add-operator {name} --vkey VKEY --citizenship CC --key FILE"
+            )
         if citizenship and not (len(citizenship) == 2 and citizenship.isascii() and citizenship.isupper()):  # noqa: PLR2004
             raise InvalidRequest("citizenship is an ISO 3166-1 alpha-2 code such as MY, or empty when none is vouched")
         if assurance not in ASSURANCE:
@@ -238,7 +250,10 @@ class Desk:
         return person
 
     def _first_of(self, tenant: str) -> dict[str, Any] | None:
-        return next((row for row in self._rows.rows("people") if row["tenant"] == tenant), None)
+        """Whose eligibility has not ended, else any: who was revoked answers for nothing any more."""
+        there = [row for row in self._rows.rows("people") if row["tenant"] == tenant]
+        now = self._clock.now_ms()
+        return next((row for row in there if row["expires"] > now), there[0] if there else None)
 
     def _named(self, table: str, name: str, tenant: str = "") -> bool:
         """Whether there is one of that name; of people, in that tenant or, without one, in any."""

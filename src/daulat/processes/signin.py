@@ -37,7 +37,7 @@ from daulat.gateway.forward import CLIENT
 from daulat.identity import claims
 from daulat.identity.claims import KEY_BYTES
 from daulat.identity.providers import SignIn
-from daulat.processes import edge, identifying, listening
+from daulat.processes import behind, edge, identifying
 from daulat.settings import Home
 
 _ATTEMPT_SECONDS: Final = 600
@@ -321,7 +321,11 @@ async def run(home: Home, url: str) -> None:
         issuers[name] = Issuer(provider, secret, clock)
     control = rpc.Client(home.control_socket)
     pages = SignInPages(url, where, issuers, control, identity_key(home.identity_key), clock)
-    await listening.serve(pages.application(), home.signin_socket, stop)
+    server, serving = await behind.serve(pages.application(), home.signin_socket)
+    edge.ready()
+    await stop.wait()
+    server.should_exit = True
+    await serving
     for issuer in issuers.values():
         await issuer.close()
     await control.close()

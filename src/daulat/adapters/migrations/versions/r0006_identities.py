@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "r0004_identities"
-down_revision = "r0003_limits"
+revision = "r0006_identities"
+down_revision = "r0005_glass"
 
 _ADDED = (
     ("people", "issuer", sa.String, "operator"),
