@@ -112,12 +112,12 @@ class Desk:
             PermissionDenied: an operator, where others have to agree to one.
         """
         house = self._rows.find("tenants", tenant)
-        check_roles(roles, house["name"])
         if self._approvals and (house["name"] == OPERATORS or OPERATOR in roles):
             raise PermissionDenied(
                 f"nobody adds an operator alone: {self._approvals} others have to agree. "
                 f"Propose it: daulat operate add-operator {name} --vkey VKEY --citizenship CC --key FILE"
             )
+        check_roles(roles, house["name"])
         if citizenship and not (len(citizenship) == 2 and citizenship.isascii() and citizenship.isupper()):  # noqa: PLR2004
             raise InvalidRequest("citizenship is an ISO 3166-1 alpha-2 code such as MY, or empty when none is vouched")
         if assurance not in ASSURANCE:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from daulat.core.charter import Charter
 from daulat.core.decision import (
     INFERENCE_ACTIONS,
+    KEEP,
     MODEL_ADMIT,
     NODE_LEASE,
     Decider,
@@ -28,6 +29,7 @@ from daulat.core.decision import (
     Question,
     admission_question,
     inference_question,
+    keep_question,
     lease_question,
 )
 from daulat.core.principal import VOUCHED
@@ -135,11 +137,13 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
             model=asked["model"],
             lease={"jurisdiction": where, "evidence": evidence},
         )
+    if action == KEEP:
+        return keep_question(charter, tenant="a-tenant", person="a-person", attributes=asked["person"])
     if action == MODEL_ADMIT:
         return admission_question(charter, "an-operator", asked["operator"]["citizenship"], asked["model"])
     if action == NODE_LEASE:
         return lease_question(charter, "a-node", where, evidence)
-    known = ", ".join((*INFERENCE_ACTIONS, MODEL_ADMIT, NODE_LEASE))
+    known = ", ".join((*INFERENCE_ACTIONS, KEEP, MODEL_ADMIT, NODE_LEASE))
     raise ConfigError(f"unknown action {action!r}; known are {known}", location=location)
 
 

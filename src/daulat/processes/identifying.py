@@ -54,11 +54,11 @@ class Identifying:
             "signin.refused": self._refused,
             "session.end": identities.sign_out,
             "session.list": self._sessions,
-            "session.revoke": identities.revoke_session,
+            "session.revoke": changes(identities.revoke_session),
             "me": identities.me,
             "me.key.create": changes(identities.create_key),
             "me.key.revoke": changes(identities.revoke_key),
-            "person.invite": identities.invite,
+            "person.invite": changes(identities.invite),
         }
 
     async def watch(self, roll: Callable[[], Roll | None]) -> None:
