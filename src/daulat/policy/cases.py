@@ -2,7 +2,7 @@
 
     [[case]]
     name = "a foreigner asks"           # what the case shows
-    action = "chat.completions"         # or another of core.decision's, model.admit, node.lease
+    action = "chat.completions"         # or another of core.decision's, keep, model.admit, node.lease
     expect = "deny"                     # or "allow"
     rules = ["use.citizenship"]         # the @id of the rules that decide; leave it out where it does not matter
     person = { citizenship = "SG" }     # only what differs from the usual; also model, lease, operator and charter
