@@ -40,6 +40,16 @@ class Home:
         return self.path / "charter.toml"
 
     @property
+    def ceremony(self) -> Path:
+        """The key ceremony, once it was finished: the names of those in the room stand here alone."""
+        return self.path / "ceremony.json"
+
+    @property
+    def notices(self) -> Path:
+        """What people were told at once, a JSON object a line."""
+        return self.path / "notices.jsonl"
+
+    @property
     def settings(self) -> Path:
         return self.path / "settings.toml"
 
@@ -88,6 +98,16 @@ class Home:
     def index_db(self) -> Path:
         """request id -> log index: a projection of the log that can be dropped."""
         return self.path / "index.db"
+
+    @property
+    def usage_db(self) -> Path:
+        """Use by day, tenant, key and model: a projection of the log that can be dropped."""
+        return self.path / "usage.db"
+
+    @property
+    def prices(self) -> Path:
+        """What tokens cost; absent: nothing."""
+        return self.path / "prices.toml"
 
     @property
     def vault(self) -> Path:
@@ -172,6 +192,8 @@ class Settings:
     verify_seconds: int = 3600  # between two checks of a running model's files
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
+    notice_url: str = ""  # a web hook that is told at once when glass was broken
+    notice_command: str = ""  # a command that is, on its standard input
     vault_root: str = ""  # what seals the vault's keys; empty: a key in a file, under a passphrase
     vault_secret_file: str = ""  # the root's passphrase, PIN or token; empty: a passphrase that the first start makes
     vault_storage: str = ""  # where sealed objects lie; empty: a folder of the home

@@ -279,3 +279,14 @@ def test_files_and_functions_stay_small_and_public_things_have_docstrings(path: 
                 or node.name.endswith("Error")
                 or len(node.body) <= 3
             )
+
+
+def test_every_method_that_changes_something_says_who_may_call_it() -> None:
+    """`docs/operators.md` has a row for each handler of the control process that changes something."""
+    sources = "".join(path.read_text() for path in (ROOT / "src/daulat/processes").glob("*.py"))
+    methods = set(re.findall(r'"([a-z_.]+)": (?:self\._)?changes\(', sources)) | {"deploy"}
+    assert {"person.add", "consent.propose", "glass.break"} <= methods
+    table = text("docs/operators.md").partition("## Who may do what")[2].partition("\n## ")[0]
+    rows = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    for method in methods:
+        assert f"`{method}`" in rows, f"docs/operators.md does not say who may call {method}"

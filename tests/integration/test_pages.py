@@ -30,6 +30,10 @@ ELSEWHERE = {
     "daulat deploy agency-llm": "tests/integration/test_external.py",  # needs a server elsewhere
     "daulat database": "tests/contract/test_moved.py",  # with the service stopped
     "daulat operate approve": "tests/integration/test_consent.py",  # where others have to agree
+    "daulat operate review ": "tests/integration/test_ceremony.py",
+    "daulat operate change-rules --break-glass": "tests/integration/test_ceremony.py",
+    "daulat init finish": "tests/integration/test_ceremony.py",  # this home stays an evaluation
+    "daulat operator key devika-card.key": "tests/integration/test_tokens.py",  # needs a token
     "daulat up --model deepseek-r1-1.5b-q8_0": "tests/integration/test_engine_trouble.py",  # another start
 }
 """Pages and beginnings of commands that are tried elsewhere, and where."""
@@ -99,8 +103,8 @@ def _filled_in(line: str, service: Service) -> str:
     """A page's example values replaced by this service's."""
     if "3284e5" in line:
         line = line.replace("3284e5", str(daulat("replicas", home=service.home)[-1]["id"])[:6])
-    if line.startswith(("daulat operate ", "daulat operator key")) and ".key" in line:
-        line += " --passphrase-file passphrase" + " --yes" * line.startswith("daulat operate ")
+    if line.startswith(("daulat operate ", "daulat operator key", "daulat init sign")) and ".key" in line:
+        line += " --passphrase-file passphrase" + " --yes" * (not line.startswith("daulat operator key"))
     if "proposal_0123" in line:
         proposals = daulat("operate", "list", home=service.home)
         line = re.sub(r"proposal_[0-9a-f]+", proposals[-1]["proposal"], line)

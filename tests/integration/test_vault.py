@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
 from tests.support.service import LONG_SECONDS, Service, daulat
 
 from daulat.adapters import sandbox
+from daulat.adapters.vault_folder import Folder
+from daulat.adapters.vault_keys import SqliteKeys
+from daulat.adapters.vault_root import PassphraseRoot
+from daulat.core.clock import SystemClock
+from daulat.errors import VerificationFailed
+from daulat.vault.keyring import Keyring
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,6 +46,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         made.facts["other_key"] = daulat("key", "create", "--person", "other-person", home=made.home)["api_key"]
         wait_open(made)
         yield made
+
+
+def fetched(service: Service, id_: str | None) -> bytes | None:
+    """The receipt of the other person's request, once there is one."""
+    headers = {"authorization": f"Bearer {service.facts['other_key']}"}
+    url = f"http://127.0.0.1:{service.port}/v1/receipts/{id_}"
+    answer = httpx.get(url, headers=headers, timeout=60, trust_env=False)
+    return answer.content if answer.status_code == 200 else None
+
+
+def audited(service: Service, folder: Path) -> None:
+    (folder / "token").write_text(service.facts["auditor_token"])
+    asked = ("--vkey", service.facts["log_vkey"], "--token-file", str(folder / "token"))
+    found = daulat("audit", service.facts["log_url"], *asked)
+    assert found["holds"], found
 
 
 def client(service: Service, key: str = "api_key") -> OpenAI:
@@ -69,6 +93,35 @@ def test_a_file_is_its_owners_alone_and_nowhere_in_clear(service: Service) -> No
     assert mine.files.delete(made.id).deleted
 
 
+def test_completions_are_kept_when_asked_and_their_owners_alone(service: Service) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    messages: Any = [{"role": "user", "content": f"Say hello. {MARK}"}]
+    asked = {"model": MODEL, "max_tokens": 8, "messages": messages}
+    mine.chat.completions.create(**asked)
+    assert list(mine.chat.completions.list()) == [], "nothing is kept unasked"
+    whole = mine.chat.completions.create(**asked, store=True, metadata={"kind": "whole"})
+    stream = mine.chat.completions.create(**asked, store=True, stream=True, metadata={"kind": "stream"})
+    words = "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
+    kept = list(mine.chat.completions.list(order="asc"))
+    assert [one.choices[0].message.content for one in kept] == [whole.choices[0].message.content, words]
+    assert [one.id for one in mine.chat.completions.list(metadata={"kind": "whole"})] == [whole.id]
+    assert mine.chat.completions.retrieve(whole.id).usage == whole.usage
+    (message,) = mine.chat.completions.messages.list(whole.id)
+    assert (message.role, message.content) == ("user", messages[0]["content"])
+    assert list(theirs.chat.completions.list()) == []
+    for ask in (
+        theirs.chat.completions.retrieve,
+        theirs.chat.completions.delete,
+        theirs.chat.completions.messages.list,
+    ):
+        with pytest.raises(openai.NotFoundError):
+            ask(whole.id)
+    found = [path for path in service.home.rglob("*") if path.is_file() and MARK.encode() in path.read_bytes()]
+    assert found == []
+    for one in kept:
+        assert mine.chat.completions.delete(one.id).deleted
+
+
 def test_strangers_and_wrong_methods_are_told_so(service: Service) -> None:
     stranger = OpenAI(api_key="sk-" + "a" * 43, base_url=f"http://127.0.0.1:{service.port}/v1", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
@@ -81,6 +134,11 @@ def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service)
     mine = client(service)
     made = mine.files.create(file=b"stays", purpose="user_data")
     (pid,) = [row["pid"] for row in daulat("status", home=service.home)["processes"] if row["name"] == "vault"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(7)  # until the worker notices that it says nothing
+    with pytest.raises(openai.InternalServerError, match="vault does not answer"):
+        mine.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], store=True, max_tokens=1)
+    assert mine.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], max_tokens=1).choices
     os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + LONG_SECONDS
     while True:
@@ -96,7 +154,47 @@ def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service)
 def test_the_place_is_leased_in_the_log_and_the_audit_finds_nothing(service: Service, tmp_path: Path) -> None:
     leases = service.entries("storage.lease/v1")
     assert {(lease["kind"], lease["jurisdiction"]) for lease in leases} == {("folder", "MY")}
-    (tmp_path / "token").write_text(service.facts["auditor_token"])
-    asked = ("--vkey", service.facts["log_vkey"], "--token-file", str(tmp_path / "token"))
-    found = daulat("audit", service.facts["log_url"], *asked)
-    assert found["holds"], found
+    audited(service, tmp_path)
+
+
+def test_a_person_is_erased_by_consent_and_every_proof_holds(service: Service, tmp_path: Path) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    stays = mine.files.create(file=b"stays", purpose="user_data")
+    gone = theirs.files.create(file=MARK.encode(), purpose="user_data")
+    answer = theirs.chat.completions.create(model=MODEL, max_tokens=4, messages=[{"role": "user", "content": "Hello"}])
+    receipt = service.wait(lambda: fetched(service, answer._request_id))
+    backup = tmp_path / "backup"
+    shutil.copytree(service.home / "vault", backup)
+    (tmp_path / "passphrase").write_text("a passphrase for tests alone\n")
+    secret = ("--passphrase-file", str(tmp_path / "passphrase"))
+    daulat("operator", "key", str(tmp_path / "key"), "--name", "ali", *secret)
+    daulat("operator", "first", str(tmp_path / "key"), home=service.home)
+    signing = ("--key", str(tmp_path / "key"), *secret, "--yes")
+    assert daulat("operate", "erase-person", "other-person", *signing, home=service.home)["state"] == "done"
+    with pytest.raises(openai.AuthenticationError):
+        theirs.files.list()
+    assert mine.files.content(stays.id).content == b"stays"
+    (entry,) = service.entries("erasure/v1")
+    inference = next(
+        one for one in service.entries("inference/v1") if one["admission"]["request_id"] == answer._request_id
+    )
+    assert entry["subject"] == inference["admission"]["principal"]
+    assert (entry["scope"], entry["keys"], entry["objects"]) == ("person", 1, 1)
+    assert "other-person" not in [row["name"] for row in daulat("person", "list", home=service.home)]
+    (tmp_path / "receipt").write_bytes(receipt)
+    (tmp_path / "vkey").write_text(service.facts["log_vkey"])
+    assert daulat("verify", str(tmp_path / "receipt"), "--vkey", str(tmp_path / "vkey"))
+    audited(service, tmp_path)
+    # A backup of the vault from before the erasure, put back: nobody's object opens with it.
+    assert service.stop() == 0
+    (tmp_path / "now").mkdir()
+    shutil.move(service.home / "vault", tmp_path / "now" / "vault")
+    shutil.copytree(backup, service.home / "vault")
+    root = PassphraseRoot(service.home / "keys" / "vault.root", service.home / "keys" / "vault.passphrase")
+    rows, place = SqliteKeys(backup / "keys.db"), Folder(backup / "objects")
+    ring = Keyring(root, rows, SystemClock())
+    for row in rows.all():
+        with pytest.raises(VerificationFailed):
+            ring.key(row.id)
+    assert len(list(place.names())) >= 2
+    assert gone.id

@@ -36,8 +36,8 @@ def nothing_wrong(found: dict[str, Any]) -> bool:
 class Battered:
     """One home. `secrets` are those of the first start; `restarts` how long each coming back took, in seconds."""
 
-    def __init__(self, *, workers: int = 2, prefix: Iterable[str] = ()) -> None:
-        """`prefix`: a command under which the service is run."""
+    def __init__(self, *, workers: int = 2, slots: int = 1024, prefix: Iterable[str] = ()) -> None:
+        """`slots`: answers that the engine computes at once. `prefix`: a command under which the service is run."""
         self.folder = Path(tempfile.mkdtemp(prefix="fault-"))  # short: socket addresses have little room
         self.home = Home(self.folder / "home")
         self.faults = self.folder / "faults"
@@ -47,7 +47,7 @@ class Battered:
         self.first = 0.0  # seconds of the first start, on this machine as it is today
         self.restarts: list[float] = []
         self.view = self.home  # the same, as it is seen from here
-        self._workers, self._prefix = workers, tuple(prefix)
+        self._workers, self._slots, self._prefix = workers, slots, tuple(prefix)
         self._starts = 0
         self._process: asyncio.subprocess.Process | None = None
         self.engine: StubEngine | None = None
@@ -78,7 +78,12 @@ class Battered:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "FAULTS": str(self.faults), "PYTHONPATH": str(ROOT)},
+                env={
+                    **os.environ,
+                    "FAULTS": str(self.faults),
+                    "SLOTS": str(self._slots),
+                    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                },
                 start_new_session=True,
             )
         assert self._process.stdout is not None
@@ -119,6 +124,10 @@ class Battered:
         engine, self.engine = self.engine, None
         if engine is not None:
             await engine.__aexit__()
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Ask the control plane, as the verbs do."""
+        return await asyncio.to_thread(rpc.call, self.view.control_socket, method, timeout=60.0, **params)
 
     async def status(self) -> dict[str, Any]:
         return dict(await asyncio.to_thread(rpc.call, self.view.control_socket, "status", timeout=20.0))

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from tests.support import logs
 from tests.support.logs import ORIGIN, T0, Ref, Step
 
+from daulat.core.ceremony import Ceremony, Seat
 from daulat.core.consent import Kind, Proposed, naming
+from daulat.core.glass import Broken
+from daulat.pipeline.ceremony import entry_fields
 from daulat.tlog.note import Signer
 
 ONE, TWO, THREE = (Signer(name * 22, bytes([number] * 32)) for number, name in enumerate("abc", 200))
 WHO = {"one": ONE, "two": TWO, "three": THREE}
 DAY_MS = 86_400_000
+
+
+SEATS = tuple(Seat(signer.vkey, "MY", "high", T0 + 365 * DAY_MS) for signer in (ONE, TWO, THREE))
+
+
+def held(said: dict[str, Any], **changes: Any) -> Ceremony:
+    """The ceremony of the three for the charter that `said` are the fields of."""
+    made = {"origin": ORIGIN, "begun": T0, "charter": said["sha256"], "rules": "1" * 64, "models": ()}
+    return Ceremony(**{**made, "roster": "0" * 64, "seats": SEATS, **changes})
+
+
+def ceremony(said: dict[str, Any], at: int = 30, what: Ceremony | None = None, **changes: Any) -> dict[str, Any]:
+    what = held(said) if what is None else what
+    signatures = [base64.b64encode(signer.sign_bytes(what.statement())).decode() for signer in WHO.values()]
+    fields = {"time": T0 + at, "charter": Ref("charter"), **entry_fields(what, signatures)}
+    return logs.changed(fields, changes)
 
 
 def keys(at: int = 31, **changes: Any) -> list[Step]:
@@ -78,8 +98,28 @@ def named(digest: str) -> str:
 
 
 MODEL = proposed(1, "model.admit", named("d" * 64))
+PRODUCTION = logs.charter(approvals=2, profile="production")
 
 
 def story() -> list[Step]:
-    """The story of `logs`, in which the model is admitted by consent."""
-    return logs.after(logs.after(logs.story(), "action", *steps(MODEL, "model-consent")), "worker", *keys())
+    """The story of `logs`, begun by a key ceremony under the charter PRODUCTION, its model admitted by consent."""
+    begun = Step("ceremony", "ceremony/v1", ceremony(PRODUCTION))
+    made = logs.after(logs.after(logs.story(), "action", *steps(MODEL, "model-consent")), "worker", begun, *keys())
+    return [replace(made[0], fields={**made[0].fields, **PRODUCTION}), *made[1:]]
+
+
+def broken() -> list[Step]:
+    """The same story, in which one operator broke the glass for an hour: "glass"."""
+    what = Broken(proposed(2, "policy.change", named("e" * 64), expires=T0 + 3_600_000), "outage", "9" * 64)
+    names = ("origin", "proposal", "action", "prior", "payload", "expires")
+    fields = {
+        "time": T0 + 45,
+        "charter": Ref("charter"),
+        **{name: getattr(what.made, name) for name in names},
+        "cause": what.cause,
+        "reason": what.reason,
+        "vkey": ONE.vkey,
+        "signature": base64.b64encode(ONE.sign_bytes(what.statement())).decode(),
+        "restates": None,
+    }
+    return logs.after(story(), "key-three", Step("glass", "break-glass/v1", fields))

@@ -47,7 +47,8 @@ async def main() -> int:
     """The exit code: 1 when the control plane gave up."""
     home, engine, port, workers = sys.argv[1:]
     plan.Child = FaultyChild  # type: ignore[misc]
-    running = await start(Path(home), f"unix:{engine}", port=int(port), workers=int(workers))
+    slots = int(os.environ.get("SLOTS", "1024"))
+    running = await start(Path(home), f"unix:{engine}", port=int(port), workers=int(workers), slots=slots)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.control.ended.set)
     facts = {"url": running.url, "api_key": running.api_key, "auditor_token": running.auditor_token}

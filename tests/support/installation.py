@@ -41,7 +41,7 @@ class Installation(Control):
     def _start_replicas(self) -> None:
         """No engine of our own."""
 
-    async def enrol(self, address: str, *, slots: int = 64, dialect: str = "openai") -> None:
+    async def enrol(self, address: str, *, slots: int = 1024, dialect: str = "openai") -> None:
         """Report an engine as the supervisor would: contained, then ready."""
         self._engine = replica = os.urandom(8).hex()
         self.node.expect(replica, next(self.replicas.roster.models()))
@@ -76,8 +76,8 @@ class Running:
     home: Home
 
 
-async def start(folder: Path, address: str, *, port: int, workers: int = 1) -> Running:
-    """Start one in `folder` and wait until its workers answer."""
+async def start(folder: Path, address: str, *, port: int, workers: int = 1, slots: int = 1024) -> Running:
+    """Start one in `folder` and wait until its workers answer. `slots`: answers that the engine computes at once."""
     home = Home(folder)
     home.prepare()
     held = lock(home)
@@ -85,7 +85,7 @@ async def start(folder: Path, address: str, *, port: int, workers: int = 1) -> R
     plan = Plan(home, Settings(port=port, workers=workers), FACTS, folder / "no-model")
     control = Installation(plan, lambda _: None)
     await control.start()
-    await control.enrol(address)
+    await control.enrol(address, slots=slots)
     await control._in_force(control._number)
     secrets = control.secrets or {}
     os.set_inheritable(held, False)

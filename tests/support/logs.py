@@ -56,9 +56,10 @@ class Step:
 
 
 def charter_text(*, approvals: int = 0, profile: str = "evaluation", country: str = "MY", name: str = NAME) -> str:
+    floor = "" if profile == "evaluation" else "floor = 1\n"
     return f"""profile = "{profile}"
 approvals = {approvals}
-strict = false
+{floor}strict = false
 [jurisdiction]
 country = "{country}"
 site = "a test"

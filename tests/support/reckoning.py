@@ -77,10 +77,11 @@ def _inferences(folder: LogFolder, size: int) -> dict[str, dict[str, Any]]:
 
 
 def _epoch_keys(home: Home) -> dict[str, bytes]:
-    """By the tenant's pseudonym. Salts are made of these; clients have theirs from receipts."""
+    """By the person's pseudonym. Salts are made of these; clients have theirs from receipts."""
     snapshot = SnapshotFile(home.snapshot).poll()
     assert snapshot is not None
-    return {row.pseudonym: base64.b64decode(row.epoch_key) for row in snapshot.roll.tenants}
+    houses = {row.id: base64.b64decode(row.epoch_key) for row in snapshot.roll.tenants}
+    return {row.pseudonym: commitments.personal(houses[row.tenant], row.id) for row in snapshot.roll.people}
 
 
 def _accounted(exchange: Exchange, inferences: dict[str, dict[str, Any]], keys: dict[str, bytes]) -> None:
@@ -91,7 +92,7 @@ def _accounted(exchange: Exchange, inferences: dict[str, dict[str, Any]], keys: 
     entry = inferences.get(exchange.request_id)
     assert entry is not None, f"bytes of {exchange.request_id} were seen, and the log has no entry"
     admission, completion = entry["admission"], entry["completion"]
-    key = keys[admission["tenant"]]
+    key = keys[admission["principal"]]
     salt = commitments.salt(key, exchange.request_id, "request")
     assert commitments.opens(admission["request"], salt, "request", exchange.request)
     if exchange.whole:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.worlds import SECRET, StillClock, world
+from tests.support.lender import LocalLender
+from tests.support.worlds import SECRET, WORKER, StillClock, world
 
 from daulat.core import entries
 from daulat.core.principal import Principal
@@ -17,7 +18,6 @@ from daulat.engines.dialect import EngineRequest
 from daulat.errors import DaulatError
 from daulat.gateway.app import render
 from daulat.ledger.journal import Durable, Promised
-from daulat.metering.slices import Slices
 from daulat.pipeline.inference import Inference
 from daulat.pipeline.ports import EngineSink, Headers
 from daulat.pipeline.service import Service
@@ -169,9 +169,10 @@ class Client:
     body: bytes = b""
     whole: bool = False
     writes: list[bytes] = field(default_factory=list)
+    limits: dict[bytes, bytes] = field(default_factory=dict)  # x-ratelimit-*
 
-    def mark(self, request_id: str, promise: str) -> None:
-        self.request_id, self.promise = request_id, promise
+    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
+        self.request_id, self.promise, self.limits = request_id, promise, dict(more)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._begin(status, headers)
@@ -245,7 +246,7 @@ class HandVault:
 class Path:
     """A service whose world, journal and engines are in a test's hands."""
 
-    def __init__(self, *, workers: int = 1, **changes: Any) -> None:
+    def __init__(self, **changes: Any) -> None:
         self.clock = StillClock()
         self.journal, self.engines, self.meter = HandJournal(), HandEngines(), Meter()
         self.vault = HandVault()
@@ -253,15 +254,21 @@ class Path:
             world=world(self.clock, **changes),
             ledger=self.journal,
             engines=self.engines,
-            slices=Slices(workers),
             meter=self.meter,
             render=render,
             clock=self.clock,
             vault=self.vault,
+            borrow=self.borrow,
         )
+        self.lender = LocalLender(changes.get("quotas", ()))
+        self.lender.lender.began(WORKER)
 
     def principal(self, secret: str = SECRET) -> Principal:
         return self.service.world.directory.authenticate(secret.encode())
+
+    def borrow(self) -> None:
+        """What is wanted is lent at once, unless the lender is down."""
+        self.lender.serve(WORKER, self.service.turns, self.clock.now_ms())
 
     def ask(
         self, body: bytes, action: str = "chat.completions", *, secret: str = SECRET, who: Principal | None = None

@@ -24,6 +24,7 @@ class StubEngine:
     def __init__(self, path: Path, *, events: int = 8, pause: float = 0.01) -> None:
         self.path, self.events, self.pause = path, events, pause
         self.counters = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0}
+        self.busy = self.most = 0  # answers under way, and the most there ever were
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[Any]] = set()
 
@@ -60,11 +61,16 @@ class StubEngine:
             return
         asked = json.loads(body)
         self.counters["prompt_tokens"] += PROMPT_TOKENS
-        if asked.get("stream"):
-            await self._stream(writer)
-        else:
-            await self._json(writer)
-        await writer.drain()
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        try:
+            if asked.get("stream"):
+                await self._stream(writer)
+            else:
+                await self._json(writer)
+            await writer.drain()
+        finally:
+            self.busy -= 1
 
     async def _json(self, writer: asyncio.StreamWriter) -> None:
         self.counters["completion_tokens"] += self.events

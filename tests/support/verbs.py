@@ -26,6 +26,7 @@ from daulat.adapters.log_files import LogFolder, set_current_period
 from daulat.adapters.request_index import RequestIndex
 from daulat.core.clock import SystemClock
 from daulat.pipeline.operate import Desk
+from daulat.processes.metering import Metering
 from daulat.settings import Home
 
 PERIOD = "2026"
@@ -92,6 +93,8 @@ class FakeControl:
         self._home = home
         self.rows = ControlDatabase(home.control_db)
         self.desk = Desk(self.rows, self._note, SystemClock(), 0)
+        where = (home, logs.ORIGIN.partition("/")[0], logs.ORIGIN, "MY")
+        self.metering = Metering(self.rows, self.desk.act, SystemClock(), *where, workers=1)
 
     async def _note(self, type_: str, fields: Mapping[str, Any]) -> int:
         self.entries.append((type_, fields))
@@ -116,10 +119,12 @@ class FakeControl:
             "auditor.create": desk.create_auditor,
             "auditor.revoke": desk.revoke_auditor,
             "list": self._list,
+            **self.metering.handlers(lambda use_case: use_case),
             **self.more,
         }
         loop = asyncio.new_event_loop()
         loop.run_until_complete(desk.begin())
+        loop.run_until_complete(self.metering.begin())
         server = loop.run_until_complete(rpc.serve(self._home.control_socket, handlers))
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
@@ -131,6 +136,7 @@ class FakeControl:
             thread.join()
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+            self.metering.close()
             self.rows.close()
 
 

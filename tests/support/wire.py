@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvloop
-from tests.support.request_path import DONE, answered, chunk, usage_chunk
+from tests.support.lender import LocalLender
+from tests.support.request_path import DONE, HandVault, answered, chunk, usage_chunk
 from tests.support.worlds import MODEL, SECRET, WORKER, StillClock, replica, snapshot, world
 
 from daulat.core import entries
-from daulat.core.principal import Principal
 from daulat.core.snapshot import Limits, Snapshot
-from daulat.errors import DaulatError
 from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.exchange import Exchange
@@ -35,7 +34,6 @@ from daulat.gateway.http import Connection, Server
 from daulat.gateway.metrics import Metrics
 from daulat.ledger import records
 from daulat.ledger.journal import Journal
-from daulat.metering.slices import Slices
 from daulat.pipeline.service import Service
 from daulat.tlog.note import Signer
 
@@ -260,32 +258,6 @@ class Counting(Connection):
         super().data_received(data)
 
 
-class PlayedVault:
-    """`pipeline.ports.Vault`: keeps what it is given, or says why not; `hold` leaves the answer to the test."""
-
-    def __init__(self) -> None:
-        self.shortage = ""
-        self.refusal: DaulatError | None = None
-        self.hold = False
-        self.waiting: list[Callable[[DaulatError | None], None]] = []
-        self.kept: list[tuple[Principal, bytes, bytes, bool]] = []
-
-    def keep(
-        self,
-        principal: Principal,
-        request: bytes,
-        answer: bytes,
-        kept: Callable[[DaulatError | None], None],
-        *,
-        stream: bool,
-    ) -> None:
-        self.kept.append((principal, request, answer, stream))
-        if self.hold:
-            self.waiting.append(kept)
-        else:
-            asyncio.get_running_loop().call_soon(kept, self.refusal)
-
-
 @dataclass
 class Gateway:
     """`async with Gateway() as gateway:`; at its end nothing may be left."""
@@ -319,15 +291,17 @@ class Gateway:
             loop=loop,
             on_fatal=self.fatal.append,
         )
-        self.pool, self.vault = Pool({}), PlayedVault()
+        self.pool, self.vault = Pool({}), HandVault()
+        self.lender = LocalLender(self.snapshot.roll.quotas)
+        self.lender.lender.began(WORKER)
         self.service = Service(
             world=world(self.clock, self.snapshot),
             ledger=self.journal,
             engines=self.pool,
-            slices=Slices(1),
             meter=self.metrics,
             render=render,
             clock=self.clock,
+            borrow=self.borrow,
             vault=self.vault,
         )
         kept = Forwarder(str(self.folder / "vault"), "Files and stored completions")
@@ -335,11 +309,15 @@ class Gateway:
         self.handled: list[Exchange] = []
         self.accepted: list[Counting] = []
         self._made: weakref.WeakSet[Counting] = weakref.WeakSet()
-        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused, self.app.authenticate)
+        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused, self.app.allow)
         self._listener = await loop.create_server(self._connection, "127.0.0.1", 0)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []
         return self
+
+    def borrow(self) -> None:
+        """What is wanted is lent at once."""
+        self.lender.serve(WORKER, self.service.turns, self.clock.now_ms())
 
     def _connection(self) -> Counting:
         made = Counting(self.server)

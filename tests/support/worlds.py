@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from daulat.catalog import charters
+from daulat.core.commitments import personal
 from daulat.core.principal import Attributes
 from daulat.core.snapshot import (
     CharterRef,
@@ -32,6 +33,7 @@ from daulat.policy.cedar import CedarDecider
 
 NOW = 1_795_000_000_000
 EPOCH_KEY = bytes(range(32))
+PERSON_KEY = personal(EPOCH_KEY, "person_1")  # of who holds `SECRET`
 SECRET = "sk-" + "a" * 43
 OTHER_SECRET = "sk-" + "b" * 43
 FOREIGN_SECRET = "sk-" + "c" * 43
@@ -91,10 +93,9 @@ def key(
     *,
     expires: int = NOW + 86_400_000,
     models: tuple[str, ...] = (),
-    per_minute: int = 0,
 ) -> KeyRow:
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return KeyRow(f"key_{number}", digest, f"person_{number}", f"which{number}", expires, models, per_minute)
+    return KeyRow(f"key_{number}", digest, f"person_{number}", f"which{number}", expires, models)
 
 
 def roll(**changes: Any) -> Roll:
@@ -124,7 +125,7 @@ def snapshot(*, strict: bool = False, **changes: Any) -> Snapshot:
         leases=(lease(),),
         replicas=(replica(1), replica(9, model=EMBEDDER)),
     )
-    people = {name: changes.pop(name) for name in ("tenants", "people", "keys") if name in changes}
+    people = {name: changes.pop(name) for name in ("tenants", "people", "keys", "quotas", "prices") if name in changes}
     return replace(made, **{"roll": roll(**people), **changes})
 
 

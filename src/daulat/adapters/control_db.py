@@ -87,13 +87,14 @@ class ControlDatabase:
             return [dict(row) for row in connection.execute(sa.select(*shown).order_by(rows.c[ORDINAL])).mappings()]
 
     def find(self, table: str, wanted: str) -> dict[str, Any]:
-        """One row by its id or its name.
+        """One row by its id, or by its name where that is nobody's id.
 
         Raises:
             NotFound: there is none; Conflict: there are several.
         """
         named = "label" if table == "keys" else "name"
-        found = [row for row in self.rows(table) if wanted in {row["id"], row[named]}]
+        rows = self.rows(table)
+        found = [row for row in rows if row["id"] == wanted] or [row for row in rows if row[named] == wanted]
         if not found:
             raise NotFound(f"no {_one(table)} {wanted!r}; `list` shows those that exist")
         if len(found) > 1 and table == "keys":
@@ -112,6 +113,17 @@ class ControlDatabase:
         rows = metadata.tables[table]
         with self._writing() as connection:
             connection.execute(sa.delete(rows).where(rows.c.id == id_))
+
+    def erase(self, table: str, id_: str) -> int:
+        """Delete a row and every row that refers to it, in one transaction; how many."""
+        with self._writing() as connection:
+            return _erased(connection, metadata.tables[table], id_)
+
+    def scrub(self) -> None:
+        """Leave nothing of what was deleted: SQLite overwrites it, and its write-ahead log is emptied here."""
+        if self._engine.dialect.name == "sqlite":
+            with _told("written"), contextlib.closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def revoke(self, table: str, id_: str, now_ms: int) -> None:
         rows = metadata.tables[table]
@@ -185,6 +197,19 @@ class ControlDatabase:
         self._engine.dispose()
 
 
+def _erased(connection: sa.Connection, table: sa.Table, id_: str) -> int:
+    """Whatever refers to it goes first; rows are known by their `id`."""
+    limits = metadata.tables["limits"]  # they name their subject without a foreign key
+    connection.execute(sa.delete(limits).where(limits.c.subject == id_))
+    count = 0
+    for other in metadata.sorted_tables:
+        for key in other.foreign_keys:
+            if key.column.table is table:
+                referring = connection.scalars(sa.select(other.c.id).where(key.parent == id_)).all()
+                count += sum(_erased(connection, other, found) for found in referring)
+    return count + connection.execute(sa.delete(table).where(table.c.id == id_)).rowcount
+
+
 def _one(table: str) -> str:
     """What one of its rows is called."""
     return str(metadata.tables[table].info["one"])
@@ -210,6 +235,7 @@ def _sqlite(path: Path) -> sa.Engine:
         connection.isolation_level = None  # the driver's own transactions would leave out changes of the schema
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is erased is not to be found in free pages
 
     @sa.event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:

@@ -65,6 +65,25 @@ _listed(
     sa.Column("revoked", sa.BigInteger),
 )
 _listed(
+    "admin_keys",
+    "admin key",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),  # its label
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+# Creations that are to happen once (`pipeline.once`).
+_listed(
+    "idempotency",
+    "request",
+    sa.Column("id", sa.String, primary_key=True),  # SHA-256 of who asked and their key
+    sa.Column("fingerprint", sa.String, nullable=False),  # SHA-256 of the request
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+_listed(
     "deployments",
     "deployment",
     sa.Column("id", sa.String, primary_key=True),
@@ -110,6 +129,46 @@ _listed(
     sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
     sa.Column("position", sa.BigInteger, nullable=False),  # of its approval/v1
     sa.UniqueConstraint("proposal", "key"),
+)
+_listed(
+    "limits",
+    "limit",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # "<scope>:<subject>"
+    sa.Column("scope", sa.String, nullable=False),  # "key" | "tenant" | "model"
+    sa.Column("subject", sa.String, nullable=False),  # an id; what clients call the model
+    sa.Column("bounds", sa.JSON, nullable=False),  # by core.quota.Limit's names; the budget in 10^-12
+)
+_listed(
+    "glasses",
+    "broken glass",
+    sa.Column("id", sa.String, primary_key=True),  # of what would have been a proposal
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
+    sa.Column("origin", sa.String, nullable=False),  # of the log that it was broken in, which is signed
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("prior", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("cause", sa.String, nullable=False),
+    sa.Column("words", sa.Text, nullable=False),  # why
+    sa.Column("nonce", sa.String, nullable=False),  # with which their digest is made
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("signature", sa.String, nullable=False),
+    sa.Column("shard", sa.String, nullable=False),  # the log that its entry stands in now, and where
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("done", sa.BigInteger),
+    sa.Column("closed", sa.BigInteger),
+    sa.Column("untold", sa.JSON, nullable=False),  # who has not been told of it yet
+)
+_listed(
+    "reviews",
+    "review",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("glass", sa.ForeignKey("glasses.id"), nullable=False),
+    sa.Column("key", sa.ForeignKey("operator_keys.id"), nullable=False),
+    sa.Column("verdict", sa.String, nullable=False),
+    sa.Column("shard", sa.String, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # of its review/v1
 )
 # Entries in force, by what they are about: where they stand in which log, and their text.
 live: Final = sa.Table(

@@ -16,8 +16,8 @@ _LONGEST: Final = 4_096  # bytes
 _KEY: Final = re.compile(r"[\x21-\x7e]+\Z")
 
 
-def read(path: str | Path, what: str = "API key") -> str:
-    """The key: one line of printable ASCII.
+def read(path: str | Path, what: str = "API key", *, form: re.Pattern[str] = _KEY) -> str:
+    """The key: one line of printable ASCII, without spaces unless `form` has them.
 
     Raises:
         ConfigError: the file is not there, may be read by others, or holds no key. Its content is never in the words.
@@ -37,6 +37,6 @@ def read(path: str | Path, what: str = "API key") -> str:
             f"others may read the {what}: chmod 600, and let it belong to the service's user", location=location
         )
     key = data.decode("ascii", errors="replace").strip()
-    if len(data) > _LONGEST or not _KEY.match(key):
+    if len(data) > _LONGEST or not form.match(key):
         raise ConfigError(f"expected one {what} of at most {_LONGEST} characters, on one line", location=location)
     return key

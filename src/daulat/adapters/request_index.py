@@ -63,13 +63,21 @@ class RequestIndex:
 
 
 def find(path: Path, request_id: str) -> tuple[str, int] | None:
-    """Origin and index of a request's entry, None when there is none (yet). For readers in other processes."""
+    """Origin and index of a request's entry, None when there is none (yet). For readers in other processes.
+
+    What stands here is a hint: whoever reads the entry makes sure that it is that request's.
+
+    Raises:
+        SealBroken: the file is no index any more.
+    """
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT origin, position FROM request WHERE id = ?", (request_id,)).fetchone()
+        return None if row is None else (str(row[0]), int(row[1]))
     except sqlite3.OperationalError:
         return None  # not created yet
-    return None if row is None else (str(row[0]), int(row[1]))
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise SealBroken(f"the index cannot be read: {error}") from None
 
 
 class IndexReader:

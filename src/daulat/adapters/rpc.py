@@ -69,7 +69,8 @@ async def _answer(handlers: Mapping[str, Handler], line: bytes) -> dict[str, Any
             raise errors.NotFound(f"no method {request['method']!r}")
         return {"result": await handler(**request["params"])}
     except errors.DaulatError as error:
-        return {"error": {"code": error.code, "message": error.message}}
+        said = {"code": error.code, "kind": type(error).code, "message": error.message}
+        return {"error": {**said, "param": getattr(error, "param", None)}}
     except OSError as error:
         return {"error": {"code": errors.Unavailable.code, "message": f"{error.strerror or error}"}}
     except (ValueError, KeyError, TypeError) as error:
@@ -155,8 +156,10 @@ def _request(method: str, params: Mapping[str, Any]) -> bytes:
 def _result(line: bytes) -> Any:
     answer = json.loads(line)
     if "error" in answer:
-        code = answer["error"]["code"]
-        error = _BY_CODE.get(code, errors.DaulatError)(answer["error"]["message"])
-        error.code = code
+        said = answer["error"]
+        error = _BY_CODE.get(said.get("kind", said["code"]), errors.DaulatError)(said["message"])
+        error.code = said["code"]
+        if isinstance(error, errors.InvalidRequest):
+            error.param = said.get("param")
         raise error
     return answer["result"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ _SCRYPT: Final = {"n": 2**17, "r": 8, "p": 1}  # 128 MiB and about half a second
 _MOST: Final = {"n": 2**20, "r": 16, "p": 4}  # what is computed at a file's word
 _SALT_BYTES: Final = 16
 _LONGEST: Final = 262_144  # bytes of a file
+_PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{12,}\Z")  # a short one is soon guessed by whoever copies the root's file
 
 
 class PassphraseRoot:
@@ -43,7 +45,7 @@ class PassphraseRoot:
         self._path, self._current = path, ""
         if not path.exists() and not passphrase.exists():
             write_private(passphrase, base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
-        said = key_file.read(passphrase, "passphrase").encode()
+        said = key_file.read(passphrase, "passphrase", form=_PASSPHRASE).encode()
         if not path.exists():
             self._costs: dict[str, Any] = {"salt": _text(os.urandom(_SALT_BYTES)), **_SCRYPT}
             self._derived = _derive(said, self._costs)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
+from daulat.audit import ceremony as ceremonies
 from daulat.audit import facts, rotation
 from daulat.audit.consent import Consent
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
+from daulat.audit.glass import Glasses
 from daulat.core import entries
-from daulat.core.charter import ASSURANCE, GRADES, Charter
+from daulat.core.charter import ASSURANCE, GRADES, Charter, irreversible
 from daulat.core.decision import INFERENCE_ACTIONS, grade
 from daulat.core.ids import REQUEST_ID
 from daulat.errors import VerificationFailed
@@ -63,7 +65,9 @@ class Chain:
         self.revoked: dict[int, int] = {}  # lease -> time
         self.stopped: dict[int, int] = {}  # replica -> time
         self.superseded: dict[int, int] = {}  # policy -> time
-        self._consent = Consent(self.keys)
+        self.ceremony: facts.CeremonyFacts | None = None
+        self.consent = Consent(self.keys)
+        self.glasses = Glasses(origin, self.keys, self.consent)
 
     def add(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         """Take in a control entry whose references have been checked, and check it.
@@ -73,11 +77,13 @@ class Chain:
         """
         rule = {
             "charter/v1": self._charter,
+            "ceremony/v1": self._ceremony,
             "policy/v1": self._policy,
             "key/v1": self._key,
             "model.admitted/v1": self._model,
             "node.lease/v1": self._lease,
             "storage.lease/v1": self._storage,
+            "erasure/v1": self._erasure,
             "node.revoked/v1": self._revoked,
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
@@ -87,6 +93,10 @@ class Chain:
             "proposal/v1": self._proposal,
             "approval/v1": self._approval,
             "operator.action/v2": self._agreed,
+            "break-glass/v1": self._glass,
+            "operator.action/v3": self.glasses.acted,
+            "review/v1": self.glasses.reviewed,
+            "review.closed/v1": self.glasses.closed,
         }.get(entry["type"])
         if rule is not None:
             yield from rule(index, entry)
@@ -97,20 +107,46 @@ class Chain:
             yield Finding("charter", f"the charter is for {entry['origin']!r}, the log is {self.origin!r}", index)
         if self.charters:
             yield from _amended(self.charters[max(self.charters)].charter, new.charter, index)
-        yield from self._consent.rests(index, entry, self._needed())
+        yield from self.consent.rests(index, entry, self._needed())
         self.charters[index] = new
+
+    def _ceremony(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        held = facts.ceremony(index, entry)
+        if self.ceremony is not None and self.ceremony.ceremony != held.ceremony:
+            yield Finding("ceremony", "a second key ceremony: from the first one on operators come by consent", index)
+        charter = self.charters[held.charter]
+        if held.restates is not None:
+            wrong = list(ceremonies.unsigned(held.ceremony, held.signatures))
+            if self._whole and not self.restates:
+                wrong.append("a ceremony restated from an older shard, and this log continues none")
+        else:
+            wrong = list(ceremonies.wrong(held.ceremony, held.signatures, charter.charter, held.time))
+            if (held.ceremony.origin, held.ceremony.charter) != (self.origin, charter.sha256):
+                wrong.append("a ceremony that was held for another log, or for another charter")
+            if any(before.charter.approvals for at, before in self.charters.items() if at < held.charter):
+                wrong.append("a ceremony where operators already had to agree: they could have been replaced by it")
+        for words in wrong:
+            yield Finding("ceremony", words, index)
+        self.ceremony = self.ceremony or held
+        self.consent.ceremony(held)
+
+    @property
+    def restates(self) -> bool:
+        """Whether this log goes on from an older shard."""
+        return 0 in self.charters and self.charters[0].restates is not None
 
     def _policy(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         policy = facts.policy(index, entry)
         if self.policies:
             self.superseded.setdefault(max(self.policies), policy.time)
         self.policies[index] = policy
-        yield from self._consent.rests(index, entry, self._needed() if len(self.policies) > 1 else 0)
+        yield from self.consent.rests(index, entry, self._needed() if len(self.policies) > 1 else 0)
 
     def _key(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         key = facts.key(index, entry)
         Verifier(key.vkey)
         self.keys[index] = key
+        yield from self.consent.certified(key, self._needed(), carried=self.restates)
         # A receipt need not hold the key before: nothing rests on it. In a whole log the references were looked at.
         old = None if key.replaces is None else self.keys.get(key.replaces)
         if old is not None and (words := rotation.wrong(old, key, entry["signatures"])):
@@ -121,7 +157,7 @@ class Chain:
 
     def _model(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         model = self.models[index] = facts.model(index, entry)
-        yield from self._consent.rests(index, entry, self._needed())
+        yield from self.consent.rests(index, entry, self._needed())
         charter = self.charters[model.charter].charter
         if model.effect != "allow":
             yield Finding("model", "a model was admitted although the decision was not to", index)
@@ -166,6 +202,10 @@ class Chain:
         if not begins < ends <= begins + _LONGEST_STORED_MS:
             yield Finding("lease", "a storage place was leased for no time, or for more than an hour", index)
 
+    def _erasure(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        facts.erasure(index, entry)
+        yield from self.consent.erased(index, entry, self._needed())
+
     def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         time = facts.natural(entry, "time")
         # What is revoked is the node: the named lease and every earlier one of that node.
@@ -201,25 +241,40 @@ class Chain:
                 self.stopped.setdefault(canary.started, canary.time)
             yield Finding("escape", f"the canary got out of the sandbox of {canary.replica}", index, lie=False)
 
-    def _key_revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        self._consent.revoked(entry["key"], facts.natural(entry, "time"))
-        yield from ()
+    def _key_revoked(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self.consent.revoked(index, entry["key"], facts.natural(entry, "time"), self._needed())
 
     def _alone(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        yield from self._consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
+        yield from self.consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
 
     def _proposal(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        yield from self._consent.proposed(facts.proposal(index, entry, self.origin))
+        yield from self.consent.proposed(facts.proposal(index, entry, self.origin))
 
     def _approval(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        yield from self._consent.approved(facts.approval(index, entry))
+        yield from self.consent.approved(facts.approval(index, entry))
 
     def _agreed(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        yield from self._consent.done(index, entry, max(self.charters), self._needed())
+        yield from self.consent.done(index, entry, max(self.charters), self._needed())
+
+    def _glass(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self.glasses.broken(index, entry)
+        if entry["restates"] is not None and self._whole and not self.restates:
+            yield Finding("glass", "glass restated from an older shard, and this log continues none", index)
 
     def _needed(self) -> int:
         """How many others must agree to what could weaken the promise now."""
         return self.charters[max(self.charters)].charter.approvals if self.charters and self._whole else 0
+
+    def settle(self, now: int) -> Iterator[Finding]:
+        """What is still open at a whole log's end, where the charter in force then says how long it may be."""
+        if self.charters:
+            yield from self.glasses.settle(now, self.charters[max(self.charters)].charter.review_ms)
+
+    def promised(self) -> set[Charter]:
+        """The charters that what was checked rests on; of a whole log with a ceremony, the one in force at its end."""
+        if self._whole and self.ceremony is not None:
+            return {self.charters[max(self.charters)].charter}
+        return {item.charter for item in self.charters.values()}
 
     def lasts(self, request: InferenceFacts) -> tuple[int, int]:
         """First and last admission time for which `check` says of an equal request what it says of this one."""
@@ -317,8 +372,8 @@ def _amended(old: Charter, new: Charter, index: int) -> Iterator[Finding]:
     changed = [field.name for field in fields(Charter) if getattr(old, field.name) != getattr(new, field.name)]
     if changed:
         yield Finding("charter", f"the charter changed here: {', '.join(changed)}", index, lie=False)
-    if old.profile == "production" and new.profile == "evaluation":
-        yield Finding("charter", "went back to evaluation, which production has left for good", index)
+    if (words := irreversible(old, new)) is not None:
+        yield Finding("charter", words, index)
 
 
 def _shape(request: InferenceFacts) -> Iterator[str]:
@@ -352,9 +407,11 @@ def _outcome(request: InferenceFacts) -> Iterator[tuple[str, str]]:
 
 def shortfalls(chain: Chain) -> Iterator[str]:
     """What holds, and is less than it should be, in words. Each once."""
-    for charter in {facts_.charter for facts_ in chain.charters.values()}:
+    for charter in chain.promised():
         if charter.profile == "evaluation":
             yield 'profile "evaluation": this installation was never put into production by a key ceremony'
+        elif chain.ceremony is None:
+            yield f'profile "{charter.profile}", and no key ceremony is shown that put it into production'
         if charter.approvals == 0:
             yield "approvals 0: one operator alone may change anything"
     outside = [lease.evidence for lease in chain.leases.values() if facts.ELSEWHERE in lease.evidence]

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from daulat.audit import facts
-from daulat.audit.facts import KeyFacts, ProposalFacts
+from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
-from daulat.core.consent import ALONE, CHARTER, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, naming
+from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -35,10 +35,14 @@ class Consent:
         self._revoked: dict[int, int] = {}  # key -> time
         self._ids: set[str] = set()
         self._done: set[int] = set()
-        self._agreed: set[tuple[str, str]] = set()  # (action, payload) of what was done, and is not in force yet
-        self._had: dict[str, set[str]] = {
-            MODEL: set()
-        }  # payloads by action: the one in force; of models all there were
+        self.agreed: set[tuple[str, str]] = set()  # (action, payload) of what was done, and is not in force yet
+        self._urgent: dict[tuple[str, str], int] = {}  # the same by breaking glass, and until when (Unix milliseconds)
+        self.had: dict[str, set[str]] = {MODEL: set()}  # payloads by action: the one in force; of models all there were
+        self._coming: set[str] = set()  # operators' vkeys that were agreed to and are not certified yet
+        self._leaving: set[str] = set()  # and those whose end was agreed to
+        self._known: set[str] = set()  # operators' vkeys that were certified here, once
+        self.carried: set[str] = set()  # of these, what an older shard is said to have had
+        self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
 
     def proposed(self, proposal: ProposalFacts) -> Iterator[Finding]:
         """Take in a proposal, and check it."""
@@ -60,13 +64,58 @@ class Consent:
             yield Finding("consent", "an approval from before or after its proposal", approval.index)
         yield from self._signed("approval", proposal, approval)
 
-    def revoked(self, key: int, time: int) -> None:
-        """From then on this key signs nothing."""
+    def ceremony(self, held: CeremonyFacts) -> None:
+        """From then on nobody else's key signs anything, and what it names may come into force."""
+        seats = {seat.vkey for seat in held.ceremony.seats}
+        if held.restates is None:
+            for index, key in self._keys.items():
+                if key.purpose == OPERATOR and key.vkey not in seats:
+                    self._revoked.setdefault(index, held.time)
+            self._coming |= seats - self._known
+            self.agreed.add((POLICY, _payload(held.ceremony.rules)))
+        self.agreed |= {(MODEL, _payload(model)) for model in held.ceremony.models} - self._admitted()
+
+    def certified(self, key: KeyFacts, needed: int, *, carried: bool) -> Iterator[Finding]:
+        """A key. An operator's comes by consent, or by a ceremony. `carried`: this log goes on from an older shard."""
+        if key.purpose != OPERATOR:
+            return
+        if needed and key.vkey not in self._coming:
+            if carried and key.vkey not in self._known:
+                self.carried.add(key.vkey)
+            else:
+                yield Finding("approvals", "an operator's key that nobody had agreed to", key.index)
+        self._coming.discard(key.vkey)
+        self._known.add(key.vkey)
+
+    def revoked(self, index: int, key: int, time: int, needed: int) -> Iterator[Finding]:
+        """From then on this key signs nothing. Nobody takes an operator's away alone."""
+        if needed and self._keys[key].purpose == OPERATOR and self._keys[key].vkey not in self._leaving:
+            yield Finding("approvals", "an operator's key was revoked, and nobody had agreed to that", index)
         self._revoked.setdefault(key, time)
+
+    def urgent(self, made: Proposed) -> None:
+        """What glass was broken for may come into force, until its end."""
+        self._urgent[made.action, made.payload] = made.expires
+
+    def may_sign(self, vkey: str, time: int) -> bool:
+        """Whether this is an operator's key, and was valid then."""
+        return any(
+            key.vkey == vkey and key.purpose == OPERATOR and self._valid(key, time) for key in self._keys.values()
+        )
+
+    def operators(self) -> set[str]:
+        """The vkeys of those who may sign at the end of what was read."""
+        return {key.vkey for at, key in self._keys.items() if key.purpose == OPERATOR and at not in self._revoked}
 
     def alone(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """An act of one operator, where the charter asks `needed` others to agree."""
-        if needed and entry["action"] not in ALONE:
+        roles = entry["detail"].get("roles") if isinstance(entry["detail"], dict) else None
+        manages = (
+            entry["action"] in {"person.add", "person.change"}
+            and roles is not None
+            and (not isinstance(roles, list) or OPERATOR in roles)
+        )
+        if needed and (entry["action"] not in ALONE or manages):
             words = f"{str(entry['action'])[:40]!r} was done by one operator, and needs the approval of {needed} others"
             yield Finding("approvals", words, index)
 
@@ -86,7 +135,19 @@ class Consent:
         others = {self._holder(approval.key) for approval in given} - {self._holder(proposal.key)}
         if len(others) < needed:
             yield Finding("approvals", f"done with the approval of {len(others)} others, {needed} are needed", index)
-        self._agreed.add((proposal.proposed.action, proposal.proposed.payload))
+        self.agreed.add((proposal.proposed.action, proposal.proposed.payload))
+        key = entry["detail"].get("key") if isinstance(entry["detail"], dict) else None
+        if isinstance(key, str):
+            {"operator.add": self._coming, "operator.revoke": self._leaving}.get(proposal.proposed.action, set()).add(
+                key
+            )
+        if scope := ERASURES.get(proposal.proposed.action):
+            self._erasing.add((scope, str(entry["subject"])))
+
+    def erased(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
+        """Somebody's keys were destroyed, while `needed` others had to agree to it."""
+        if needed and (entry["scope"], entry["subject"]) not in self._erasing:
+            yield Finding("approvals", f"a {str(entry['scope'])[:20]} was erased, and nobody has agreed to it", index)
 
     def rests(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """A charter, rules or a model that came into force while `needed` others had to agree to it.
@@ -96,16 +157,18 @@ class Consent:
         """
         action, field = _SAID_BY[entry["type"]]
         digest = str(entry[field])
-        payload = hashlib.sha256(naming(digest)).hexdigest()
-        had = self._had.setdefault(action, set())
-        if needed and payload not in had and (action, payload) not in self._agreed and entry.get("restates") is None:
+        payload = _payload(digest)
+        had = self.had.setdefault(action, set())
+        urgent = self._urgent.get((action, payload), -1) >= facts.natural(entry, "time")
+        agreed = (action, payload) in self.agreed or urgent
+        if needed and payload not in had and not agreed and entry.get("restates") is None:
             words = f"{action} to {digest[:16]} was agreed to by nobody, {needed} are needed"
             yield Finding("approvals", words, index)
         if action == MODEL:
-            self._agreed.discard((action, payload))
+            self.agreed.discard((action, payload))
         else:
-            self._agreed = {agreed for agreed in self._agreed if agreed[0] != action}
-        self._had[action] = {payload} | (had if action == MODEL else set())
+            self.agreed = {agreed for agreed in self.agreed if agreed[0] != action}
+        self.had[action] = {payload} | (had if action == MODEL else set())
 
     def _signed(
         self, kind: Kind, proposal: ProposalFacts, by: ProposalFacts | facts.ApprovalFacts
@@ -115,13 +178,24 @@ class Consent:
             yield Finding(
                 "consent", f"a {kind} signed by a key for {key.purpose[:20]!r}, expected an operator's", by.index
             )
-        ends = [end for end in (key.not_after, self._revoked.get(by.key)) if end is not None]
-        if by.time < key.time or by.time > min(ends, default=by.time):
+        if not self._valid(key, by.time):
             yield Finding("consent", f"a {kind} signed by a key that was not valid then", by.index)
         try:
             Verifier(key.vkey).verify_bytes(proposal.proposed.statement(kind), by.signature)
         except VerificationFailed as error:
             yield Finding("consent", f"a {kind}: {error.message}", by.index)
 
+    def _valid(self, key: KeyFacts, time: int) -> bool:
+        ends = [end for end in (key.not_after, self._revoked.get(key.index)) if end is not None]
+        return key.time <= time <= min(ends, default=time)
+
+    def _admitted(self) -> set[tuple[str, str]]:
+        return {(MODEL, payload) for payload in self.had[MODEL]}
+
     def _holder(self, key: int) -> str:
         return Verifier(self._keys[key].vkey).name
+
+
+def _payload(digest: str) -> str:
+    """The digest of the payload that names this one."""
+    return hashlib.sha256(naming(digest)).hexdigest()

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from daulat.core import charter as charters
 from daulat.core import manifest
+from daulat.core.ceremony import Ceremony, Seat
 from daulat.core.charter import GRADES, Charter
 from daulat.core.consent import Proposed
 from daulat.core.decision import grade
@@ -34,6 +35,19 @@ class CharterFacts:
     index: int
     time: int
     charter: Charter
+    sha256: str
+    restates: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyFacts:
+    """A `ceremony/v1` entry; `signatures` stand in the order of its operators."""
+
+    index: int
+    time: int
+    charter: int
+    ceremony: Ceremony
+    signatures: tuple[bytes, ...]
     restates: Any
 
 
@@ -44,6 +58,7 @@ class PolicyFacts:
     index: int
     time: int
     charter: int
+    version: str
     files: tuple[tuple[str, str, str | None], ...]
 
 
@@ -95,6 +110,7 @@ class ModelFacts:
     policies: tuple[str, ...]
     operator: str  # a pseudonym, and the citizenship that the decision saw
     citizenship: str
+    restated: bool  # it says that an older shard has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +219,23 @@ def charter(index: int, entry: Mapping[str, Any]) -> CharterFacts:
         raise VerificationFailed("the charter's entry says something other than its text")
     if _get(entry, "origin", str).rpartition("/")[0] != parsed.name:
         raise VerificationFailed(f"the charter names the log {parsed.name!r}, its entry the origin {entry['origin']!r}")
-    return CharterFacts(index, _time(entry), parsed, entry["restates"])
+    return CharterFacts(index, _time(entry), parsed, entry["sha256"], entry["restates"])
+
+
+def ceremony(index: int, entry: Mapping[str, Any]) -> CeremonyFacts:
+    seats = tuple(
+        Seat(
+            _get(item, "vkey", str),
+            _get(item, "citizenship", str),
+            _get(item, "assurance", str),
+            natural(item, "expires"),
+        )
+        for item in _get(entry, "operators", list)
+    )
+    origin, sha256, rules, roster = (_get(entry, name, str) for name in ("origin", "sha256", "rules", "roster"))
+    held = Ceremony(origin, natural(entry, "begun"), sha256, rules, _strings(entry, "models"), roster, seats)
+    signatures = tuple(map(_signature_of, _strings(entry, "signatures")))
+    return CeremonyFacts(index, _time(entry), _get(entry, "charter", int), held, signatures, entry["restates"])
 
 
 def policy(index: int, entry: Mapping[str, Any]) -> PolicyFacts:
@@ -213,7 +245,7 @@ def policy(index: int, entry: Mapping[str, Any]) -> PolicyFacts:
         if text is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
             raise VerificationFailed(f"policy file {name[:80]!r} does not have the SHA-256 that its entry gives")
         files.append((name, digest, text))
-    return PolicyFacts(index, _time(entry), _get(entry, "charter", int), tuple(files))
+    return PolicyFacts(index, _time(entry), _get(entry, "charter", int), _get(entry, "version", str), tuple(files))
 
 
 def key(index: int, entry: Mapping[str, Any]) -> KeyFacts:
@@ -233,12 +265,12 @@ def proposal(index: int, entry: Mapping[str, Any], origin: str) -> ProposalFacts
     if words := proposed.wrong():
         raise VerificationFailed(words)
     return ProposalFacts(
-        index, _time(entry), _get(entry, "charter", int), proposed, _get(entry, "key", int), _signature(entry)
+        index, _time(entry), _get(entry, "charter", int), proposed, _get(entry, "key", int), signature(entry)
     )
 
 
 def approval(index: int, entry: Mapping[str, Any]) -> ApprovalFacts:
-    return ApprovalFacts(index, _time(entry), _get(entry, "proposal", int), _get(entry, "key", int), _signature(entry))
+    return ApprovalFacts(index, _time(entry), _get(entry, "proposal", int), _get(entry, "key", int), signature(entry))
 
 
 def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
@@ -262,6 +294,7 @@ def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
         policies,
         _get(attributes, "operator", str),
         _get(attributes, "citizenship", str),
+        entry["restates"] is not None,
     )
 
 
@@ -296,6 +329,15 @@ def stored(index: int, entry: Mapping[str, Any]) -> tuple[int, str, int, int]:
         raise VerificationFailed(f"entry {index}: a storage place without any word on where it lies")
     begins, ends = _get(entry, "not_before", int), _get(entry, "expires", int)
     return _get(entry, "charter", int), _get(entry, "jurisdiction", str), begins, ends
+
+
+def erasure(index: int, entry: Mapping[str, Any]) -> None:
+    """Raises VerificationFailed: an `erasure/v1` does not say who was erased, and how much of them."""
+    if _get(entry, "scope", str) not in {"person", "tenant"}:
+        raise VerificationFailed(f"entry {index}: an erasure is of a person or a tenant")
+    _get(entry, "subject", str)
+    if min(_get(entry, name, int) for name in ("keys", "objects", "rows")) < 0:
+        raise VerificationFailed(f"entry {index}: an erasure of fewer things than none")
 
 
 def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
@@ -388,8 +430,12 @@ def _time(entry: Mapping[str, Any]) -> int:
     return natural(entry, "time")
 
 
-def _signature(entry: Mapping[str, Any]) -> bytes:
-    text = _get(entry, "signature", str)
+def signature(entry: Mapping[str, Any]) -> bytes:
+    """The 64 bytes of an entry's own signature."""
+    return _signature_of(_get(entry, "signature", str))
+
+
+def _signature_of(text: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:  # also of characters beyond ASCII

@@ -9,6 +9,9 @@
 7. Promises that were handed in are kept (`audit.promises`).
 8. Engines counted no more tokens than the log shows (`audit.counters`).
 
+A log of several shards is audited shard by shard; `audit.shards.compare` holds each one's beginning against the end of
+the one before.
+
 Nothing here does I/O: a `LogSource` streams files, and the report is a value.
 """
 
@@ -20,6 +23,7 @@ from typing import Protocol
 
 from daulat.audit import state
 from daulat.audit.finding import Finding, Findings
+from daulat.audit.shards import Closing, Opening
 from daulat.audit.walk import Terms, Walk
 from daulat.errors import NotFound, SplitView, VerificationFailed
 from daulat.tlog import checkpoint as checkpoints
@@ -60,6 +64,9 @@ class Report:
     predecessor: str | None  # the origin of the shard before this one
     replaced: str | None  # the vkey, under this log's name, that was in force there, where it was another
     unknown_signatures: int
+    ceremony: str | None  # the key ceremony that put it into production, in words
+    opening: Opening | None
+    closing: Closing | None
 
     @property
     def holds(self) -> bool:
@@ -96,6 +103,9 @@ def audit(source: LogSource, verifier: Verifier, terms: Terms, progress: Progres
         predecessor=walk.predecessor(),
         replaced=walk.replaced(verifier.vkey),
         unknown_signatures=note.open_note(signed, (verifier,)).unknown,
+        ceremony=walk.ceremony(),
+        opening=walk.edges()[0],
+        closing=walk.edges()[1],
     )
 
 

@@ -211,8 +211,9 @@ def _complete(receipt: _Receipt, values: Mapping[int, Mapping[str, Any]]) -> Non
     def type_of(index: int) -> str | None:
         return str(values[index]["type"]) if index in values else None
 
-    reachable = {receipt.items[0].index}
-    pending = [receipt.items[0].index]
+    # Beside the answer's entry, the key ceremony may be in it, for itself.
+    begun = {receipt.items[0].index, *(at for at, value in values.items() if value["type"] == "ceremony/v1")}
+    reachable, pending = set(begun), list(begun)
     while pending:
         index = pending.pop()
         for path, target, _ in entries.references(values[index]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from daulat.audit import facts, fast, state
+from daulat.audit import facts, fast, shards, state, words
 from daulat.audit.chain import Chain, check_references, shortfalls
 from daulat.audit.counters import Account
 from daulat.audit.decisions import DeciderFactory, Decisions
@@ -40,6 +40,7 @@ class Terms:
     promises: Sequence[Promise] = ()
     remembered: Mapping[str, str] = field(default_factory=dict)  # signed checkpoints by origin
     decider: DeciderFactory | None = None
+    continued: bool = False  # a later shard goes on from this one, and has what is left open here
 
 
 class Walk:
@@ -237,15 +238,21 @@ class Walk:
             self._gaps(index, worker, settled_before)
         for finding in self.promised.settle(self._terms.now, self._chain.keys):
             self.findings.add(finding)
+        if not self._terms.continued:
+            for finding in self._chain.settle(self._terms.now):
+                self.findings.add(finding)
+        self._accounted(settled_before)
+        if self._latest > self._terms.now + _FUTURE_MS:
+            self._add("time", "an entry's time lies in the future", None)
+        if self._old is not None:
+            state.compare(self._old, self._head, self._old_root if self._old.size else self._old.root)
+
+    def _accounted(self, settled_before: int) -> None:
         for index, account in self._accounts.items():
             if not account.has_readings:
                 self._add("counters", "no reading of this engine's counters is in the log", index, lie=False)
             for finding in account.settle(settled_before):
                 self.findings.add(finding)
-        if self._latest > self._terms.now + _FUTURE_MS:
-            self._add("time", "an entry's time lies in the future", None)
-        if self._old is not None:
-            state.compare(self._old, self._head, self._old_root if self._old.size else self._old.root)
 
     def _gaps(self, index: int, worker: Worker, settled_before: int) -> None:
         for first, last, before in worker.gaps():
@@ -257,6 +264,15 @@ class Walk:
 
     def short(self) -> tuple[str, ...]:
         return tuple(shortfalls(self._chain))
+
+    def edges(self) -> tuple[shards.Opening | None, shards.Closing | None]:
+        """What this shard begins and ends with."""
+        return shards.opening(self._chain), shards.closing(self._chain)
+
+    def ceremony(self) -> str | None:
+        """The key ceremony in words, where there is one."""
+        held = self._chain.ceremony
+        return None if held is None else words.ceremony(held, self._chain)
 
     def types(self) -> dict[str, int]:
         """How many entries there are of each type."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from daulat.audit.chain import Chain
-from daulat.audit.facts import ELSEWHERE, EVIDENCE, InferenceFacts, LeaseFacts
+from daulat.audit.facts import ELSEWHERE, EVIDENCE, CeremonyFacts, InferenceFacts, LeaseFacts
 from daulat.tlog.checkpoint import Checkpoint
 
 UNWITNESSED: Final = "unwitnessed: the operator could have shown others another log"
@@ -53,8 +53,22 @@ def proven(head: Checkpoint, index: int, chain: Chain, request: InferenceFacts) 
             f"({when(request.time)}), and lawful under the charter (entry {lease.charter}), which promises "
             f"{charter.country}"
         )
+    if chain.ceremony is not None:
+        yield f"the log says: {ceremony(chain.ceremony, chain)}"
     for attempt in request.attempts:
         yield f"the log says: replica entry {attempt.replica} was asked under lease {attempt.lease}: {attempt.outcome}"
+
+
+def ceremony(held: CeremonyFacts, chain: Chain) -> str:
+    """The key ceremony of a log or of a receipt."""
+    seats, charter = held.ceremony.seats, chain.charters[held.charter].charter
+    where = f"entry {held.index}"
+    if held.restates is not None:
+        where += f", held for {held.ceremony.origin} and restated here"
+    return (
+        f"put into production by a key ceremony ({where}, begun {when(held.ceremony.begun)}): {len(seats)} operators "
+        f"signed it, each with their own key; no charter asks for fewer than {charter.floor or 0} approvals after it"
+    )
 
 
 def opened(kind: str, length: int) -> str:
@@ -78,6 +92,8 @@ def decided(request: InferenceFacts, asked: int) -> str:
 def vouched(chain: Chain, request: InferenceFacts) -> Iterator[str]:
     """What is somebody's word, and whose."""
     yield "the operator: every time in the log, and that a pseudonym stands for one person or tenant"
+    if chain.ceremony is not None:
+        yield "those in the room of the key ceremony: that as many keys are as many people, of the citizenships named"
     seen = request.attributes
     roles = ", ".join(seen["roles"]) or "none"
     yield (

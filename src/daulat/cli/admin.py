@@ -12,7 +12,7 @@ import click
 
 from daulat.adapters import rpc
 from daulat.cli import emit
-from daulat.cli.options import home_option, json_option
+from daulat.cli.options import home_option, json_option, limit_options
 from daulat.cli.status import day
 from daulat.errors import Unavailable
 from daulat.settings import Home
@@ -26,7 +26,7 @@ def ask(home: Home, method: str, **params: Any) -> Any:
         raise Unavailable(f"no service answers in {home.path} ({error.message}): start it with `daulat up`") from None
 
 
-def _named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
+def named(home: Home, rows: list[dict[str, Any]], column: str, table: str) -> list[dict[str, Any]]:
     """The rows, with `<column>_name` beside the id that stands in `column`."""
     names = {row["id"]: row["name"] for row in ask(home, "list", table=table)}
     return [{**row, f"{column}_name": names.get(row[column], "")} for row in rows]
@@ -60,12 +60,12 @@ def key() -> None:
 @click.option("--person", required=True, help="Name or id of the person who will hold it.")
 @click.option("--label", default="key", show_default=True, help="What it is for.")
 @click.option("--model", "models", multiple=True, help="Only this model; may be given again (default: all).")
-@click.option("--rpm", default=0, show_default=True, help="Requests a minute; 0 is unlimited.")
 @click.option("--days", default=90, show_default=True, help="How long it is valid, within the person's own time.")
+@limit_options
 @home_option
 @json_option
 def create_key(
-    home: Home, person: str, label: str, models: tuple[str, ...], rpm: int, days: int, as_json: bool
+    home: Home, person: str, label: str, models: tuple[str, ...], days: int, as_json: bool, **limits: Any
 ) -> None:
     """Create an API key for a person. It is shown once and stored as a hash only.
 
@@ -73,7 +73,10 @@ def create_key(
     Example:
         daulat key create --person first-person --label laptop --days 30
     """
-    found = ask(home, "key.create", person=person, label=label, models=list(models), requests_per_minute=rpm, days=days)
+    given = {name: value for name, value in limits.items() if value is not None}
+    rpm = given.pop("requests_per_minute", 0)
+    asked = {"person": person, "label": label, "models": list(models), "requests_per_minute": rpm, "days": days}
+    found = ask(home, "key.create", **asked, limits=given)
     text = f"{found['api_key']}\n\nShown once. Key {found['id']} ({found['label']}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 
@@ -88,7 +91,7 @@ def list_keys(home: Home, as_json: bool) -> None:
     Example:
         daulat key list
     """
-    rows = _named(home, ask(home, "list", table="keys"), "person", "people")
+    rows = named(home, ask(home, "list", table="keys"), "person", "people")
     columns = ("id", "label", "person_name", "models", "requests_per_minute", "expires", "revoked")
     emit(rows, as_json=as_json, text=table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
@@ -154,7 +157,7 @@ def list_people(home: Home, as_json: bool) -> None:
     Example:
         daulat person list
     """
-    rows = _named(home, ask(home, "list", table="people"), "tenant", "tenants")
+    rows = named(home, ask(home, "list", table="people"), "tenant", "tenants")
     columns = ("id", "name", "tenant_name", "citizenship", "assurance", "roles", "expires")
     emit(rows, as_json=as_json, text=table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from daulat.adapters.log_http import LogHttp
-from daulat.audit import state
+from daulat.audit import shards, state
 from daulat.audit.log import Report
 from daulat.audit.log import audit as audit_log
 from daulat.audit.walk import Terms
@@ -65,7 +66,11 @@ def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: 
     while len(found) < _MOST_SHARDS:
         name = verifier.name
         with LogHttp(root, name.rpartition("/")[2], token) as source:
-            found.append(audit_log(source, verifier, terms, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
+            held = replace(terms, continued=bool(found))
+            found.append(audit_log(source, verifier, held, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
+        if len(found) > 1 and found[-2].opening is not None and found[-1].closing is not None:
+            for finding in shards.compare(found[-1].closing, found[-2].opening):
+                found[-2].findings.add(finding)
         before = found[-1].predecessor
         if before is None or before in {report.origin for report in found}:
             break
@@ -110,6 +115,7 @@ def _value(report: Report) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
         "short": [*report.short, witnesses(report.unknown_signatures)],
+        "ceremony": report.ceremony,
         "types": dict(report.types),
         "decisions_rerun": report.decisions,
         "promises": {"kept": report.promises_kept, "pending": report.promises_pending},
@@ -133,5 +139,7 @@ def _text(report: Report) -> str:
         lines.append(f"  Promises: {report.promises_kept} kept, {report.promises_pending} not due yet.")
     if report.continued is not None:
         lines.append(f"  It continues the {report.continued} entries of the last audit.")
+    if report.ceremony is not None:
+        lines.append(f"  It was {report.ceremony}.")
     lines += [f"  short {word}" for word in (*report.short, witnesses(report.unknown_signatures))]
     return "\n".join(lines)

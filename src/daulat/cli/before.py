@@ -20,13 +20,13 @@ def charter_and_rules(home: Home) -> bool:
     Raises:
         ConfigError: one of them is wrong, or the charter is not that of the log in this home.
     """
-    published = _published(home)
-    if published and not home.charter.exists():
+    there = published(home)
+    if there and not home.charter.exists():
         said = "is missing, and a log stands here: put it back (its text is in the log: `daulat log show 0`)"
         raise ConfigError(said, location=str(home.charter))
     first = write_starter_charter(home)
     charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
-    name = published.rpartition("/")[0]
+    name = there.rpartition("/")[0]
     if name not in {"", charter.name}:
         said = f"name is {charter.name!r}, and the log here is called {name!r}: a log's name never changes, put it back"
         raise ConfigError(said, location=f"{home.charter}, [log]")
@@ -34,7 +34,7 @@ def charter_and_rules(home: Home) -> bool:
     return first
 
 
-def _published(home: Home) -> str:
+def published(home: Home) -> str:
     """The origin of the log in force; empty where there is none yet. Whether it can be trusted is others' business."""
     period = log_files.current_period(home.log)
     checkpoint = LogFolder(home.log / period).published() if period else b""

@@ -1,53 +1,37 @@
-"""`daulat operator|operate`: operators' own keys, and what several of them have to agree to.
-
-The key stays in its file: it is opened here, signs here, and only the signature goes to the service. What is signed is
-made here again out of what was shown, so nobody signs bytes that they did not see.
-"""
+"""`daulat operator|operate`: operators' own keys, and what several of them have to agree to."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from daulat.adapters import sealed_key
+from daulat.adapters import operator_key, sealed_key, token_key
 from daulat.cli import emit
 from daulat.cli.admin import ask, table
 from daulat.cli.options import home_option, json_option
-from daulat.cli.status import day
-from daulat.core.consent import CHARTER, MODEL, POLICY, Kind, Proposed
-from daulat.errors import ConfigError, IntegrityError
+from daulat.cli.signing import (
+    FILE,
+    Signing,
+    act_of,
+    arguments_of,
+    broken_of,
+    emergency_options,
+    propose,
+    secret_of,
+    signature,
+    signing_options,
+    state_of,
+)
+from daulat.core.consent import CHARTER, MODEL, POLICY
+from daulat.core.glass import VERDICTS
+from daulat.errors import IntegrityError
 from daulat.settings import Home
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def _signing(command: _F) -> _F:
-    """The options of whoever signs."""
-    for option in (
-        click.option("--yes", is_flag=True, help="Do not ask before signing."),
-        click.option("--passphrase-file", type=_FILE, help="Read the passphrase from its first line, for scripts."),
-        click.option("--key", "key_file", type=_FILE, required=True, help="Your key's file."),
-    ):
-        command = option(command)
-    return command
-
-
-def _passphrase(path: Path | None, *, confirm: bool = False) -> str:
-    if path is None:
-        said: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
-        return said
-    try:
-        with path.open() as stream:
-            return stream.readline().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the passphrase cannot be read: {error}", location=str(path)) from None
 
 
 @click.group()
@@ -56,24 +40,35 @@ def operator() -> None:
 
 
 @operator.command("key")
-@click.argument("path", metavar="FILE", type=_FILE)
+@click.argument("path", metavar="FILE", type=FILE)
 @click.option("--name", default="operator", show_default=True, help="What the key is called until it is registered.")
-@click.option("--passphrase-file", type=_FILE, help="Read the passphrase from its first line, for scripts.")
+@click.option("--passphrase-file", type=FILE, help="Read passphrase or PIN from its first line, for scripts.")
+@click.option("--pkcs11", "module", metavar="LIBRARY", help="Make it inside a token, through this PKCS#11 library.")
+@click.option("--token", help="The token's label, with --pkcs11.")
 @json_option
-def make_key(path: Path, name: str, passphrase_file: Path | None, as_json: bool) -> None:
-    """Make your own key, sealed with a passphrase. Give its public half to whoever adds you.
+def make_key(
+    path: Path, name: str, passphrase_file: Path | None, module: str | None, token: str | None, as_json: bool
+) -> None:
+    """Make your own key, sealed with a passphrase, or inside a PKCS#11 token. Give its public half to whoever adds you.
 
     \b
     Example:
         daulat operator key ~/operator.key --name aminah
+        daulat operator key ~/operator.key --name aminah --pkcs11 /usr/lib/softhsm/libsofthsm2.so --token aminah
     """
-    vkey = sealed_key.create(path, name, _passphrase(passphrase_file, confirm=True))
-    text = f"{vkey}\n\nThe key is in {path}. Without its passphrase it is lost: there is no other way to open it."
+    if (module is None) != (token is None):
+        raise click.UsageError("--pkcs11 and --token belong together")
+    if module is not None and token is not None:
+        vkey = token_key.create(path, name, module, token, secret_of(passphrase_file, "PIN of the token"))
+        text = f"{vkey}\n\nThe key is in the token {token!r} and never leaves it; {path} says where."
+    else:
+        vkey = sealed_key.create(path, name, secret_of(passphrase_file, confirm=True))
+        text = f"{vkey}\n\nThe key is in {path}. Without its passphrase it is lost: there is no other way to open it."
     emit({"path": str(path), "vkey": vkey}, as_json=as_json, text=text)
 
 
 @operator.command("vkey")
-@click.argument("path", metavar="FILE", type=_FILE)
+@click.argument("path", metavar="FILE", type=FILE)
 @json_option
 def show_vkey(path: Path, as_json: bool) -> None:
     """Show the public half of a key.
@@ -82,12 +77,12 @@ def show_vkey(path: Path, as_json: bool) -> None:
     Example:
         daulat operator vkey ~/operator.key
     """
-    vkey = sealed_key.vkey(path)
+    vkey = operator_key.vkey(path)
     emit({"path": str(path), "vkey": vkey}, as_json=as_json, text=vkey)
 
 
 @operator.command("first")
-@click.argument("path", metavar="FILE", type=_FILE)
+@click.argument("path", metavar="FILE", type=FILE)
 @home_option
 @json_option
 def first(path: Path, home: Home, as_json: bool) -> None:
@@ -97,7 +92,7 @@ def first(path: Path, home: Home, as_json: bool) -> None:
     Example:
         daulat operator first ~/operator.key
     """
-    found = ask(home, "operator.first", vkey=sealed_key.vkey(path))
+    found = ask(home, "operator.first", vkey=operator_key.vkey(path))
     emit(found, as_json=as_json, text=f"{found['name']} signs with {found['vkey']} from now on.")
 
 
@@ -127,7 +122,7 @@ def operate() -> None:
 @click.option("--citizenship", required=True, help="ISO 3166-1 alpha-2, as you vouch for it.")
 @click.option("--assurance", default="high", show_default=True, help="How well that is known: low|substantial|high.")
 @click.option("--days", default=365, show_default=True, help="How long the vouching is good for.")
-@_signing
+@signing_options
 @home_option
 @json_option
 def add_operator(
@@ -136,9 +131,7 @@ def add_operator(
     citizenship: str,
     assurance: str,
     days: int,
-    key_file: Path,
-    passphrase_file: Path | None,
-    yes: bool,
+    signing: Signing,
     home: Home,
     as_json: bool,
 ) -> None:
@@ -149,18 +142,16 @@ def add_operator(
         daulat operate add-operator bina --vkey "$VKEY" --citizenship MY --key ~/operator.key
     """
     arguments = {"name": name, "vkey": vkey, "citizenship": citizenship, "assurance": assurance, "days": days}
-    _propose(home, "operator.add", arguments, (key_file, passphrase_file, yes), as_json=as_json)
+    propose(home, "operator.add", arguments, signing, as_json=as_json)
 
 
 @operate.command("revoke-operator")
 @click.argument("name")
 @click.option("--reason", required=True, help="Why. It stays in this installation.")
-@_signing
+@signing_options
 @home_option
 @json_option
-def revoke_operator(
-    name: str, reason: str, key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool
-) -> None:
+def revoke_operator(name: str, reason: str, signing: Signing, home: Home, as_json: bool) -> None:
     """Propose that an operator's key sign nothing any more.
 
     \b
@@ -168,43 +159,46 @@ def revoke_operator(
         daulat operate revoke-operator bina --reason "has left the agency" --key ~/operator.key
     """
     arguments = {"name": name, "reason": reason}
-    _propose(home, "operator.revoke", arguments, (key_file, passphrase_file, yes), as_json=as_json)
+    propose(home, "operator.revoke", arguments, signing, as_json=as_json)
 
 
 @operate.command("change-charter")
-@_signing
+@signing_options
 @home_option
 @json_option
-def change_charter(key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool) -> None:
+def change_charter(signing: Signing, home: Home, as_json: bool) -> None:
     """Propose that charter.toml, as it stands, come into force at the next start.
 
     \b
     Example:
         daulat operate change-charter --key ~/operator.key
     """
-    _propose_digest(home, CHARTER, _charter_here(home), (key_file, passphrase_file, yes), as_json=as_json)
+    propose(home, CHARTER, {"digest": _charter_here(home)}, signing, as_json=as_json)
 
 
 @operate.command("change-rules")
-@_signing
+@signing_options
+@emergency_options
 @home_option
 @json_option
-def change_rules(key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool) -> None:
+def change_rules(signing: Signing, home: Home, as_json: bool) -> None:
     """Propose that the rules, your own in policies/ and those that ship, come into force at the next start.
 
     \b
     Example:
         daulat operate change-rules --key ~/operator.key
+        daulat operate change-rules --break-glass security --reason "a rule lets strangers in" --key ~/operator.key
     """
-    _propose_digest(home, POLICY, _rules_here(home), (key_file, passphrase_file, yes), as_json=as_json)
+    propose(home, POLICY, {"digest": _rules_here(home)}, signing, as_json=as_json)
 
 
 @operate.command("admit-model")
 @click.argument("model")
-@_signing
+@signing_options
+@emergency_options
 @home_option
 @json_option
-def admit_model(model: str, key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool) -> None:
+def admit_model(model: str, signing: Signing, home: Home, as_json: bool) -> None:
     """Propose that an imported model may be served.
 
     \b
@@ -214,15 +208,45 @@ def admit_model(model: str, key_file: Path, passphrase_file: Path | None, yes: b
     from daulat.adapters.models import ModelStore
 
     digest = ModelStore(home.models).find(model).digest
-    _propose_digest(home, MODEL, digest, (key_file, passphrase_file, yes), as_json=as_json)
+    propose(home, MODEL, {"digest": digest}, signing, as_json=as_json)
+
+
+@operate.command("erase-person")
+@click.argument("person")
+@signing_options
+@home_option
+@json_option
+def erase_person(person: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that a person's keys be destroyed, and everything here that says who they are. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-person aminah --key ~/operator.key
+    """
+    propose(home, "person.erase", {"person": person}, signing, as_json=as_json)
+
+
+@operate.command("erase-tenant")
+@click.argument("tenant")
+@signing_options
+@home_option
+@json_option
+def erase_tenant(tenant: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that a tenant's keys be destroyed, its people's with them. There is no way back.
+
+    \b
+    Example:
+        daulat operate erase-tenant ministry-of-health --key ~/operator.key
+    """
+    propose(home, "tenant.erase", {"tenant": tenant}, signing, as_json=as_json)
 
 
 @operate.command("approve")
 @click.argument("proposal")
-@_signing
+@signing_options
 @home_option
 @json_option
-def approve(proposal: str, key_file: Path, passphrase_file: Path | None, yes: bool, home: Home, as_json: bool) -> None:
+def approve(proposal: str, signing: Signing, home: Home, as_json: bool) -> None:
     """Look at a proposal and sign it. With the last approval that is needed, it is done.
 
     \b
@@ -231,9 +255,46 @@ def approve(proposal: str, key_file: Path, passphrase_file: Path | None, yes: bo
     """
     shown = ask(home, "consent.show", proposal=proposal)
     _is_here(home, shown)
-    signature = _signature("approval", shown, (key_file, passphrase_file, yes))
-    found = ask(home, "consent.approve", proposal=shown["proposal"], **signature)
-    emit(found, as_json=as_json, text=_words(found))
+    found = ask(home, "consent.approve", proposal=shown["proposal"], **signature("approval", shown, signing))
+    emit(found, as_json=as_json, text=state_of(found))
+
+
+@operate.command("review")
+@click.argument("proposal")
+@click.option("--verdict", type=click.Choice(VERDICTS), required=True, help="Whether it had to be done so.")
+@signing_options
+@home_option
+@json_option
+def review(proposal: str, verdict: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Look at what another operator did by breaking glass, and sign what you think of it. Two close the review.
+
+    \b
+    Example:
+        daulat operate review proposal_0123456789abcdef0123456789abcdef --verdict justified --key ~/operator.key
+    """
+    shown = ask(home, "glass.show", proposal=proposal)
+    broken = broken_of(shown)
+    why = f"{shown['by']} did this alone ({shown['cause']}: {json.dumps(shown['words'])}):\n{act_of(shown)}"
+    signing.confirm(why, f"Sign that this was {verdict}?")
+    vkey, signed = signing.sign(broken.review(verdict))
+    given = {"verdict": verdict, "vkey": vkey, "signature": base64.b64encode(signed).decode()}
+    found = ask(home, "glass.review", proposal=shown["proposal"], **given)
+    emit(found, as_json=as_json, text=f"The review of {found['proposal']} is {found['state']}.")
+
+
+@operate.command("reviews")
+@home_option
+@json_option
+def reviews(home: Home, as_json: bool) -> None:
+    """List what was done by breaking glass, and how its reviews stand.
+
+    \b
+    Example:
+        daulat operate reviews
+    """
+    rows = ask(home, "glass.all")
+    columns = ("proposal", "action", "cause", "by", "state", "expires")
+    emit(rows, as_json=as_json, text=table(rows, columns, "No glass was ever broken."))
 
 
 @operate.command("show")
@@ -248,7 +309,7 @@ def show(proposal: str, home: Home, as_json: bool) -> None:
         daulat operate show proposal_0123456789abcdef0123456789abcdef
     """
     found = ask(home, "consent.show", proposal=proposal)
-    emit(found, as_json=as_json, text=f"{_act(found)}\n{_words(found)}")
+    emit(found, as_json=as_json, text=f"{act_of(found)}\n{state_of(found)}")
 
 
 @operate.command("list")
@@ -264,21 +325,6 @@ def list_proposals(home: Home, as_json: bool) -> None:
     rows = ask(home, "consent.all")
     columns = ("proposal", "action", "state", "proposed_by", "approved_by", "needed", "expires")
     emit(rows, as_json=as_json, text=table(rows, columns, "No proposals."))
-
-
-_Signer = tuple[Path, Path | None, bool]
-
-
-def _propose(home: Home, action: str, arguments: Mapping[str, Any], signer: _Signer, *, as_json: bool) -> None:
-    drafted = ask(home, "consent.draft", action=action, arguments=arguments, days=7)
-    if (drafted["action"], _arguments(drafted)) != (action, dict(arguments)):
-        raise IntegrityError("the service drafted something else than what was asked: nothing is signed")
-    found = ask(home, "consent.propose", drafted=drafted, **_signature("proposal", drafted, signer))
-    emit(found, as_json=as_json, text=_words(found))
-
-
-def _propose_digest(home: Home, action: str, digest: str, signer: _Signer, *, as_json: bool) -> None:
-    _propose(home, action, {"digest": digest}, signer, as_json=as_json)
 
 
 def _charter_here(home: Home) -> str:
@@ -298,41 +344,6 @@ def _is_here(home: Home, shown: Mapping[str, Any]) -> None:
         IntegrityError: what stands here is something else than what was proposed.
     """
     here = {CHARTER: _charter_here, POLICY: _rules_here}.get(shown["action"])
-    if here is not None and here(home) != _arguments(shown)["digest"]:
+    if here is not None and here(home) != arguments_of(shown)["digest"]:
         what = "charter.toml is" if shown["action"] == CHARTER else "the rules here are"
         raise IntegrityError(f"{what} another than what was proposed: nothing is signed")
-
-
-def _arguments(shown: Mapping[str, Any]) -> dict[str, Any]:
-    if shown["action"] in {CHARTER, POLICY, MODEL}:
-        return {"digest": shown["payload"].removesuffix("\n")}
-    return dict(json.loads(shown["payload"])["arguments"])
-
-
-def _signature(kind: Kind, shown: Mapping[str, Any], signer: _Signer) -> dict[str, str]:
-    key_file, passphrase_file, yes = signer
-    origin, id_, action, prior = (shown[name] for name in ("origin", "proposal", "action", "prior"))
-    digest = hashlib.sha256(shown["payload"].encode()).hexdigest()
-    made = Proposed(origin, id_, action, prior, digest, shown["expires"])
-    if words := made.wrong():
-        raise IntegrityError(f"{words}: nothing is signed")
-    if not yes:
-        click.echo(f"In {made.origin}, until {day(made.expires)}:\n{_act(shown)}", err=True)
-        click.confirm(f"Sign this {kind}?", abort=True, err=True)
-    key = sealed_key.unseal(key_file, _passphrase(passphrase_file))
-    return {"vkey": key.vkey, "signature": base64.b64encode(key.sign_bytes(made.statement(kind))).decode()}
-
-
-def _act(shown: Mapping[str, Any]) -> str:
-    """What would be done, in ASCII: nothing that a proposer wrote can look like something else on a terminal."""
-    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in _arguments(shown).items())
-    return "\n".join((shown["action"], *lines))
-
-
-def _words(found: Mapping[str, Any]) -> str:
-    if found["state"] == "done":
-        return f"{found['proposal']} is done."
-    if found["state"] == "over":
-        return f"{found['proposal']} is over: nothing was done."
-    left = found["needed"] - len(found["approved_by"])
-    return f"{found['proposal']} needs {left} more: daulat operate approve {found['proposal']} --key FILE"

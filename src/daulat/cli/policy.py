@@ -17,7 +17,7 @@ from daulat.core import charter as charter_core
 from daulat.core import entries
 from daulat.core.charter import Charter
 from daulat.core.decision import Decision, inference_question
-from daulat.errors import ConfigError, NotFound
+from daulat.errors import ConfigError, NotFound, SealBroken
 from daulat.ledger import receipts
 from daulat.policy import bundle, cases
 from daulat.policy.cedar import CedarDecider
@@ -163,7 +163,9 @@ def _past(home: Home, request_id: str) -> tuple[Decision, dict[str, Any]]:
     folder = LogFolder(home.log / origin.rpartition("/")[2])
     size = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey())).size
     gathered = {at: entries.decode(entry) for at, entry in receipts.gather(folder, size, index).items()}
-    admission = gathered[index]["admission"]
+    admission = gathered[index].get("admission", {})
+    if admission.get("request_id") != request_id:
+        raise SealBroken(f"the index says that entry {index} is of {request_id}, and it is not: `daulat log reindex`")
     logged = {name: admission[name] for name in ("effect", "policies")}
     if admission["lease"] is None or any(rule.startswith("gateway.") for rule in admission["policies"]):
         completion = gathered[index]["completion"]

@@ -39,13 +39,14 @@ def _text(found: dict[str, Any]) -> str:
     lease, log = found["lease"], found["log"]
     rows = [
         ("url", found["url"]),
-        ("charter", f"profile {found['profile']}, log {found['origin']}"),
+        ("charter", f"profile {found['profile']}, log {found['origin']}{_ceremony(found['ceremony'])}"),
         *(("deployment", deployment_line(deployment)) for deployment in found["deployments"]),
         *(("replica", replica_line(replica)) for replica in found["replicas"]),
         ("lease", "none" if lease is None else f"entry {lease['entry']}, {lease['seconds_left']} s left"),
         ("log", f"{log['size']} entries, last look at the journals {log['seconds_since_tick']} s ago"),
     ]
     rows += [("waiting", words) for words in found["waiting"]]
+    rows += [("review", review_line(row)) for row in found["reviews"]]
     rows += [("breach", _breach_line(found)) for found in found["breaches"]]
     rows += [("not serving", reason) for reason in found["not_serving_because"]]
     for child in found["processes"]:
@@ -53,6 +54,19 @@ def _text(found: dict[str, Any]) -> str:
         again = f", started {child['starts']} times" if child["starts"] > 1 else ""
         rows.append(("process", f"{child['name']} (pid {child['pid']}) {state}{again}"))
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def review_line(found: dict[str, Any]) -> str:
+    """One broken glass whose review is open, for people."""
+    untold = f"; not told yet: {', '.join(found['untold'])}" if found["untold"] else ""
+    state = "OVERDUE" if found["state"] == "overdue" else f"by two others until {day(found['due'])}"
+    return (
+        f"glass broken by {found['by']} for {found['action']} ({found['cause']}), {found['proposal']}: {state}{untold}"
+    )
+
+
+def _ceremony(index: int | None) -> str:
+    return "" if index is None else f", key ceremony: entry {index}"
 
 
 def _breach_line(found: dict[str, Any]) -> str:

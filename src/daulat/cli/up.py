@@ -184,8 +184,14 @@ Check it: the answer's x-request-id names its receipt, and anybody with the log'
   {program} receipt req_... --url {plan.url} -o receipt.json
   {program} verify receipt.json --vkey {shlex.quote(str(plan.home.vkey))}
 
-The charter in {plan.home.charter} is a starter (profile "evaluation", no approvals), and receipts say so.
+{_charter(control, plan)}
 Ctrl-C stops everything."""
+
+
+def _charter(control: Control, plan: Plan) -> str:
+    if control.profile == "evaluation":
+        return f'The charter in {plan.home.charter} is a starter (profile "evaluation"), and receipts say so.'
+    return f"The charter in {plan.home.charter} is in force, and no operator changes it alone."
 
 
 def _program() -> str:

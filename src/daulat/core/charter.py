@@ -18,6 +18,7 @@ GRADES: Final = ("G1", "G2", "G3", "G4")
 ASSURANCE: Final = ("low", "substantial", "high")
 PROFILES: Final = ("evaluation", "production")
 EXTERNAL: Final = ("none", "G1", "G3")  # least evidence about an engine that Daulat does not run
+REVIEW_DAYS: Final = 7
 _COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")
 _T = TypeVar("_T")
@@ -51,9 +52,16 @@ class Charter:
     lease_seconds: int
     margin_seconds: int  # between the longest possible answer and the promise's deadline
     external: str | None = None  # of `EXTERNAL`; None, as "none", in charters from before there was this key
+    floor: int | None = None  # approvals that no later charter may go below; None, as 0, in charters from before
+    review_days: int | None = None  # for the review of what was done by breaking glass; None: `REVIEW_DAYS`
 
     def origin(self, period: str) -> str:
         return f"{self.name}/{period}"
+
+    @property
+    def review_ms(self) -> int:
+        """How long a review of what was done by breaking glass may stay open."""
+        return (REVIEW_DAYS if self.review_days is None else self.review_days) * 86_400_000
 
     def context(self) -> dict[str, object]:
         """The charter's share of every decision's Cedar context."""
@@ -106,12 +114,27 @@ def parse(text: str, *, location: str = "charter.toml") -> Charter:
         lease_seconds=nodes.integer("lease_seconds", 30, 3600),
         margin_seconds=log.integer("margin_seconds", 2, 600),
         external=nodes.optional_choice("external", EXTERNAL),
+        floor=top.optional_integer("floor", 0, 16),
+        review_days=people.optional_integer("review_days", 1, 90),
     )
     for table in (top, jurisdiction, people, models, nodes, log):
         table.finish()
     if charter.profile == "production" and charter.approvals < 1:
         raise ConfigError("profile 'production' needs approvals of at least 1", location=location)
+    if charter.approvals < (charter.floor or 0):
+        said = f"approvals = {charter.approvals} is below its own floor of {charter.floor}"
+        raise ConfigError(said, location=location)
     return charter
+
+
+def irreversible(old: Charter, new: Charter) -> str | None:
+    """Why no consent brings `new` into force after `old`, in words, or None: production and the floor are for good."""
+    if old.profile == "production" and new.profile != "production":
+        return f"went back to {new.profile}, which production has left for good"
+    floor = old.floor or 0
+    if new.approvals < floor or (new.floor or 0) < floor:
+        return f"asks for {new.approvals} approvals (floor {new.floor or 0}), and the floor is {floor} for good"
+    return None
 
 
 def _external(least: str) -> int:
@@ -154,6 +177,11 @@ class _Table:
         if key not in self._values:
             return self.optional(key, str)
         return self.choice(key, allowed)
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        if key not in self._values:
+            return self.optional(key, int)
+        return self.integer(key, low, high)
 
     def integer(self, key: str, low: int, high: int) -> int:
         value = self.take(key, int)

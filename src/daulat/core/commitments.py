@@ -1,12 +1,14 @@
 """What stands in the log instead of people, prompts and answers.
 
-    salt       = HMAC-SHA256(tenant epoch key, "daulat/salt/v1\\n" || request id || "\\n" || kind)
+    person key = HMAC-SHA256(tenant epoch key, "daulat/person/v1\\n" || person's id)
+    salt       = HMAC-SHA256(person key, "daulat/salt/v1\\n" || request id || "\\n" || kind)
     commitment = SHA-256("daulat/commitment/v1\\n" || kind || "\\n" || salt || body)
     pseudonym  = base64url(HMAC-SHA256(tenant epoch key, "daulat/pseudonym/v1\\n" || kind || "\\n" || id))[:22]
 
 `kind` is "request" or "response" for salts; "tenant", "principal" or "key" for pseudonyms. The body is the octets as
 received or sent after transfer decoding, the final frame included. Request and response have separate salts, so that
-either can be opened alone. Destroying the epoch key makes commitments unopenable and pseudonyms unlinkable.
+either can be opened alone. Destroying the epoch key, or the random id of a person, makes commitments unopenable and
+pseudonyms unlinkable.
 """
 
 from __future__ import annotations
@@ -69,6 +71,11 @@ def commit(salt_: bytes, kind: Kind, body: bytes) -> str:
 def opens(commitment: str, salt_: bytes, kind: Kind, body: bytes) -> bool:
     """Whether `body` is what `commitment` was made over."""
     return hmac.compare_digest(commit(salt_, kind, body).encode(), commitment.encode())
+
+
+def personal(epoch_key: bytes, person: str) -> bytes:
+    """The key of one person's salts: who knows the tenant's epoch key and no longer the person's id, has it no more."""
+    return hmac.digest(epoch_key, f"daulat/person/v1\n{person}".encode(), "sha256")
 
 
 def pseudonym(epoch_key: bytes, kind: str, id_: str) -> str:

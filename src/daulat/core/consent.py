@@ -15,6 +15,7 @@ two pseudonyms are two people is what the vouching of them says: no signature ca
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -26,13 +27,23 @@ Kind = Literal["proposal", "approval"]
 # What one operator may do alone, because it cannot weaken the promise: it uses what was consented to, or takes away.
 ALONE: Final = frozenset(
     {
+        "adminkey.create",  # for what one may do alone anyway
+        "adminkey.revoke",
         "auditor.create",
         "auditor.revoke",
+        "breach.close",  # clocks and notices: what happened stands in the log
+        "breach.notified",
+        "breach.open",
         "deployment.apply",  # of a model that is admitted
         "deployment.stop",
         "key.create",
         "key.revoke",
+        "limit.remove",
+        "limit.set",
         "person.add",  # a user; `operator.add` is another act
+        "person.change",  # of a user
+        "person.end",
+        "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",
         "tenant.add",
         "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
@@ -40,6 +51,8 @@ ALONE: Final = frozenset(
 )
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.
 CHARTER, POLICY, MODEL = "charter.change", "policy.change", "model.admit"
+
+ERASURES: Final = {"person.erase": "person", "tenant.erase": "tenant"}  # by act, what `erasure/v1` says of its scope
 
 _ACTION: Final = re.compile(r"[a-z]+(\.[a-z]+)+\Z")
 _ID: Final = re.compile(r"proposal_[0-9a-f]{32}\Z")
@@ -61,6 +74,11 @@ class Proposed:
     prior: str  # hex SHA-256
     payload: str  # hex SHA-256
     expires: int  # Unix milliseconds
+
+    @classmethod
+    def of(cls, origin: str, proposal: str, action: str, prior: str, payload: str, expires: int) -> Proposed:
+        """From the payload itself."""
+        return cls(origin, proposal, action, prior, hashlib.sha256(payload.encode()).hexdigest(), expires)
 
     def wrong(self) -> str | None:
         """Why this can be no proposal, in words, or None."""

@@ -154,6 +154,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         (("charter", "charter/v1"), ("replaces", "storage.lease/v1")),
         frozenset({"replaces"}),
     ),
+    # Keys and identifiers that were destroyed: `scope` is "person" | "tenant", `subject` their pseudonym until then.
+    # `keys` and `objects` of the vault, `rows` of the control database: how many there were.
+    "erasure/v1": Shape(
+        ("type", "time", "charter", "scope", "subject", "keys", "objects", "rows"),
+        (("charter", "charter/v1"),),
+    ),
     INFERENCE: Shape(
         ("type", "admission", "completion"),
         (
@@ -176,9 +182,34 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "key", "reason"),
         (("key", "key/v1"),),
     ),
+    # The key ceremony: `core.ceremony` says what each of `operators` has signed. `origin` and `sha256` are the log and
+    # the charter it was held for; `operators`: [{"vkey", "citizenship", "assurance", "expires"}], `signatures` theirs.
+    "ceremony/v1": Shape(
+        (
+            "type",
+            "time",
+            "charter",
+            "origin",
+            "begun",
+            "sha256",
+            "rules",
+            "models",
+            "roster",
+            "operators",
+            "signatures",
+            "restates",
+        ),
+        (("charter", "charter/v1"),),
+    ),
     # What an operator did alone: `action` such as "key.create"; `subject` a pseudonym or digest, never a name.
     "operator.action/v1": Shape(
         ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
+        (("charter", "charter/v1"),),
+    ),
+    # Somebody who is known asked for something and did not get it: `action` what, `code` the error's, both pseudonyms
+    # (of an auditor, who is in no tenant, the token's digest). Inference that is refused is `inference/v1`.
+    "access.refused/v1": Shape(
+        ("type", "time", "charter", "tenant", "principal", "action", "code"),
         (("charter", "charter/v1"),),
     ),
     # What an operator asks others to agree to: `core.consent` says what `signature`, base64 of 64 bytes, is over.
@@ -191,11 +222,51 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "proposal", "key", "signature"),
         (("proposal", "proposal/v1"), ("key", "key/v1")),
     ),
+    # What an operator tried and may not do: `attempt` is proposal, approval, break-glass or review, `operator` the
+    # pseudonym of the key that was named, `reason` one word. `proposal`: its id, null where it had none.
+    "consent.refused/v1": Shape(
+        ("type", "time", "charter", "attempt", "proposal", "operator", "reason"),
+        (("charter", "charter/v1"),),
+    ),
     # What was done because enough others had agreed, once. The act is the proposal's; `detail` says of it what may be
     # public.
     "operator.action/v2": Shape(
         ("type", "time", "proposal", "approvals", "subject", "detail"),
         (("proposal", "proposal/v1"), ("approvals[]", "approval/v1")),
+    ),
+    # What one operator does alone, because it cannot wait: `core.glass` says what `signature` is over. `origin` is the
+    # log that it was broken in, another one where a later shard restates it because its review is still open.
+    "break-glass/v1": Shape(
+        (
+            "type",
+            "time",
+            "charter",
+            "origin",
+            "proposal",
+            "action",
+            "prior",
+            "payload",
+            "expires",
+            "cause",
+            "reason",
+            "vkey",
+            "signature",
+            "restates",
+        ),
+        (("charter", "charter/v1"),),
+    ),
+    # What was done of it, once, and what others said of it: `verdict` is one of `core.glass.VERDICTS`.
+    "operator.action/v3": Shape(
+        ("type", "time", "glass", "subject", "detail"),
+        (("glass", "break-glass/v1"),),
+    ),
+    "review/v1": Shape(
+        ("type", "time", "glass", "verdict", "key", "signature"),
+        (("glass", "break-glass/v1"), ("key", "key/v1")),
+    ),
+    "review.closed/v1": Shape(
+        ("type", "time", "glass", "reviews"),
+        (("glass", "break-glass/v1"), ("reviews[]", "review/v1")),
     ),
 }
 

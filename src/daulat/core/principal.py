@@ -31,9 +31,8 @@ class Principal:
     person: str
     tenant: str
     attributes: Attributes
-    epoch_key: bytes = field(repr=False)  # the tenant's current epoch key: 32 bytes
+    epoch_key: bytes = field(repr=False)  # this person's, under the tenant's current one: 32 bytes
     salter: Salter = field(repr=False, compare=False)  # over that key
     expires: int  # the earlier of key's and person's, Unix milliseconds
     models: frozenset[str]  # empty: every model that policy allows
-    requests_per_minute: int  # 0: unlimited
     version: int  # changes whenever anything above does

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from daulat.core.principal import Attributes
+from daulat.core.quota import Limit, Price
 
 HEARTBEAT_SECONDS = 1.0  # how often the control plane touches the file
 POLL_SECONDS = 0.1  # how often a worker looks at it
@@ -56,7 +57,6 @@ class KeyRow:
     pseudonym: str
     expires: int
     models: tuple[str, ...] = ()
-    requests_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,9 @@ class Roll:
     people: tuple[PersonRow, ...] = ()
     keys: tuple[KeyRow, ...] = ()
     auditors: tuple[AuditorRow, ...] = ()
+    quotas: tuple[Limit, ...] = ()
+    prices: tuple[Price, ...] = ()
+    currency: str = "MYR"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import msgspec
 from daulat.core.principal import Principal
 from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway import framing
+from daulat.gateway.admin.table import MOST_BYTES
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
@@ -24,6 +26,7 @@ from daulat.pipeline.service import Service
 
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
 _KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
 _KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
 _KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
@@ -107,11 +110,18 @@ class App:
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
             self._forwarder.forward(exchange)
+        elif path.startswith(_ADMIN):
+            self._administer(exchange)
         elif path in _KEPT_LISTS or path.startswith(_KEPT):
             self._vault(exchange)
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
-        elif path == b"/healthz":
+        else:
+            self._own(exchange, path)
+
+    def _own(self, exchange: Exchange, path: bytes) -> None:
+        """What is read here, out of the snapshot."""
+        if path == b"/healthz":
             self._must_read(exchange)
             exchange.send(200, (), b'{"status":"ok"}')
         elif path == b"/readyz":
@@ -126,6 +136,29 @@ class App:
             self._models(exchange, self.authenticate(exchange.headers), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _administer(self, exchange: Exchange) -> None:
+        """The control process says who that is; here only what it need not be bothered with is refused."""
+        headers = exchange.headers
+        if b"x-api-key" in headers:
+            raise Unauthenticated("Here a credential goes into 'Authorization: Bearer ...' alone.")
+        if exchange.body and not headers.get(b"content-type", b"").lower().startswith(_JSON):
+            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+        if b"content-encoding" in headers:
+            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        if len(exchange.body) > MOST_BYTES:
+            raise framing.too_large(MOST_BYTES)
+        self._forwarder.forward(exchange)
+
+    def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Whether a large body, or one of unknown size, may be kept in memory for whoever sent these headers.
+
+        Raises:
+            InvalidRequest, Unauthenticated: not here, or not for them.
+        """
+        if target.startswith(_ADMIN):
+            raise framing.too_large(MOST_BYTES)
+        self.authenticate(headers)
 
     def _vault(self, exchange: Exchange) -> None:
         """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
@@ -184,6 +217,8 @@ class App:
 def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
+    if path.startswith(_ADMIN):
+        return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     if path in _KEPT_LISTS:
         return b"GET, HEAD, POST, OPTIONS"
     if path.startswith(_KEPT):

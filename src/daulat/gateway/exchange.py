@@ -52,7 +52,7 @@ class Exchange:
         self._keep = True
         self._chunked = True
 
-    def mark(self, request_id: str, promise: str) -> None:
+    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
         """See `Reply.mark`."""
         if promise:
             self._marks = (
@@ -61,6 +61,8 @@ class Exchange:
             ).encode()
         else:
             self._marks = f"x-request-id: {request_id}\r\n".encode()
+        for name, value in more:
+            self._marks += b"%b: %b\r\n" % (name, value)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer; JSON unless `headers` name another type."""

@@ -10,7 +10,14 @@ import httptools
 from daulat.errors import Unavailable
 from daulat.gateway.exchange import Exchange
 
-_PASSED: Final = (b"authorization", b"accept-encoding", b"if-none-match", b"range")
+_PASSED: Final = (
+    b"authorization",
+    b"accept-encoding",
+    b"idempotency-key",
+    b"if-match",
+    b"if-none-match",
+    b"range",
+)
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
@@ -59,7 +66,7 @@ class _Pages(asyncio.Protocol):
         passed = b"".join(
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
         )
-        if exchange.method == b"POST":
+        if exchange.method == b"POST" or exchange.body:
             kind = exchange.headers.get(b"content-type", b"")
             passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
         head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"

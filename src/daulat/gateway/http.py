@@ -34,6 +34,8 @@ _SINGLE: Final = frozenset(
         b"content-type",
         b"content-encoding",
         b"expect",
+        b"idempotency-key",
+        b"if-match",
         b"transfer-encoding",
     }
 )
@@ -54,10 +56,10 @@ class Server:
         handle: Callable[[Exchange], None],
         limits: Callable[[], Limits],
         refused: Callable[[str], None],
-        allow: Callable[[Mapping[bytes, bytes]], object],
+        allow: Callable[[bytes, Mapping[bytes, bytes]], object],
     ) -> None:
         """`handle` gets every whole request; `refused` counts what never became one, by error code; `allow` raises
-        where these headers' sender may not have us keep a large body in memory."""
+        where the sender of this target and these headers may not have us keep a large body in memory."""
         self.handle, self.refused, self.allow = handle, refused, allow
         self.connections: set[Connection] = set()
         self.draining = False
@@ -288,7 +290,7 @@ class Connection(asyncio.Protocol):
         self._left = framing.body_length(headers, version, limits.body_bytes)
         self._chunked = self._left == framing.CHUNKED
         if self._chunked or self._left > _SMALL_BODY:
-            self._server.allow(headers)
+            self._server.allow(self._target, headers)
 
     # Answering.
 

@@ -27,7 +27,13 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "daulat_replica_requests_in_flight": ("gauge", "Requests that a replica is answering, or is to answer."),
     "daulat_connections": ("gauge", "Open client connections."),
     "daulat_journal_commits_total": ("counter", "Group commits of the journals."),
+    "daulat_requests_waiting": ("gauge", "Requests that wait for their turn, because every place is taken."),
+    "daulat_limit_refusals_total": ("counter", "Requests refused because of a limit, by whose and of what."),
+    "daulat_quota_exchanges_total": ("counter", "Exchanges of workers with the control plane about quotas."),
     "daulat_snapshot_number": ("gauge", "The control plane's snapshot that the workers act on (the lowest)."),
+    "daulat_break_glass_total": ("counter", "How often one operator broke the glass."),
+    "daulat_break_glass_open": ("gauge", "How many of these wait for their review."),
+    "daulat_break_glass_overdue": ("gauge", "How many of these have waited for longer than the charter allows."),
 }
 REPLICA_LOAD: Final = "daulat_replica_requests_in_flight"
 _LOWEST: Final = frozenset({"daulat_snapshot_number"})
@@ -51,6 +57,7 @@ class Metrics:
         self._first, self._whole = _Histogram(), _Histogram()
         self.gauges: dict[str, float] = {}
         self.loads: dict[str, int] = {}  # requests in flight by replica
+        self.limits: dict[tuple[str, str], int] = {}  # refusals by scope and resource
 
     def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
         """Count one request; `started` and `first` (byte) are monotonic seconds."""
@@ -85,6 +92,9 @@ class Metrics:
             "gen_ai_server_request_duration_seconds": _cumulative(self._whole),
         }
         found[REPLICA_LOAD] = {f'replica="{replica}"': count for replica, count in self.loads.items()}
+        found["daulat_limit_refusals_total"] = {
+            f'scope="{scope}",resource="{resource}"': count for (scope, resource), count in self.limits.items()
+        }
         for name, value in self.gauges.items():
             found[name] = {"": value}
         return found

@@ -6,8 +6,9 @@ import base64
 import hashlib
 import hmac
 
-from daulat.core.commitments import EPOCH_KEY_BYTES, Salter
+from daulat.core.commitments import EPOCH_KEY_BYTES, Salter, personal
 from daulat.core.principal import Principal
+from daulat.core.quota import Limit, Prices
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
 
@@ -26,6 +27,8 @@ class Directory:
         self._by_id = {row.id: row for row in roll.keys}
         self._used: dict[bytes, tuple[bytes, Principal]] = {}
         self._auditors = {bytes.fromhex(row.digest): row for row in roll.auditors}
+        self._limits = {(row.scope, row.subject): row for row in roll.quotas}
+        self.prices = Prices(roll.currency, roll.prices)
 
     def authenticate(self, secret: bytes) -> Principal:
         """Who holds this API key. The caller checks `expires` against its clock.
@@ -51,6 +54,10 @@ class Directory:
             return None
         found = self._used[digest] = (bytes.fromhex(key.digest), _principal(key, person, tenant))
         return found
+
+    def limit(self, scope: str, subject: str) -> Limit | None:
+        """What limits a key or a tenant (by pseudonym) or a model, or weighs it."""
+        return self._limits.get((scope, subject))
 
     def auditor(self, secret: bytes) -> AuditorRow:
         """Which auditor holds this token; the caller checks `expires`.
@@ -78,6 +85,7 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
     epoch_key = base64.b64decode(tenant.epoch_key, validate=True)
     if len(epoch_key) != EPOCH_KEY_BYTES:
         raise ValueError(f"the epoch key of tenant {tenant.id} has {len(epoch_key)} bytes")
+    own = personal(epoch_key, person.id)
     version = hashlib.sha256(repr((key, person, tenant.id, tenant.pseudonym)).encode()).digest()
     return Principal(
         key_id=key.id,
@@ -87,10 +95,9 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         person=person.pseudonym,
         tenant=tenant.pseudonym,
         attributes=person.attributes,
-        epoch_key=epoch_key,
-        salter=Salter(epoch_key),
+        epoch_key=own,
+        salter=Salter(own),
         expires=min(key.expires, person.expires),
         models=frozenset(key.models),
-        requests_per_minute=key.requests_per_minute,
         version=int.from_bytes(version[:8], "big"),
     )

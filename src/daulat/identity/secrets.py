@@ -1,4 +1,4 @@
-"""Secrets that are shown once and kept as SHA-256: API keys and auditors' tokens."""
+"""Secrets that are shown once and kept as SHA-256: API keys, admin keys and auditors' tokens."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 KEY_PREFIX: Final = "sk-"
 TOKEN_PREFIX: Final = "at-"  # noqa: S105  a prefix, not a token
+ADMIN_PREFIX: Final = "ak-"
 
 
 def new_key() -> str:
@@ -19,6 +20,11 @@ def new_key() -> str:
 def new_token() -> str:
     """An auditor's token: `at-` and 256 random bits."""
     return TOKEN_PREFIX + _random()
+
+
+def new_admin_key() -> str:
+    """A credential for the admin API: `ak-` and 256 random bits."""
+    return ADMIN_PREFIX + _random()
 
 
 def digest(secret: str) -> str:

@@ -15,10 +15,14 @@ from daulat.tlog.tiles import Hashes, TileSource, inclusion_proof
 
 FORMAT: Final = "daulat/receipt/v1"
 _MAX_ENTRIES: Final = 4096
+_CHARTER: Final = b'{"type":"charter/v1",'
+_HELD: Final = b'{"type":"ceremony/v1",'
+_NEAR: Final = 32  # entries from a charter to the ceremony that brought it, at most
 
 
 def gather(source: TileSource, size: int, index: int) -> dict[int, bytes]:
-    """Entry `index` and, transitively, every entry it rests on, by index. History (earlier leases, say) is left out.
+    """Entry `index` and, transitively, every entry it rests on, by index. History (earlier leases, say) is left out;
+    of an installation in production, the key ceremony is there too.
 
     Raises:
         NotFound: the log is not as large.
@@ -36,7 +40,29 @@ def gather(source: TileSource, size: int, index: int) -> dict[int, bytes]:
         found[position] = entry
         found_here = entries.references(entries.decode(entry))
         wanted += [target for path, target, _ in found_here if path not in entries.HISTORY]
-    return found
+    ceremony = _ceremony(source, size, found)
+    return found if ceremony is None else {**found, **ceremony}
+
+
+def _ceremony(source: TileSource, size: int, found: Mapping[int, bytes]) -> dict[int, bytes] | None:
+    """The key ceremony behind a charter of production, and the charter it brought; None where there is none.
+
+    It stands soon after the first charter of production, which the later ones lead back to.
+    """
+    at = max((at for at, entry in found.items() if entry.startswith(_CHARTER)), default=None)
+    first: dict[int, bytes] = {}
+    while at is not None:
+        (entry,) = read_entries(source, at, at + 1, size)
+        value = entries.decode(entry)
+        if value["profile"] != "production":
+            break
+        first, at = {at: entry}, value["previous"]
+    for begun in first:
+        near = range(begun + 1, min(begun + _NEAR, size))
+        for at, entry in zip(near, read_entries(source, near.start, near.stop, size), strict=True):
+            if entry.startswith(_HELD):
+                return {**first, at: entry}
+    return None
 
 
 def build(

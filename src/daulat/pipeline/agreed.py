@@ -63,6 +63,7 @@ class Agreed:
     """What has been agreed to, and what need not be."""
 
     tables: Tables
+    now: int = 1 << 62  # Unix milliseconds: what glass was broken for holds until its end
 
     @property
     def needed(self) -> int:
@@ -79,8 +80,11 @@ class Agreed:
         return self._next("policy.change", "policy/v1", "version", version)
 
     def model(self, digest: str) -> bool:
-        """Whether this model may be admitted: it was before, or others agreed."""
-        return not self.needed or self.tables.live("admitted", digest) is not None or self._done("model.admit", digest)
+        """Whether this model may be admitted: it was before, or others agreed, in the key ceremony or since."""
+        ceremony = self.tables.live("ceremony/v1")
+        named = ceremony is not None and digest in ceremony["value"]["models"]
+        there = named or self.tables.live("admitted", digest) is not None
+        return not self.needed or there or self._done("model.admit", digest)
 
     def _next(self, action: str, type_: str, field: str, digest: str) -> bool:
         held = self.tables.live(type_)
@@ -90,12 +94,13 @@ class Agreed:
 
     def _done(self, action: str, digest: str, origin: str = "", after: int = -1) -> bool:
         payload = naming(digest).decode()
+        broken = [{**row, "origin": row["shard"]} for row in self.tables.rows("glasses") if self.now <= row["expires"]]
         return any(
             row["action"] == action
             and row["payload"] == payload
             and row["done"] is not None
             and (not origin or (row["origin"] == origin and row["position"] > after))
-            for row in self.tables.rows("proposals")
+            for row in (*self.tables.rows("proposals"), *broken)
         )
 
 

@@ -19,6 +19,9 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _LARGE: Final = 65_536
 _MOST_NAMES: Final = 4096
+_BYTES_A_TOKEN: Final = 4
+_USUAL: Final = 512  # tokens of an answer whose length the request does not bound
+_LONGEST: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _LEAST_PREFIX: Final = 1500  # bytes: below this, reading a prompt again costs less than waiting for a warm replica
 _ABSENT: Final = msgspec.Raw(b"")
 _NULL: Final = frozenset({b"", b"null"})
@@ -97,6 +100,24 @@ def peek(body: bytes, action: str, max_depth: int) -> Peek:
     if value is None or (len(value) == len(b"null") and bytes(value) == b"null"):
         raise InvalidRequest(f"The body has no '{needed}', which this endpoint needs.", param=needed)
     return Peek(members, model, stream)
+
+
+def expected(found: Peek, size: int, *, generates: bool) -> tuple[int, int]:
+    """Tokens of the prompt and of the answer, as far as can be told without reading the one or making the other.
+
+    The prompt: a token each four bytes of the body (`size`). The answer: as many as are asked for at most, else 512.
+    """
+    prompt = -(-size // _BYTES_A_TOKEN)
+    if not generates:
+        return prompt, 0
+    limits = (_number(found.members.get(name)) for name in _LONGEST)
+    return prompt, next((limit for limit in limits if limit), _USUAL) * (_number(found.members.get("n")) or 1)
+
+
+def _number(value: msgspec.Raw | None) -> int:
+    """A whole number of a body; 0 for anything else, which is for the engine to refuse."""
+    text = b"" if value is None else bytes(value)
+    return int(text) if text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004  more is no number of tokens
 
 
 def prefix(found: Peek) -> int:

@@ -62,6 +62,11 @@ class Book:
         """No longer in force."""
         self._memory.end_live(type_, name)
 
+    def memory(self, type_: str, name: str = "") -> dict[str, Any] | None:
+        """The entry that was in force last, in this log or in an older shard, decoded."""
+        found = self._memory.live(type_, name)
+        return None if found is None else dict(found["value"])
+
     def restated(self, type_: str, name: str = "") -> dict[str, Any] | None:
         """Where an older shard has what is about to be written again (`restates`), or None."""
         found = self._memory.live(type_, name)

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
-from daulat.core.consent import LONGEST_MS, OPERATOR, Kind, Proposed
+from daulat.core.consent import LONGEST_MS, OPERATOR, Proposed
 from daulat.errors import Conflict, InvalidRequest, PermissionDenied, VerificationFailed
 from daulat.pipeline.operate import OPERATORS, Log, Rows
 from daulat.tlog.note import Verifier
@@ -104,7 +104,7 @@ class Consent:
         """
         if not 0 < days * _DAY_MS <= LONGEST_MS:
             raise InvalidRequest("a proposal is open for 1 to 31 days")
-        prior = self._prior(action, arguments)
+        prior = self._state(action, arguments)
         payload = self._acts[action].payload(arguments)
         made = Proposed(
             self._origin,
@@ -123,19 +123,10 @@ class Consent:
             InvalidRequest: it is none; PermissionDenied: the key is no eligible operator's, or has not signed this.
             Conflict: the state has moved on since it was drafted.
         """
-        payload = drafted.get("payload")
-        if not isinstance(payload, str) or len(payload) > _MOST_PAYLOAD:
-            raise InvalidRequest(f"a proposal's payload is a text of at most {_MOST_PAYLOAD} characters")
-        made = Proposed(self._origin, *_texts(drafted), _sha256(payload), _number(drafted, "expires"))
-        if words := made.wrong():
-            raise InvalidRequest(words)
-        if not 0 < made.expires - self._clock.now_ms() <= LONGEST_MS:
-            raise InvalidRequest("a proposal is open for at most 31 days, and not until yesterday")
-        arguments = self._act(made.action).read(payload)
-        if any(row["id"] == made.proposal for row in self._rows.rows("proposals")):
-            raise Conflict(f"proposal {made.proposal} exists already")
-        key = self._signed("proposal", made, by)
-        self._unmoved(made, arguments)
+        made, payload = self.checked(drafted)
+        arguments = self.act(made.action).read(payload)
+        key = self.signer(by, made.statement("proposal"), "proposal")
+        self.unmoved(made, arguments)
         fields = {name: getattr(made, name) for name in ("proposal", "action", "prior", "payload", "expires")}
         entry = {"charter": self._charter_index, **fields, "key": key["position"], "signature": by.signature}
         position = await self._log("proposal/v1", entry)
@@ -150,6 +141,25 @@ class Consent:
         self._rows.add("proposals", {"id": made.proposal, "name": made.proposal, **kept, **place})
         return await self._done_if_agreed(made.proposal)
 
+    def checked(self, drafted: Mapping[str, Any]) -> tuple[Proposed, str]:
+        """What a draft says, and its payload; nothing of it has been tried yet.
+
+        Raises:
+            InvalidRequest: it is none; Conflict: it was proposed before.
+        """
+        payload = drafted.get("payload")
+        if not isinstance(payload, str) or len(payload) > _MOST_PAYLOAD:
+            raise InvalidRequest(f"a proposal's payload is a text of at most {_MOST_PAYLOAD} characters")
+        made = Proposed(self._origin, *_texts(drafted), _sha256(payload), _number(drafted, "expires"))
+        if words := made.wrong():
+            raise InvalidRequest(words)
+        if not 0 < made.expires - self._clock.now_ms() <= LONGEST_MS:
+            raise InvalidRequest("a proposal is open for at most 31 days, and not until yesterday")
+        self.act(made.action)
+        if any(row["id"] == made.proposal for row in self._rows.rows("proposals")):
+            raise Conflict(f"proposal {made.proposal} exists already")
+        return made, payload
+
     async def approve(self, proposal: str, by: Signature) -> dict[str, Any]:
         """Take another operator's approval; with the last one that is needed, the act is done.
 
@@ -158,12 +168,12 @@ class Consent:
             PermissionDenied: the key is the proposer's own, is no eligible operator's, or has not signed this.
         """
         row, made = self._open(proposal)
-        key = self._signed("approval", made, by)
-        self._unmoved(made, self._act(made.action).read(row["payload"]))
-        if self._holder(key["id"]) == self._holder(row["key"]):
-            raise PermissionDenied("whoever proposes does not approve: others have to agree")
-        if self._holder(key["id"]) in {self._holder(each["key"]) for each in self._approvals(proposal)}:
-            raise Conflict("this operator has approved it already")
+        key = self.signer(by, made.statement("approval"), "approval")
+        self.unmoved(made, self.act(made.action).read(row["payload"]))
+        if self.holder(key["id"]) == self.holder(row["key"]):
+            raise PermissionDenied("whoever proposes does not approve: others have to agree", code="own_proposal")
+        if self.holder(key["id"]) in {self.holder(each["key"]) for each in self._approvals(proposal)}:
+            raise Conflict("this operator has approved it already", code="twice")
         entry = {"proposal": row["position"], "key": key["position"], "signature": by.signature}
         position = await self._log("approval/v1", entry)
         id_ = f"approval_{os.urandom(12).hex()}"
@@ -178,10 +188,10 @@ class Consent:
         """
         row = self._rows.find("proposals", proposal)
         shown = _shown(self._proposed(row), row["payload"])
-        approvals = [self._holder_name(each["key"]) for each in self._approvals(row["id"])]
+        approvals = [self.holder_name(each["key"]) for each in self._approvals(row["id"])]
         over = self._clock.now_ms() > row["expires"]
         state = "done" if row["done"] is not None else "over" if over else "open"
-        by = {"proposed_by": self._holder_name(row["key"]), "approved_by": approvals}
+        by = {"proposed_by": self.holder_name(row["key"]), "approved_by": approvals}
         return {**shown, "state": state, **by, "needed": self._charter.approvals}
 
     def all(self) -> list[dict[str, Any]]:
@@ -193,7 +203,7 @@ class Consent:
         row, approvals = self._rows.find("proposals", proposal), self._approvals(proposal)
         if len(approvals) < self._charter.approvals:
             return self.show(proposal)
-        act = self._act(row["action"])
+        act = self.act(row["action"])
         prepared = act.prepare(act.read(row["payload"]))
         entry = {"proposal": row["position"], "approvals": [each["position"] for each in approvals]}
         # Done once: a crash between the entry and the act leaves a proposal that is over, and has to be made again.
@@ -205,36 +215,38 @@ class Consent:
     def _open(self, proposal: str) -> tuple[dict[str, Any], Proposed]:
         row = self._rows.find("proposals", proposal)
         if row["done"] is not None:
-            raise Conflict(f"proposal {row['id']} was carried out already")
+            raise Conflict(f"proposal {row['id']} was carried out already", code="done")
         if row["origin"] != self._origin:
-            raise Conflict(f"proposal {row['id']} stands in an older shard of the log: propose it again")
+            raise Conflict(f"proposal {row['id']} stands in an older shard of the log: propose it again", code="over")
         if self._clock.now_ms() > row["expires"]:
-            raise Conflict(f"proposal {row['id']} is over: propose it again")
+            raise Conflict(f"proposal {row['id']} is over: propose it again", code="over")
         return row, self._proposed(row)
 
     def _proposed(self, row: Mapping[str, Any]) -> Proposed:
         fields = (row["id"], row["action"], row["prior"], _sha256(row["payload"]), row["expires"])
         return Proposed(row["origin"], *fields)
 
-    def _act(self, action: str) -> Act:
+    def act(self, action: str) -> Act:
+        """Raises InvalidRequest: there is no such act."""
         if action not in self._acts:
             raise InvalidRequest(f"{action[:40]!r} cannot be proposed; {', '.join(sorted(self._acts))} can")
         return self._acts[action]
 
-    def _prior(self, action: str, arguments: Mapping[str, Any]) -> str:
+    def _state(self, action: str, arguments: Mapping[str, Any]) -> str:
         managing = sorted((row["vkey"], row["revoked"] is None) for row in self._rows.rows("operator_keys"))
-        state = json.dumps([self._charter_index, managing, self._act(action).prior(arguments)])
+        state = json.dumps([self._charter_index, managing, self.act(action).prior(arguments)])
         return _sha256(state)
 
-    def _unmoved(self, made: Proposed, arguments: Mapping[str, Any]) -> None:
-        if self._prior(made.action, arguments) != made.prior:
-            raise Conflict("the state that this was proposed for has changed since: propose it again")
+    def unmoved(self, made: Proposed, arguments: Mapping[str, Any]) -> None:
+        """Raises Conflict: the state is another than the one it was made for; and whatever `Act.prior` raises."""
+        if self._state(made.action, arguments) != made.prior:
+            raise Conflict("the state that this was proposed for has changed since: propose it again", code="moved")
 
     def _approvals(self, proposal: str) -> list[dict[str, Any]]:
         return [row for row in self._rows.rows("approvals") if row["proposal"] == proposal]
 
-    def _signed(self, kind: Kind, made: Proposed, by: Signature) -> dict[str, Any]:
-        """The row of an eligible operator's key that has signed this.
+    def signer(self, by: Signature, data: bytes, what: str) -> dict[str, Any]:
+        """The row of an eligible operator's key that has signed these bytes.
 
         Raises:
             PermissionDenied: there is none.
@@ -243,11 +255,13 @@ class Consent:
             name = public(by.vkey)
             row = next((row for row in self._rows.rows("operator_keys") if row["name"] == name), None)
             if row is None or row["revoked"] is not None:
-                raise PermissionDenied("this key is not that of an operator of this installation")
+                raise PermissionDenied("this key is not that of an operator of this installation", code="revoked")
             signature = base64.b64decode(by.signature, validate=True)
-            Verifier(row["vkey"]).verify_bytes(made.statement(kind), signature)
+            Verifier(row["vkey"]).verify_bytes(data, signature)
         except (VerificationFailed, ValueError):
-            raise PermissionDenied(f"the {kind} is not signed by this operator's key over these bytes") from None
+            raise PermissionDenied(
+                f"the {what} is not signed by this operator's key over these bytes", code="not_signed"
+            ) from None
         self._eligible(row["person"])
         return row
 
@@ -255,18 +269,21 @@ class Consent:
         person = self._rows.find("people", id_)
         house = self._rows.find("tenants", person["tenant"])
         if house["name"] != OPERATORS or OPERATOR not in person["roles"]:
-            raise PermissionDenied(f"{person['name']} is no operator")
+            raise PermissionDenied(f"{person['name']} is no operator", code="not_eligible")
         if person["citizenship"] not in self._charter.operators:
             allowed = ", ".join(self._charter.operators)
-            raise PermissionDenied(f"the charter lets citizens of {allowed} manage, and {person['name']} is none")
+            said = f"the charter lets citizens of {allowed} manage, and {person['name']} is none"
+            raise PermissionDenied(said, code="not_eligible")
         if person["expires"] <= self._clock.now_ms():
-            raise PermissionDenied(f"{person['name']}'s eligibility has expired")
+            raise PermissionDenied(f"{person['name']}'s eligibility has expired", code="not_eligible")
 
-    def _holder(self, key: str) -> str:
+    def holder(self, key: str) -> str:
+        """The person whose key has this id."""
         return str(self._rows.find("operator_keys", key)["person"])
 
-    def _holder_name(self, key: str) -> str:
-        return str(self._rows.find("people", self._holder(key))["name"])
+    def holder_name(self, key: str) -> str:
+        """Their name."""
+        return str(self._rows.find("people", self.holder(key))["name"])
 
 
 def public(vkey: str) -> str:

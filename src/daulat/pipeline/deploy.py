@@ -97,7 +97,7 @@ class Deployments:
         held = next((one for one in self.all() if one.name == name), None)
         if held is not None and held.spec == spec and not held.failed:
             return held
-        await self._act("deployment.apply", spec.model, {"deployment": name, **_told(spec)})
+        await self._act("deployment.apply", spec.model, {"deployment": name, **told(spec)})
         if held is None:
             fresh = {"id": new_id("deployment"), "name": name, "spec": spec.as_dict(), "generation": 1, "revision": 1}
             blank = {"good": None, "good_spec": None, "failed": "", "created": self._clock.now_ms()}
@@ -143,7 +143,7 @@ class Deployments:
         self._rows.change("deployments", self.find(name).id, good=None, good_spec=None, failed="")
 
 
-def _told(spec: Spec) -> dict[str, Any]:
+def told(spec: Spec) -> dict[str, Any]:
     """The spec as the log has it: of an engine's environment the names alone, as values may be secret; and of an API
     key's file only that there is one."""
     options = dict(spec.options)

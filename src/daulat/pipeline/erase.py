@@ -21,7 +21,6 @@ from daulat.pipeline.consent import Prepared, Told
 from daulat.pipeline.operate import OPERATORS, Log, Rows
 
 Scope = Literal["person", "tenant"]
-ACTS: Final[Mapping[str, Scope]] = {"person.erase": "person", "tenant.erase": "tenant"}
 _PENDING: Final = "erasures"
 _TABLES: Final[Mapping[Scope, str]] = {"person": "people", "tenant": "tenants"}
 
@@ -37,7 +36,11 @@ class Erasable(Rows, Protocol):
     def set_meta(self, name: str, value: str) -> None: ...
 
     def erase(self, table: str, id_: str) -> int:
-        """Delete a row and every row that refers to it, overwritten where they stood; how many."""
+        """Delete a row and every row that refers to it; how many."""
+        ...
+
+    def scrub(self) -> None:
+        """Overwrite what was deleted, where the database can."""
         ...
 
 
@@ -47,14 +50,17 @@ class Erasure:
     def __init__(self, rows: Erasable, log: Log, charter_index: int, destroy: Destroy) -> None:
         self._rows, self._log, self._charter, self._destroy = rows, log, charter_index, destroy
 
-    async def erase(self, scope: Scope, id_: str, people: Sequence[str], subject: str) -> dict[str, Any]:
-        """From here on it happens, whatever fails meanwhile.
+    async def erase(
+        self, scope: Scope, id_: str, people: Sequence[str], subject: str, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """From here on it happens, whatever fails meanwhile. `names`: what proposals may call them.
 
         Raises:
             Unavailable: not all of it could be done yet; it goes on by itself.
         """
         pending = self._pending()
-        pending[id_] = {"scope": scope, "people": list(people), "subject": subject, "keys": 0, "objects": 0, "rows": 0}
+        counts = {"keys": 0, "objects": 0, "rows": 0}
+        pending[id_] = {"scope": scope, "people": list(people), "subject": subject, "names": list(names), **counts}
         self._keep(pending)
         return await self._finish(id_)
 
@@ -74,17 +80,18 @@ class Erasure:
         held["keys"], held["objects"] = max(keys, held["keys"]), max(objects, held["objects"])
         self._note(id_, held)
         held["rows"] += self._rows.erase(_TABLES[scope], id_)
-        self._forget([id_, *held["people"]])
+        self._forget({id_, *held["people"], *held["names"]})
         self._note(id_, held)
         said = {name: held[name] for name in ("scope", "subject", "keys", "objects", "rows")}
         position = await self._log("erasure/v1", {"charter": self._charter, **said})
         self._keep({other: value for other, value in self._pending().items() if other != id_})
+        self._rows.scrub()
         return {**said, "entry": position}
 
-    def _forget(self, ids: Sequence[str]) -> None:
+    def _forget(self, names: set[str]) -> None:
         """The texts of proposals that name them: the log has their digests, and proposals their signatures."""
         for row in self._rows.rows("proposals"):
-            if any(id_ in row["payload"] for id_ in ids):
+            if names & _said(row["payload"]):
                 self._rows.change("proposals", row["id"], payload="")
 
     def _pending(self) -> dict[str, dict[str, Any]]:
@@ -100,14 +107,11 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class Erasing(Told):
-    """`person.erase`: {"person"}, `tenant.erase`: {"tenant"}; each a name or an id, and an id in what is signed."""
+    """`person.erase`: {"person"}, `tenant.erase`: {"tenant"}; each an id, or a name that is one's alone."""
 
     scope: Scope
     rows: Rows
     erasure: Erasure
-
-    def payload(self, arguments: Mapping[str, Any]) -> str:
-        return Told.payload(self, {self.scope: self._row(arguments)["id"]})
 
     def prior(self, arguments: Mapping[str, Any]) -> str:
         """Raises InvalidRequest, NotFound: nobody is named; Conflict: operators are accountable, and stay."""
@@ -123,9 +127,11 @@ class Erasing(Told):
         kind = "tenant" if self.scope == "tenant" else "principal"
         subject = pseudonym(base64.b64decode(house["epoch_key"]), kind, row["id"])
         people = self._people(row["id"])
+        named = [row, *(each for each in self.rows.rows("people") if each["id"] in people)]
+        names = [each["name"] for each in named]
 
         async def carry_out() -> dict[str, Any]:
-            return await self.erasure.erase(self.scope, row["id"], people, subject)
+            return await self.erasure.erase(self.scope, row["id"], people, subject, names)
 
         return Prepared(subject, {"scope": self.scope, "people": len(people) or 1}, carry_out)
 
@@ -137,3 +143,12 @@ class Erasing(Told):
 
     def _people(self, tenant: str) -> list[str]:
         return sorted(row["id"] for row in self.rows.rows("people") if row["tenant"] == tenant)
+
+
+def _said(payload: str) -> set[str]:
+    """The texts among a proposal's arguments."""
+    try:
+        value = json.loads(payload)
+        return {text for text in value["arguments"].values() if isinstance(text, str)}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return set()

@@ -57,14 +57,15 @@ async def key(
     name: str | None = None,
     replaces: int | None = None,
     signatures: tuple[str, ...] = (),
+    not_after: int | None = None,
 ) -> int:
-    """Certify a key: a worker's at its start, the log's own."""
+    """Certify a key: a worker's at its start, the log's own, an operator's until `not_after`."""
     fields = {
         "charter": charter_index,
         "purpose": purpose,
         "name": vkey.partition("+")[0],
         "vkey": vkey,
-        "not_after": None,
+        "not_after": not_after,
         "replaces": replaces,
         "signatures": list(signatures),
     }

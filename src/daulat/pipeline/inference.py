@@ -2,8 +2,8 @@
 
     2 authenticate   was done: a `Principal` asks
     3 authorize      `_authorize`: model, liveness, Cedar
-    4 reserve        `_authorize`: the key's slice
-    5 route          `_authorize`: a replica under a live lease
+    4 reserve        `turns`: for who is limited, or finds every place taken; all others go on at once
+    5 route          `_authorize`: a replica under a live lease; once more after a wait
     6 admit          `_admit`: the record joins the group commit, beside the engine's prefill
     7 generate       `engine_*`: bytes pass once the admission is durable; until then another replica may take over
     8 complete       `_complete`: usage and commitments; the final frame waits for this
@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Final
 
 from daulat.core import commitments
-from daulat.core.decision import Decision
 from daulat.core.principal import Principal
-from daulat.core.snapshot import ModelRow
 from daulat.engines.dialect import EngineRequest
 from daulat.errors import (
     DaulatError,
@@ -30,22 +29,20 @@ from daulat.errors import (
     EngineRequestFailed,
     EngineTimeout,
     InvalidRequest,
-    NotFound,
     Overloaded,
-    PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
+from daulat.pipeline import asking, empty, stored, typed, whole
 from daulat.pipeline import body as bodies
-from daulat.pipeline import empty, typed, whole
-from daulat.pipeline.actions import MESSAGES, PATHS, RESPONSES, UNSTREAMED
+from daulat.pipeline.actions import COUNTING, MESSAGES, PATHS, RESPONSES, UNSTREAMED
 from daulat.pipeline.events import EventStream
 from daulat.pipeline.ports import EngineCall, Headers, Reply
+from daulat.pipeline.record import Recorded
 from daulat.pipeline.service import Service
+from daulat.pipeline.turns import Turn
 from daulat.pipeline.usage import Usage
-from daulat.pipeline.wording import capped, rule
-from daulat.pipeline.world import Grant, Route, World, describe
-from daulat.routing.choose import choose
+from daulat.pipeline.world import Grant, Route, World
 
 _TYPED: Final = RESPONSES | MESSAGES
 _MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -55,37 +52,25 @@ _EVENT_STREAM: Final = b"text/event-stream"
 _ENDINGS: Final = {"engine_timeout": "timeout", "empty_answer": "empty"}  # of an attempt, by its error's code
 
 
-class Inference:
+class Inference(Recorded):
     """One authenticated request. Also the `EngineSink` of its engine calls."""
 
     __slots__ = (
-        "_action", "_answer", "_attempts", "_begun", "_body", "_call", "_done", "_error", "_events", "_first", "_grant",
-        "_head", "_held", "_model", "_overhead", "_peek", "_principal", "_record", "_reply", "_request", "_route",
-        "_said", "_sent", "_sequence", "_service", "_show_usage", "_size", "_started", "_status", "_stream", "_time",
-        "_undurable", "_unsaid", "request_id",
+        "_answer", "_call", "_events", "_handing", "_head", "_held", "_kept", "_request", "_route", "_said", "_sent",
+        "_show_usage", "_size", "_started", "_undurable", "_unsaid",
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
-        self._service, self._reply, self._principal, self._action = service, reply, principal, action
-        self.request_id = service.ids.next()
-        self._begun = time.monotonic()
-        self._first = 0.0  # when the first byte went out
-        self._sequence = 0
-        self._attempts: list[tuple[Route, str]] = []
-        self._model: ModelRow | None = None
+        Recorded.__init__(self, service, reply, principal, action)  # half of what super() costs
         self._route: Route | None = None
-        self._grant: Grant | None = None
         self._call: EngineCall | None = None
-        self._peek: bodies.Peek | None = None
         self._events: EventStream | typed.TypedStream | None = None
         self._request: EngineRequest | None = None
-        self._started = self._done = False
+        self._started = self._show_usage = False
+        self._kept: list[bytes] | None = None  # what has gone out of an answer that is to be stored
+        self._handing = False  # over to the vault, which has not said yet that it has it
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
-        self._stream = self._show_usage = False
         self._head = 0  # the engine's status, once known
-        self._status = 0  # ours
-        self._error: str | None = None
-        self._overhead = 0
         self._held: list[bytes] = []  # engine bytes that came before those were durable
         self._answer: list[bytes] = []
 
@@ -93,115 +78,82 @@ class Inference:
         """Steps 3 to 6, and the engine's call. Everything that follows is called back."""
         self._body = body
         try:
-            self._authorize(body)
+            grant, route = self._authorize(body)
         except DaulatError as error:
             self._refuse(error)
             return
         self._service.active.add(self)
-        self._admit()
-        self._dispatch()
+        if grant.limits or self._service.load.get(route.replica.id, 0) >= route.room:
+            self._begin_turn(grant, route)
+        else:
+            self._admit()
+            self._dispatch()
 
     # Steps 3, 4 and 5.
 
-    def _authorize(self, body: bytes) -> None:
-        service, principal = self._service, self._principal
-        world = service.world
-        limits, peek = service.limits, bodies.peek(body, self._action, service.limits.json_depth)
-        self._peek = peek
-        self._stream = peek.stream and self._action not in UNSTREAMED
-        model = world.models.get(peek.model)
+    def _authorize(self, body: bytes) -> tuple[Grant, Route]:
+        service, principal, action = self._service, self._principal, self._action
+        peek = self._peek = bodies.peek(body, action, service.limits.json_depth)
+        self._stream = peek.stream and action not in UNSTREAMED
+        model = self._model = service.world.models.get(peek.model)
         if model is None:
-            raise NotFound(f"The model '{peek.model[:128]}' does not exist here.", code="model_not_found")
-        if principal.models and model.name not in principal.models:
-            raise NotFound(f"This key may not use the model '{model.name}'.", code="model_not_found")
-        self._model = model
-        if self._action == "embeddings" and not model.embeds:
-            raise InvalidRequest(f"The model '{model.name}' does not embed.", param="model")
-        if service.ledger.shortage:
-            raise Unavailable(f"No durable storage: {service.ledger.shortage}.", code="storage_full")
-        if len(service.active) >= limits.streams:
-            raise Overloaded("Too many requests are being answered at once.", retry_after=1.0)
-        self._show_usage = self._stream and (self._action in _TYPED or bodies.asks_for_usage(peek))
-        route = self._route = self._choose(model)
+            raise asking.unknown(peek.model)
+        asking.check(service, principal, model, action)
+        self._show_usage = self._stream and (action in _TYPED or bodies.asks_for_usage(peek))
+        route = self._route = asking.route(service, model, peek, ())
         model = self._model = route.model
-        grant = self._grant = world.grant(principal, self._action, model, route)
+        grant = self._grant = service.world.grant(principal, action, model, route)
         if not grant.allowed:
-            decision = grant.decision
-            rules = ", ".join(decision.policies)
-            raise PermissionDenied(f"Refused by {rules}: {decision.reason}.", policies=decision.policies)
-        if principal.requests_per_minute:
-            service.slices.reserve(principal.key_id, principal.requests_per_minute, service.clock.now_ms())
+            raise asking.refused(grant)
+        if "store" in peek.members and action == "chat.completions":
+            self._kept = stored.begin(peek.members, service.vault.shortage)
+        return grant, route
 
-    def _choose(self, model: ModelRow) -> Route:
-        service = self._service
-        routes = service.world.routes(model.name)
-        if len(routes) == 1 and not self._attempts:
-            return routes[0]
-        if self._attempts:  # what was decided was about this model
-            routes = tuple(route for route in routes if route.model.index == model.index)
-        tried = [route.replica.id for route, _ in self._attempts]
-        key = bodies.prefix(self._peek) if self._peek is not None else 0
-        replica = choose([route.replica for route in routes], service.load, tried, avoid=service.avoided(), prefix=key)
-        if replica is None:
-            raise EngineDead(f"No other replica of '{model.name}' could take over.")
-        return next(route for route in routes if route.replica is replica)
+    def _begin_turn(self, grant: Grant, route: Route) -> None:
+        service, peek = self._service, self._peek
+        generates = self._action not in UNSTREAMED
+        self._turn = Turn(
+            self, grant, self._principal.tenant, route.model.name, needs_place=self._action not in COUNTING
+        )
+        prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
+        service.turns.begin(self._turn, prompt, completion, service.clock.now_ms())
+
+    def go(self) -> None:
+        """Its turn has come. Where it has waited for that, the world may be another."""
+        service, model = self._service, self._model
+        if model is None or self._done:
+            return
+        try:
+            route = self._route = asking.route(service, model, self._peek, ())
+            model = self._model = route.model
+            grant = self._grant = service.world.grant(self._principal, self._action, model, route)
+            if not grant.allowed:
+                raise asking.refused(grant)
+        except DaulatError as error:
+            self._refuse(error)
+            return
+        self._admit()
+        self._dispatch()
+
+    def turn_down(self, error: DaulatError) -> None:
+        """It was not its turn: a limit is reached, or it has waited too long."""
+        if not self._done:
+            self._refuse(error)
 
     # Step 6.
 
     def _admit(self) -> None:
         self._sequence = self._service.ledger.next_sequence()
-        record = self._admission(self._grant.who, self._grant.under) if self._grant else b""
+        admission = self._admission(self._grant.who, self._grant.under) if self._grant else b""
         self._undurable += 1
-        self._service.ledger.admit(self._sequence, self.request_id, record, self._admitted)
-
-    def _admission(self, who: str, under: str) -> bytes:
-        commitment = self._principal.salter.commit(self.request_id, "request", self._body)
-        if self._model is not None:
-            model = self._service.world.quoted[self._model.name]
-        else:
-            model = capped(self._peek.model) if self._peek is not None else '""'
-        self._time = self._service.clock.now_ms()
-        return (
-            f'{{"request_id":"{self.request_id}","time":{self._time},{who},{under},'
-            f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
-            f'"request":"{commitment}"}}'
-        ).encode()
+        self._service.ledger.admit(self._sequence, self.request_id, admission, self._admitted)
 
     def _admitted(self, promise: str) -> None:
-        self._reply.mark(self.request_id, promise)
+        self._reply.mark(self.request_id, promise, () if self._turn is None else self._limits())
         if self._events is None:
             self._undurable -= 1  # a whole answer is held by its completion anyway
         else:
             self._release()
-
-    def _refuse(self, error: DaulatError) -> None:
-        """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
-        service, rendered = self._service, self._service.render(error, self._action)
-        self._done = True
-        outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
-        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
-        # What is left of a full disk belongs to answers under way: denials become counts then, too.
-        if service.ledger.shortage or not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
-            service.ledger.refuse_principal(self._principal.person)
-            self._reply.mark(self.request_id, "")
-            self._reply.send(rendered.status, rendered.headers, rendered.body)
-            return
-        self._sequence = service.ledger.next_sequence()
-        if isinstance(error, PermissionDenied) and self._grant is not None:
-            who, under = self._grant.who, self._grant.under
-        else:
-            name = "gateway.rate" if self._grant is not None else rule(error)
-            who = describe(self._principal, self._action, Decision("deny", (name,)))
-            under = service.world.under(self._model.index if self._model else None, None, None)
-        self._status, self._error = rendered.status, error.code
-        admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
-        completion = self._completion(outcome, Usage(), self._commit(rendered.body))
-
-        def answer(promise: str) -> None:
-            self._reply.mark(self.request_id, promise)
-            self._reply.send(rendered.status, rendered.headers, rendered.body)
-
-        service.ledger.admit_complete(self._sequence, self.request_id, admission, completion, answer)
 
     # Step 7.
 
@@ -245,7 +197,7 @@ class Inference:
 
     def engine_done(self) -> None:
         self._leave_engine("ok" if self._head < 400 else "failed")  # noqa: PLR2004
-        if self._done:
+        if self._done or self._handing:
             return
         if self._events is None:
             self._whole(b"".join(self._answer))
@@ -275,7 +227,7 @@ class Inference:
         for data in held:
             if not self._done:
                 self._pass(data)
-        if self._events is not None and self._call is None and not self._done:
+        if self._events is not None and self._call is None and not self._done and not self._handing:
             self._ended_short()
 
     def _ended_short(self) -> None:
@@ -284,7 +236,7 @@ class Inference:
 
     def _pass(self, data: bytes) -> None:
         events = self._events
-        if events is None or self._done:
+        if events is None or self._done or self._handing:
             return
         try:
             passed = events.feed(data)
@@ -298,6 +250,8 @@ class Inference:
         if passed:
             self._sent.update(passed)
             self._reply.write(passed)
+            if self._kept is not None:
+                self._kept.append(passed)
         if events.final is not None:
             self._end_stream("ok", events.final)
 
@@ -333,7 +287,7 @@ class Inference:
         try:
             if self._model is None or len(self._attempts) >= _MOST_ATTEMPTS:
                 raise error
-            self._route = self._choose(self._model)
+            self._route = asking.route(self._service, self._model, self._peek, self._attempts)
             grant = self._service.world.grant(self._principal, self._action, self._model, self._route)
             if not grant.allowed:
                 raise error
@@ -360,13 +314,36 @@ class Inference:
         if not ok and (words := whole.refusal(self._action, self._head, answer)):
             answer = self._service.render(InvalidRequest(words, code="engine_refused"), self._action).body
         self._status, self._error = self._head, None if ok else "engine_refused"
-        self._complete("ok" if ok else "failed", usage or Usage(), self._commit(answer))
+        if ok and self._kept is not None:
+            self._hand_over(answer, usage or Usage(), lambda: self._answered("ok", usage, answer))
+        else:
+            self._answered("ok" if ok else "failed", usage, answer)
+
+    def _answered(self, outcome: str, usage: Usage | None, answer: bytes) -> None:
+        self._complete(outcome, usage or Usage(), self._commit(answer))
         self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
 
-    def _fail(self, error: DaulatError) -> None:
+    def _hand_over(self, answer: bytes, usage: Usage, then: Callable[[], None]) -> None:
+        """What is to be stored is durable in the vault before the answer's end goes out; the end says if it is not."""
+        self._kept, self._handing = None, True
+
+        def kept(error: DaulatError | None) -> None:
+            self._handing = False
+            if self._done:
+                return  # the client has left meanwhile, say
+            if error is None:
+                then()
+            elif self._started:
+                self._stream_broke(error)
+            else:
+                self._fail(error, usage)
+
+        self._service.vault.keep(self._principal, self._body, answer, kept, stream=self._events is not None)
+
+    def _fail(self, error: DaulatError, usage: Usage | None = None) -> None:
         rendered = self._service.render(error, self._action)
         self._status, self._error = rendered.status, error.code
-        self._complete("failed", Usage(), self._commit(rendered.body))
+        self._complete("failed", usage or Usage(), self._commit(rendered.body))
         self._service.ledger.complete(
             self._sequence, self._record, lambda: self._deliver(rendered.body, rendered.headers)
         )
@@ -379,6 +356,10 @@ class Inference:
         if self._call is not None:
             self._call.resume()  # a slow client must not keep the engine from ending its message
         self._leave_engine("ok" if outcome == "ok" else "failed")
+        if outcome == "ok" and self._kept is not None:
+            answer = b"".join((*self._kept, final))
+            self._hand_over(answer, Usage(), lambda: self._end_stream("ok", final))
+            return
         self._sent.update(final)
         usage = self._events.usage if self._events is not None else None
         self._complete(outcome, usage or self._counted(), self._digest())
@@ -397,6 +378,9 @@ class Inference:
         """The client has left: the engine stops, and the entry says so."""
         if self._done:
             return
+        if not self._sequence:
+            self._refuse(Overloaded("The client left before its turn.", retry_after=1.0, code="client_left"))
+            return
         self._stop_engine("aborted")
         self._error = "client_left"
         self._complete("aborted", self._counted(), self._digest() if self._started else None)
@@ -411,7 +395,7 @@ class Inference:
             return
         if "key" in reason:
             self._end_early(Unauthenticated(f"This answer was cut: {reason}.", code="revoked"))
-        else:
+        elif self._sequence:  # else it waits for its turn, with whichever replica
             self._stop_engine("dead")
             self._stream_broke(Unavailable(f"This answer was cut: {reason}.", code="revoked"))
 
@@ -421,7 +405,7 @@ class Inference:
             return
         if now - self._begun > limits.request_seconds:
             self._end_early(EngineTimeout(f"An answer may take {limits.request_seconds:.0f} s."))
-        elif self._stream and not self._head and now - self._begun > limits.engine_seconds:
+        elif self._stream and not self._head and self._sequence and now - self._begun > limits.engine_seconds:
             self._end_early(EngineTimeout(f"The engine did not begin to answer within {limits.engine_seconds:.0f} s."))
 
     def pause(self) -> None:
@@ -440,7 +424,9 @@ class Inference:
 
     def _end_early(self, error: DaulatError) -> None:
         self._stop_engine("timeout" if isinstance(error, EngineTimeout) else "cut")
-        if self._started:
+        if not self._sequence:
+            self._refuse(error)
+        elif self._started:
             self._stream_broke(error)
         else:
             self._fail(error)
@@ -458,33 +444,14 @@ class Inference:
         self._call = None
         self._service.load[self._route.replica.id] -= 1
         self._attempts.append((self._route, outcome))
-
-    def _complete(self, outcome: str, usage: Usage, response: str | None) -> None:
-        self._done = True
-        self._service.active.discard(self)
-        self._record = self._completion(outcome, usage, response)
-        self._service.meter.finished(
-            self._action, self._status, outcome, usage, self._begun, self._first or time.monotonic()
-        )
-
-    def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
-        attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
-        now = max(self._time, self._service.clock.now_ms())  # a clock that was set back meanwhile makes no lie of it
-        error = "null" if self._error is None else f'"{self._error}"'
-        committed = "null" if response is None else f'"{response}"'
-        return (
-            f'{{"time":{now},"outcome":"{outcome}","status":{self._status},"error":{error},"attempts":[{attempts}],'
-            f'"usage":{usage.json()},"overhead":{self._overhead},"response":{committed}}}'
-        ).encode()
+        if self._service.turns.waiting:
+            self._service.turns.freed(self._route.model.name)
 
     def _counted(self) -> Usage:
         """For answers that ended early: the engine has not said, so the events that went through are counted."""
         return Usage(completion_tokens=self._events.events if self._events is not None else 0)
 
     # Commitments.
-
-    def _commit(self, body: bytes) -> str:
-        return self._principal.salter.commit(self.request_id, "response", body)
 
     def _digest(self) -> str:
         return base64.b64encode(self._sent.digest()).decode()

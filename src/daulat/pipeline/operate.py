@@ -12,11 +12,13 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from daulat.core import quota
 from daulat.core.charter import ASSURANCE
 from daulat.core.clock import Clock
 from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
+from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
-from daulat.errors import Conflict, InvalidRequest, NotFound
+from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from daulat.identity import secrets
 
 OPERATORS: Final = "operators"  # the tenant whose people manage
@@ -45,8 +47,19 @@ Log = Callable[[str, Mapping[str, Any]], Awaitable[int]]
 class Desk:
     """Administrative use cases. Each returns what may be shown; a secret only where it is created."""
 
-    def __init__(self, rows: Rows, log: Log, clock: Clock, charter_index: int) -> None:
+    def __init__(
+        self, rows: Rows, log: Log, clock: Clock, charter_index: int, approvals: int = 0, acting: str = ""
+    ) -> None:
+        """`approvals`: how many others the charter asks to agree to what could weaken the promise.
+
+        `acting`: the pseudonym of whoever acts; empty: the operator whose machine account this is.
+        """
         self._rows, self._log, self._clock, self._charter = rows, log, clock, charter_index
+        self._approvals, self._acting = approvals, acting
+
+    def of(self, acting: str) -> Desk:
+        """The same desk, at which somebody else acts."""
+        return Desk(self._rows, self._log, self._clock, self._charter, self._approvals, acting)
 
     async def begin(self) -> dict[str, str] | None:
         """The first operator, tenant, person, key and auditor, once; their secrets. Goes on where it was cut off."""
@@ -54,7 +67,7 @@ class Desk:
             return None
         if not self._named("tenants", OPERATORS):
             await self.add_tenant(OPERATORS)
-        if not self._named("people", "first-operator"):
+        if self._first_of(self._rows.find("tenants", OPERATORS)["id"]) is None:  # none came from a key ceremony
             await self.add_person("first-operator", OPERATORS, "MY", "substantial", ["operator"], days=3650)
         if not self._named("tenants", "first-agency"):
             await self.add_tenant("first-agency")
@@ -82,8 +95,14 @@ class Desk:
 
         Raises:
             InvalidRequest: an attribute is malformed; NotFound: there is no such tenant; Conflict: the name is taken.
+            PermissionDenied: an operator, where others have to agree to one.
         """
         house = self._rows.find("tenants", tenant)
+        if self._approvals and (house["name"] == OPERATORS or OPERATOR in roles):
+            raise PermissionDenied(
+                f"nobody adds an operator alone: {self._approvals} others have to agree. "
+                f"Propose it: daulat operate add-operator {name} --vkey VKEY --citizenship CC --key FILE"
+            )
         allowed = ("operator",) if house["name"] == OPERATORS else USER_ROLES
         if not set(roles) <= set(allowed):
             raise InvalidRequest(f"roles are {sorted(roles)}; people of {house['name']!r} may be {', '.join(allowed)}")
@@ -107,13 +126,22 @@ class Desk:
         return {"id": row["id"], "name": name, "tenant": house["name"], **vouched}
 
     async def create_key(
-        self, person: str, label: str, models: Sequence[str], requests_per_minute: int, *, days: int
+        self,
+        person: str,
+        label: str,
+        models: Sequence[str],
+        requests_per_minute: int,
+        *,
+        days: int,
+        limits: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """An API key for a person, shown in this result and never again.
+        """An API key for a person, shown in this result and never again. `limits`: further ones (`core.quota.checked`).
 
         Raises:
             NotFound: there is no such person; Conflict: an operator's eligibility is not for using the service.
+            InvalidRequest: a limit is wrong.
         """
+        bounds = quota.checked("key", limits or {})
         holder = self._rows.find("people", person)
         house = self._rows.find("tenants", holder["tenant"])
         if house["name"] == OPERATORS:
@@ -135,9 +163,13 @@ class Desk:
         detail = {
             "person": self._pseudonym(house, "principal", holder["id"]),
             **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
+            **bounds,
         }
         await self.act("key.create", self._pseudonym(house, "key", row["id"]), detail)
         self._rows.add("keys", row)
+        if bounds:
+            limit = {"id": new_id("limit"), "name": f"key:{row['id']}", "scope": "key", "subject": row["id"]}
+            self._rows.add("limits", {**limit, "bounds": bounds})
         return {"id": row["id"], "label": row["label"], "expires": row["expires"], "api_key": secret}
 
     async def revoke_key(self, wanted: str) -> dict[str, Any]:
@@ -200,7 +232,10 @@ class Desk:
         return person
 
     def _first_of(self, tenant: str) -> dict[str, Any] | None:
-        return next((row for row in self._rows.rows("people") if row["tenant"] == tenant), None)
+        """Whose eligibility has not ended, else any: who was revoked answers for nothing any more."""
+        there = [row for row in self._rows.rows("people") if row["tenant"] == tenant]
+        now = self._clock.now_ms()
+        return next((row for row in there if row["expires"] > now), there[0] if there else None)
 
     def _named(self, table: str, name: str, tenant: str = "") -> bool:
         """Whether there is one of that name; of people, in that tenant or, without one, in any."""
@@ -215,7 +250,7 @@ class Desk:
         """Write down what an operator does: `subject` a pseudonym or digest."""
         fields = {
             "charter": self._charter,
-            "operator": self.operator()[0],
+            "operator": self._acting or self.operator()[0],
             "action": action,
             "subject": subject,
             "detail": dict(detail),

@@ -20,8 +20,8 @@ from daulat.tlog.note import Verifier
 _DAY_MS: Final = 86_400_000
 _FIELDS: Final = {"name": str, "citizenship": str, "assurance": str, "days": int, "vkey": str}
 
-Certify = Callable[[str], Awaitable[int]]
-"""Port: put an operator's public key into the log; the index of its `key/v1`."""
+Certify = Callable[[str, int], Awaitable[int]]
+"""Port: put an operator's public key into the log, good until (Unix milliseconds); the index of its `key/v1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Adding(Told):
         vkey = Verifier(arguments["vkey"]).renamed(holder).vkey
 
         async def carry_out() -> dict[str, Any]:
-            position = await self.certify(vkey)
+            position = await self.certify(vkey, int(person["expires"]))
             self.rows.add("people", person)
-            self.rows.add("operator_keys", _key_row(id_, vkey, self.origin, position))
+            self.rows.add("operator_keys", key_row(id_, vkey, self.origin, position))
             return {"id": id_, "name": person["name"], "vkey": vkey, "expires": person["expires"]}
 
         vouched = {name: person[name] for name in ("citizenship", "assurance", "roles", "expires")}
@@ -105,7 +105,8 @@ class First:
         except VerificationFailed as error:
             raise InvalidRequest(f"the operator's public key: {error.message}") from None
         await self.desk.act("operator.key", holder, {"key": mine})
-        self.rows.add("operator_keys", _key_row(person["id"], mine, self.origin, await self.certify(mine)))
+        position = await self.certify(mine, person["expires"])
+        self.rows.add("operator_keys", key_row(person["id"], mine, self.origin, position))
         return {"name": person["name"], "vkey": mine}
 
     def all(self) -> list[dict[str, Any]]:
@@ -147,7 +148,9 @@ class Revoking(Told):
         key = self._key(arguments["name"])
 
         async def carry_out() -> dict[str, Any]:
-            self.rows.revoke("operator_keys", key["id"], self.clock.now_ms())
+            now = self.clock.now_ms()
+            self.rows.revoke("operator_keys", key["id"], now)
+            self.rows.change("people", key["person"], expires=now)  # nothing else that asks who may manage, either
             await self.log("key.revoked/v1", {"key": key["position"], "reason": "the operators agreed"})
             return {"name": arguments["name"], "revoked": True}
 
@@ -163,12 +166,15 @@ class Revoking(Told):
 
 async def certified(rows: Rows, certify: Certify, origin: str) -> None:
     """Have each operator's key in this log: a new shard knows none of the one before."""
+    until = {row["id"]: row["expires"] for row in rows.rows("people")}
     for row in rows.rows("operator_keys"):
         if row["origin"] != origin and row["revoked"] is None:
-            rows.change("operator_keys", row["id"], position=await certify(row["vkey"]), origin=origin)
+            position = await certify(row["vkey"], until[row["person"]])
+            rows.change("operator_keys", row["id"], position=position, origin=origin)
 
 
-def _key_row(person: str, vkey: str, origin: str, position: int) -> dict[str, Any]:
+def key_row(person: str, vkey: str, origin: str, position: int) -> dict[str, Any]:
+    """A row of the table of operators' keys: `position` of its `key/v1` in the log of `origin`."""
     key = {"id": new_id("operatorkey"), "name": public(vkey), "person": person, "vkey": vkey}
     return {**key, "origin": origin, "position": position, "revoked": None}
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from daulat.core.clock import Clock
 from daulat.core.ids import RequestIds
 from daulat.ledger.journal import Durable, Promised
 from daulat.metering.denials import DenialBudget
-from daulat.metering.slices import Slices
+from daulat.metering.quotas import Quotas
 from daulat.pipeline.ports import Engines, Render, Vault
+from daulat.pipeline.turns import Turns
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import World
 
@@ -70,19 +71,21 @@ class Service:
         world: World,
         ledger: Ledger,
         engines: Engines,
-        slices: Slices,
         meter: Meter,
         render: Render,
         clock: Clock,
         vault: Vault,
+        borrow: Callable[[], None],
     ) -> None:
+        """`borrow`: see to it that the control plane lends what `turns.quotas` is short of, and tell `turns` of it."""
         self.world, self.limits = world, world.snapshot.limits
-        self.ledger, self.engines, self.slices, self.meter = ledger, engines, slices, meter
+        self.ledger, self.engines, self.meter = ledger, engines, meter
         self.render, self.clock, self.vault = render, clock, vault
         self.ids = RequestIds()
         self.denials = DenialBudget()
         self.load: dict[str, int] = {}  # requests in flight by replica id
         self.active: set[Running] = set()
+        self.turns = Turns(Quotas(), lambda: self.world, lambda replica: self.load.get(replica, 0), borrow)
         self._avoid: dict[str, float] = {}  # replicas seen dead, and until when they are left alone
 
     def avoid(self, replica: str) -> None:
@@ -104,8 +107,10 @@ class Service:
         self.load = {replica: count for replica, count in self.load.items() if count or replica in known}
         for inference in list(self.active):
             inference.check(world)
+        self.turns.look()
 
     def sweep(self, now: float) -> None:
         """End what takes too long; `now` is monotonic seconds. Called a few times a second."""
         for inference in list(self.active):
             inference.sweep(now)
+        self.turns.sweep(self.limits.engine_seconds)

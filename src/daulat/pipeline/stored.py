@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from daulat.errors import InvalidRequest
+from daulat.errors import InvalidRequest, Unavailable
 
 _MOST_PAIRS, _MOST_KEY, _MOST_VALUE = 16, 64, 512
 _TOLD: Final = (  # of the request, in the stored object
@@ -32,6 +32,19 @@ def asked(members: Mapping[str, msgspec.Raw]) -> bool:
         raise InvalidRequest("'store' is true or false.", param="store")
     metadata(_decoded(members.get("metadata")))
     return True
+
+
+def begin(members: Mapping[str, msgspec.Raw], shortage: str) -> list[bytes] | None:
+    """Where an answer that is to be kept is collected; None for one that is not.
+
+    Raises:
+        InvalidRequest: as `asked`; Unavailable: it is to be kept, and cannot be now.
+    """
+    if not asked(members):
+        return None
+    if shortage:
+        raise Unavailable(f"'store' is asked for, and nothing can be stored now: {shortage}.", code="vault_unavailable")
+    return []
 
 
 def metadata(value: Any) -> dict[str, str]:

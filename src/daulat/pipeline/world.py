@@ -11,6 +11,7 @@ from daulat.core import charter
 from daulat.core.clock import Clock
 from daulat.core.decision import Decision, inference_question
 from daulat.core.principal import Principal
+from daulat.core.quota import Limit
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
 from daulat.errors import Unavailable
 from daulat.identity.directory import Directory
@@ -25,6 +26,7 @@ class Route:
     lease: LeaseRow
     model: ModelRow  # what it serves: during a rollout, replicas of one name may differ in that
     attempt: str  # the beginning of its object in an entry's `attempts`, up to the outcome
+    room: int  # so many requests of this worker it takes at once; more wait for their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,14 @@ class Grant:
     who: str  # from "action" to "policies"
     under: str  # from "snapshot" to "worker", for this route
     allowed: bool
+    limits: tuple[Limit, ...] = ()  # that it counts against
+    weight: int = 1  # of its tenant, where the engines are full
+    priority: int = 0
 
 
 _Reach = tuple[tuple[Route, ...], int, float]  # all routes of a model, and until when all of their leases live
+_ELSEWHERE: Final = "external"  # evidence about an engine that Daulat does not run
+_BOUNDLESS: Final = 1 << 31
 _NOWHERE: Final[_Reach] = ((), 0, 0.0)
 
 
@@ -45,9 +52,18 @@ class World:
     """What may happen now. Built in one go from a snapshot; `heartbeat` is the only thing that moves."""
 
     def __init__(
-        self, snapshot: Snapshot, directory: Directory, decider: CachedDecider, clock: Clock, worker: int
+        self,
+        snapshot: Snapshot,
+        directory: Directory,
+        decider: CachedDecider,
+        clock: Clock,
+        worker: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        """`directory`: over the snapshot's roll; it outlives the world where the roll stays the same."""
+        """`directory`: over the snapshot's roll; it outlives the world where the roll stays the same.
+
+        `share`: which of how many workers this is, from 0 on.
+        """
         self.snapshot = snapshot
         self.directory = directory
         self.models: Mapping[str, ModelRow] = {row.name: row for row in snapshot.models}
@@ -64,7 +80,7 @@ class World:
         admitted = {(row.name, row.index): row for row in snapshot.models}
         self._reach = {
             name: _reach(
-                _route(replica, self._leases[replica.node], admitted.get((name, replica.admitted or 0), newest))
+                self._route(replica, admitted.get((name, replica.admitted or 0), newest), share)
                 for replica in snapshot.replicas
                 if replica.model == name and replica.node in self._leases and not replica.draining
             )
@@ -132,7 +148,17 @@ class World:
         )
         who = describe(principal, action, decision)
         under = self.under(model.index, route.replica.index, route.lease.index)
-        return Grant(decision, who, under, decision.allowed)
+        scopes = (("key", principal.key), ("tenant", principal.tenant), ("model", model.name))
+        found = [self.directory.limit(scope, subject) for scope, subject in scopes]
+        return Grant(
+            decision,
+            who,
+            under,
+            decision.allowed,
+            tuple(limit for limit in found if limit is not None and limit.bounds),
+            weight=1 if found[1] is None else found[1].weight,
+            priority=next((limit.priority for limit in found[:2] if limit is not None and limit.priority), 0),
+        )
 
     def under(self, model: int | None, replica: int | None, lease: int | None) -> str:
         """The log indices of an admission record, as JSON members."""
@@ -156,6 +182,17 @@ class World:
                 return []
         return reasons
 
+    def _route(self, replica: ReplicaRow, model: ModelRow, share: tuple[int, int]) -> Route:
+        lease = self._leases[replica.node]
+        attempt = f'{{"replica":{replica.index},"lease":{lease.index},"outcome":'
+        if _ELSEWHERE in self._decoded[lease.index]["evidence"]:
+            room = _BOUNDLESS  # how much it takes is its owner's to say
+        elif replica.dialect == "llama.cpp":  # each worker has slots of its own
+            room = max(1, len(range(share[0], replica.slots, share[1])))
+        else:
+            room = replica.slots
+        return Route(replica, lease, model, attempt, room)
+
     def _must_be_fresh(self, boot: float) -> None:
         if boot - self.heartbeat > STRICT_SECONDS:
             raise Unavailable(
@@ -169,10 +206,6 @@ def _reach(found: Iterable[Route]) -> _Reach:
     leases = [route.lease for route in routes]
     expires = min((lease.expires for lease in leases), default=0)
     return routes, expires, min((lease.expires_boottime for lease in leases), default=0.0)
-
-
-def _route(replica: ReplicaRow, lease: LeaseRow, model: ModelRow) -> Route:
-    return Route(replica, lease, model, f'{{"replica":{replica.index},"lease":{lease.index},"outcome":')
 
 
 def describe(principal: Principal, action: str, decision: Decision) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core.clock import Clock
 from daulat.core.principal import Principal
 from daulat.core.snapshot import Snapshot
-from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable
+from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway.bearer import bearer
 from daulat.identity.directory import Directory
 
 NEVER = {"cache-control": "no-store"}
@@ -28,14 +33,14 @@ class Callers:
 
     def principal(self, request: Request) -> Principal:
         """Raises Unauthenticated: nobody who may ask; Unavailable: nothing is published yet."""
-        principal = self._known().authenticate(_secret(request))
+        principal = self._known().authenticate(secret(request).encode())
         if principal.expires <= self._clock.now_ms():
             raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
         return principal
 
     def auditor(self, request: Request) -> None:
         """Raises Unauthenticated: it is no auditor who asks."""
-        if self._known().auditor(_secret(request)).expires <= self._clock.now_ms():
+        if self._known().auditor(secret(request).encode()).expires <= self._clock.now_ms():
             raise Unauthenticated("This auditor's token has expired.", code="expired_token")
 
     @property
@@ -58,11 +63,17 @@ class Callers:
         return self._directory
 
 
-def _secret(request: Request) -> bytes:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthenticated("Give a credential: 'Authorization: Bearer ...'.", code="missing_api_key")
-    return secret.strip().encode()
+def secret(request: Request) -> str:
+    """What a request comes with. Raises Unauthenticated: nothing."""
+    return bearer(request.headers.get("authorization", ""))
+
+
+def answering(routes: Sequence[Route]) -> Starlette:
+    """An application of these routes whose errors are said as the wire says them."""
+    handlers: dict[Any, Any] = {DaulatError: failed, 404: missing, 405: other_method}
+    made = Starlette(routes=routes, exception_handlers=handlers)
+    made.router.redirect_slashes = False  # it would name our socket as the place to go to
+    return made
 
 
 async def failed(_request: Request, error: Exception) -> Response:
@@ -80,3 +91,10 @@ async def failed(_request: Request, error: Exception) -> Response:
 async def missing(request: Request, _error: Exception) -> Response:
     """No such page."""
     return await failed(request, NotFound("There is no such page.", code="unknown_url"))
+
+
+async def other_method(request: Request, error: Exception) -> Response:
+    """There is such a page, for other methods."""
+    answer = await failed(request, InvalidRequest("This endpoint has other methods.", code="method_not_allowed"))
+    answer.headers.update(getattr(error, "headers", None) or {})  # Allow
+    return answer

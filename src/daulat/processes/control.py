@@ -21,6 +21,7 @@ from daulat.adapters import log_files, rpc
 from daulat.adapters.journal_files import WATERMARK_BYTES
 from daulat.adapters.log_files import Blobs
 from daulat.adapters.models import ModelStore
+from daulat.adapters.notices import Notices
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.catalog import charters
 from daulat.core import charter as charters_core
@@ -37,9 +38,12 @@ from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import consenting, inventory, starting
+from daulat.processes.administering import Administering
 from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
 from daulat.processes.deploying import Deploying
+from daulat.processes.metering import Metering
+from daulat.processes.office import Served
 from daulat.processes.plan import Plan
 from daulat.processes.replicas import Replicas, Ways
 from daulat.processes.storing import Storing
@@ -88,7 +92,7 @@ class Control:
         """
         self._home.clear_run()  # a killed run leaves its own behind
         in_force = consenting.in_force(self._db, self._home)
-        self._waiting = in_force.waiting
+        self._waiting, self._ceremony = in_force.waiting, in_force.ceremony
         for words in in_force.waiting:
             _log.warning("%s", words)
             self._say(words)
@@ -101,7 +105,8 @@ class Control:
         await self._establish(in_force.text, self._bundle)
         await self._serve()
         self._publish()
-        self._heart = asyncio.gather(self._beat(), self._watch_devices())
+        watches = (self._watch_devices(), self._metering.watch(), self._storing.watch(), self._consenting.watch())
+        self._heart = asyncio.gather(self._beat(), *watches)
         self._heart.add_done_callback(self._stopped_watching)
         self._start_replicas()
         await self._start_fronts()
@@ -147,6 +152,8 @@ class Control:
         await self._sequencer.close()
         if fleet.sequencer is not None:
             await fleet.sequencer.stop(10.0)
+        if hasattr(self, "_metering"):
+            self._metering.close()
         self._db.close()
         self._home.clear_run()
 
@@ -154,10 +161,15 @@ class Control:
     def vkey(self) -> str:
         return self._home.vkey.read_text().strip()
 
+    @property
+    def profile(self) -> str:
+        return self._charter.profile
+
     # Starting.
 
     async def _start_sequencer(self) -> None:
-        period = self.plan.settings.log_period or log_files.current_period(self._home.log) or time.strftime("%Y")
+        period = self.plan.settings.log_period or log_files.current_period(self._home.log)
+        period = period or (self._ceremony.period if self._ceremony else time.strftime("%Y"))
         self._origin = self._charter.origin(period)
         child = self.plan.sequencer(self._charter.name, period, self._log_file, self._give_up)
         self._fleet.sequencer = child
@@ -171,14 +183,20 @@ class Control:
         self._text = text
         log = await self._sequencer.call("status")
         await establish.log_key(book, self._charter_index, log["vkey"], log["rotation"])
+        self._desk = Desk(self._db, book.write, self._clock, self._charter_index, self._charter.approvals)
+        charter = (self._charter_index, self._charter)
+        tell = Notices(self._home.notices, self.plan.settings.notice_url, self.plan.settings.notice_command)
+        self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home, tell)
+        await self._consenting.begin(self._ceremony)
         blobs = Blobs(self._home.log / "blob")
         self._policy_index = await establish.policy(book, self._charter_index, bundle, blobs.put)
-        self._desk = Desk(self._db, book.write, self._clock, self._charter_index)
         self.secrets = await self._desk.begin()
-        charter = (self._charter_index, self._charter)
-        self._consenting = consenting.Consenting(self._db, book, self._clock, charter, self._desk, self._home)
-        await self._consenting.begin()
-        self._storing = Storing(book, self._clock, charter, self._desk, self._home)
+        self._storing = Storing(self._db, book, self._clock, charter, self._desk, self._home)
+        for action, act in self._storing.acts().items():
+            self._consenting.offer(action, act)
+        settings = (self._home, self._charter.name, self._origin, self._charter.country, self.plan.workers)
+        self._metering = Metering(self._db, self._desk.act, self._clock, *settings)
+        await self._metering.begin()
         self._breaches = Breaches(self._db, self._desk, self._clock)
         node = self._db.meta("node") or new_id("node")
         self._db.set_meta("node", node)
@@ -226,6 +244,11 @@ class Control:
     async def _serve(self) -> None:
         desk, store = self._desk, ModelStore(self._home.models)
         deploying = Deploying(self.deployments, self.replicas, store, self.node.admits)
+        rows = self._listed(self.replicas.roster.deployment_rows), self._listed(self.replicas.roster.replica_rows)
+        consent = self._consenting.handlers(lambda use_case: use_case)
+        served = Served(self._status, *rows, consent, lambda by: Deploying(by, self.replicas, store, self.node.admits))
+        charter = (self._charter_index, self._charter)
+        administering = Administering(self._db, self._book.write, self._clock, charter, desk, served)
         wish = self._changes(deploying.wish)
 
         async def deploy(model: str, name: str, changes: dict[str, Any]) -> Any:
@@ -246,10 +269,12 @@ class Control:
             "deploy": deploy,
             "deployment.stop": self._changes(deploying.stop),
             "replica.drain": self._changes(deploying.drain),
-            "deployments": self._listed(self.replicas.roster.deployment_rows),
-            "replicas": self._listed(self.replicas.roster.replica_rows),
+            "deployments": rows[0],
+            "replicas": rows[1],
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
+            **administering.handlers(self._changes),
+            **self._metering.handlers(self._changes),
             **self._storing.handlers(self._changes),
             **self._breaches.handlers(self._changes),
         }
@@ -323,6 +348,7 @@ class Control:
     async def _register(self, slot: int, vkey: str) -> dict[str, Any]:
         async with self._changing:
             index = await establish.key(self._book, self._charter_index, "worker", vkey)
+        self._metering.registered(slot, index)
         _log.info("worker %d has key entry %d", slot, index)
         return {"index": index, "origin": self._origin, "margin_ms": self._charter.margin_seconds * 1000}
 
@@ -349,6 +375,7 @@ class Control:
             "url": self.plan.url,
             "origin": self._origin,
             "profile": self._charter.profile,
+            "ceremony": self._consenting.ceremony(),
             "snapshot": self._number,
             "lease": None
             if lease is None
@@ -356,6 +383,7 @@ class Control:
             "deployments": self.replicas.roster.deployment_rows(),
             "replicas": self.replicas.roster.replica_rows(),
             "waiting": list(self._waiting),
+            "reviews": self._consenting.reviews(),
             "breaches": self._breaches.open_ones(),
             "not_serving_because": [*self._refusals(), *_no_room(self._home)],
             "log": {key: log[key] for key in ("origin", "size", "vkey", "seconds_since_tick")},
@@ -373,7 +401,9 @@ class Control:
         """Write the next snapshot, whole or not at all; its number."""
         self._number = max(self._number, int(self._db.meta("snapshot") or 0)) + 1
         self._db.set_meta("snapshot", str(self._number))
-        self._roll = self._roll or publish.roll(self._number, self._db.rows, self._clock.now_ms())
+        prices = self._metering.prices
+        self._roll = self._roll or publish.roll(self._number, self._db.rows, self._clock.now_ms(), prices)
+        self._metering.published(self._roll)
         snapshot = Snapshot(
             number=self._number,
             origin=self._origin,

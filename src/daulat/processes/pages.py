@@ -1,43 +1,49 @@
-"""Receipts, the log and metrics over HTTP: everything that is not the request path, behind the workers."""
+"""Receipts, the log, metrics and the admin API over HTTP: all that is not the request path, behind the workers."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import os
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from daulat.adapters import log_files, request_index
+from daulat.adapters import log_files, request_index, rpc
 from daulat.adapters.log_files import Blobs, LogFolder
-from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core import commitments, entries
 from daulat.core.clock import SystemClock
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
-from daulat.errors import DaulatError, NotFound, Unauthenticated, Unavailable, VerificationFailed
-from daulat.gateway import errors as wire_errors
+from daulat.errors import (
+    DaulatError,
+    NotFound,
+    SealBroken,
+    Unauthenticated,
+    Unavailable,
+    VerificationFailed,
+)
 from daulat.gateway import metrics
-from daulat.identity.directory import Directory
 from daulat.ledger import receipts
-from daulat.processes import edge
+from daulat.processes import behind, edge
+from daulat.processes.admin_pages import AdminPages
+from daulat.processes.callers import NEVER, Callers, answering, secret
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog import note, tiles
 
 _FOREVER: Final = {"cache-control": "public, max-age=31536000, immutable"}
-_NEVER: Final = {"cache-control": "no-store"}
 _PENDING: Final = "No receipt for this request id yet. One follows about a second after the answer."
 _BINARY: Final = "application/octet-stream"
+_log = logging.getLogger(__name__)
 
 
 class Pages:
@@ -46,9 +52,8 @@ class Pages:
     def __init__(self, home: Home, watch: Watch) -> None:
         self._home = home
         self._watch = watch
-        self._clock = SystemClock()
-        self._snapshot = SnapshotFile(home.snapshot)
-        self._directory: Directory | None = None
+        self._callers = Callers(home.snapshot, SystemClock())
+        self._telling: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
@@ -66,12 +71,16 @@ class Pages:
 
     async def receipt(self, request: Request) -> Response:
         """The receipt of one answer, for the person who got it. For anybody else it does not exist."""
-        principal = self._principal(request)
+        principal = self._callers.principal(request)
         wanted = request.path_params["request_id"]
         if not REQUEST_ID.match(wanted):
             raise NotFound("A request id is 'req_' and 32 hex digits.", code="receipt_unknown")
-        body = await asyncio.to_thread(self._receipt, principal, wanted)
-        return Response(body, media_type="application/json", headers=_NEVER)
+        try:
+            body = await asyncio.to_thread(self._receipt, principal, wanted)
+        except _NotTheirs:
+            self._tell(secret(request), "receipt", "not_found")
+            raise
+        return Response(body, media_type="application/json", headers=NEVER)
 
     async def checkpoint(self, request: Request) -> Response:
         published = self._folder(request).published()
@@ -89,7 +98,7 @@ class Pages:
         if parsed.level is None:
             self._auditor(request)
         data = await asyncio.to_thread(self._folder(request).read, path)
-        return Response(data, media_type=_BINARY, headers=_FOREVER if parsed.level is not None else _NEVER)
+        return Response(data, media_type=_BINARY, headers=_FOREVER if parsed.level is not None else NEVER)
 
     async def blob(self, request: Request) -> Response:
         data = await asyncio.to_thread(Blobs(self._home.log / "blob").get, request.path_params["digest"])
@@ -108,18 +117,26 @@ class Pages:
 
     def _receipt(self, principal: Principal, wanted: str) -> bytes:
         # Read in this order: what the index knows is under the checkpoint that is read after it.
-        found = request_index.find(self._home.index_db, wanted)
+        try:
+            found = request_index.find(self._home.index_db, wanted)
+        except SealBroken as error:
+            raise _damaged(error.message) from None
         if found is None:
             raise NotFound(_PENDING, code="receipt_pending")
         origin, index = found
-        folder = LogFolder(self._home.log / origin.rpartition("/")[2])
+        period = origin.rpartition("/")[2]
+        if index < 0 or period.startswith(".") or not (self._home.log / period / "checkpoint").exists():
+            raise _damaged(f"it names entry {index} of {origin[:80]!r}")
+        folder = LogFolder(self._home.log / period)
         signed = folder.published()
         verifier = note.Verifier(folder.vkey())
         checkpoint = checkpoints.open_checkpoint(signed, verifier)
         gathered = receipts.gather(folder, checkpoint.size, index)
-        admission = entries.decode(gathered[index])["admission"]
+        admission = entries.decode(gathered[index]).get("admission", {})
+        if admission.get("request_id") != wanted:  # the index is a projection: the log says what is so
+            raise _damaged(f"entry {index} of {origin[:80]!r} is not that of {wanted}")
         if (admission["tenant"], admission["principal"]) != (principal.tenant, principal.person):
-            raise NotFound(_PENDING, code="receipt_pending")
+            raise _NotTheirs(_PENDING, code="receipt_pending")
         salts = {
             "request": commitments.salt(principal.epoch_key, wanted, "request"),
             "response": commitments.salt(principal.epoch_key, wanted, "response"),
@@ -133,77 +150,47 @@ class Pages:
             raise NotFound(f"There is no log of the period {period[:40]!r}.")
         return LogFolder(self._home.log / period)
 
-    def _principal(self, request: Request) -> Principal:
-        principal = self._known().authenticate(_secret(request))
-        if principal.expires <= self._clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
-        return principal
-
     def _auditor(self, request: Request) -> None:
-        if self._known().auditor(_secret(request)).expires <= self._clock.now_ms():
-            raise Unauthenticated("This auditor's token has expired.", code="expired_token")
-
-    def _known(self) -> Directory:
-        """Everybody the newest snapshot knows."""
+        known = secret(request)
         try:
-            snapshot = self._snapshot.poll()
-        except FileNotFoundError:
-            raise Unavailable("The control plane has not published yet.") from None
-        if snapshot is not None:
-            self._directory = Directory(snapshot.roll)
-        if self._directory is None:
-            raise Unavailable("The control plane has not published yet.")
-        return self._directory
+            self._callers.auditor(request)
+        except Unauthenticated as error:
+            self._tell(known, "log.entries", error.code)
+            raise
+
+    def _tell(self, credential: str, action: str, code: str) -> None:
+        """Have a refusal written into the log, where it is somebody known. The answer does not wait for it: how long it
+        takes must not say what there is."""
+        told = asyncio.get_running_loop().create_task(self._told(credential, action, code))
+        self._telling.add(told)
+        told.add_done_callback(self._telling.discard)
+
+    async def _told(self, credential: str, action: str, code: str) -> None:
+        client = rpc.Client(self._home.control_socket)
+        with contextlib.suppress(DaulatError):  # nobody known, or no control plane
+            await client.call("access.refused", credential=credential, action=action, code=code)
+        await client.close()
 
 
-def _secret(request: Request) -> bytes:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthenticated("Give a credential: 'Authorization: Bearer ...'.", code="missing_api_key")
-    return secret.strip().encode()
+class _NotTheirs(NotFound):
+    """What exists and is another's: in words, as what does not exist."""
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, DaulatError):
-        raise error
-    headers = {name.decode(): value.decode() for name, value in wire_errors.headers_for(error)}
-    if error.code == "receipt_pending":
-        headers["retry-after"] = "1"
-    return Response(
-        wire_errors.envelope(error), wire_errors.status_of(error), headers | _NEVER, media_type="application/json"
-    )
-
-
-async def _missing(_request: Request, _error: Exception) -> Response:
-    return await _failed(_request, NotFound("There is no such page.", code="unknown_url"))
+def _damaged(what: str) -> Unavailable:
+    _log.error("the index of receipts does not agree with the log: %s. `daulat log reindex` makes it anew", what)
+    words = "The index of receipts is damaged; the log is not. The operator makes it anew: `daulat log reindex`."
+    return Unavailable(words, code="index_damaged")
 
 
 def application(home: Home, watch: Watch | None = None) -> Starlette:
     """The ASGI application over one home. `watch`: the accelerators, whoever runs it."""
-    handlers: dict[Any, Any] = {DaulatError: _failed, 404: _missing}
-    return Starlette(routes=Pages(home, watch or Watch()).routes(), exception_handlers=handlers)
+    return answering([*Pages(home, watch or Watch()).routes(), *AdminPages(home.control_socket).routes()])
 
 
 async def run(home: Home) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
-    home.pages_socket.unlink(missing_ok=True)
-    previous = os.umask(0o177)
     watch = Watch()
-    config = uvicorn.Config(
-        application(home, watch),
-        uds=str(home.pages_socket),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    # Not `serve`: that one takes the signals, which the edge has.
-    serving = asyncio.create_task(server._serve())  # noqa: SLF001
-    while not server.started and not serving.done():  # noqa: ASYNC110  a few times, at the start
-        await asyncio.sleep(0.01)
-    os.umask(previous)
-    home.pages_socket.chmod(0o600)
+    server, serving = await behind.serve(application(home, watch), home.pages_socket)
     edge.ready()
     watch.start()
     await stop.wait()

@@ -1,30 +1,55 @@
-"""What the control process does for the vault: leases for the place where data lies, rotation of keys."""
+"""What the control process does for the vault: leases for the place where data lies, new keys, erasure."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from daulat.adapters import rpc
+from daulat.adapters.control_db import ControlDatabase
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
-from daulat.errors import InvalidRequest
+from daulat.errors import DaulatError, InvalidRequest
 from daulat.pipeline.book import Book
+from daulat.pipeline.consent import Act
+from daulat.pipeline.erase import Erasing, Erasure, Scope
 from daulat.pipeline.operate import Desk
 from daulat.settings import Home
 from daulat.vault import residency
 from daulat.vault.residency import LEASE_MS, Site
 
+_AGAIN_SECONDS: Final = 30.0
+_log = logging.getLogger(__name__)
+
 
 class Storing:
     """The control plane's side of the vault."""
 
-    def __init__(self, book: Book, clock: Clock, charter: tuple[int, Charter], desk: Desk, home: Home) -> None:
+    def __init__(
+        self, rows: ControlDatabase, book: Book, clock: Clock, charter: tuple[int, Charter], desk: Desk, home: Home
+    ) -> None:
         self._book, self._clock, self._desk = book, clock, desk
         self._charter_index, self._charter = charter
         self._vault = home.vault_socket
         self._granting = asyncio.Lock()
+        self._rows = rows
+        self._erasure = Erasure(rows, book.write, self._charter_index, self._destroy)
+
+    def acts(self) -> dict[str, Act]:
+        """What operators have to agree to."""
+        scopes: dict[str, Scope] = {"person.erase": "person", "tenant.erase": "tenant"}
+        return {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
+
+    async def watch(self) -> None:
+        """Finish erasures that were begun, for as long as the service runs: the vault may have been away."""
+        while True:
+            try:
+                await self._erasure.go_on()
+            except DaulatError as error:
+                _log.warning("an erasure waits: %s", error.message)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
@@ -61,6 +86,10 @@ class Storing:
         done: dict[str, Any] = await rpc.once(self._vault, "rotate", tenant=id_)
         await self._desk.act("vault.rotate", subject, {})
         return {"rotated": "tenant" if tenant else "root", **done}
+
+    async def _destroy(self, scope: Scope, name: str, people: Sequence[str]) -> tuple[int, int]:
+        found = await rpc.once(self._vault, "destroy", owner=scope, name=name, people=list(people))
+        return found["keys"], found["objects"]
 
     async def _status(self) -> Any:
         return await rpc.once(self._vault, "status")

@@ -29,7 +29,7 @@ from daulat.gateway.files import Files
 from daulat.gateway.stored import Completions
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import behind, edge, keeping
-from daulat.processes.callers import Callers, failed, missing
+from daulat.processes.callers import Callers, answering
 from daulat.settings import Home
 from daulat.vault.keyring import Keyring
 from daulat.vault.objects import Objects, Whose
@@ -70,7 +70,7 @@ class Vault:
             *Files(self.objects, self.reads, self.keeps).routes(),
             *Completions(self.objects, self.reads, self.keeps).routes(),
         ]
-        return Starlette(routes=routes, exception_handlers={DaulatError: failed, 404: missing})
+        return answering(routes)
 
     def handlers(self) -> dict[str, rpc.Handler]:
         """For workers and the control process."""

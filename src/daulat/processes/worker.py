@@ -40,12 +40,12 @@ from daulat.gateway.http import Server
 from daulat.gateway.metrics import Metrics
 from daulat.identity.directory import Directory
 from daulat.ledger.journal import Journal
-from daulat.metering.slices import Slices
 from daulat.pipeline.service import Service
 from daulat.pipeline.world import World
 from daulat.policy.cache import CachedDecider
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import edge
+from daulat.processes.borrowing import Borrower
 from daulat.settings import Home
 from daulat.tlog.note import Signer
 
@@ -58,9 +58,9 @@ _log = logging.getLogger(__name__)
 class Worlds:
     """Follows the snapshot file: a new number is a new world, a new time a heartbeat."""
 
-    def __init__(self, path: Path, worker: int) -> None:
-        """Raises FileNotFoundError when nothing is published."""
-        self._file, self._worker, self._clock = SnapshotFile(path), worker, SystemClock()
+    def __init__(self, path: Path, worker: int, share: tuple[int, int] = (0, 1)) -> None:
+        """`worker`: its key's index; `share`: its slot, of how many. Raises FileNotFoundError: nothing is published."""
+        self._file, self._worker, self._share, self._clock = SnapshotFile(path), worker, share, SystemClock()
         self._policy = ""
         self._directory, self._roll = Directory(Roll()), -1
         self._touched = 0
@@ -88,19 +88,21 @@ class Worlds:
             self._policy = snapshot.policy.version
         if self._roll != snapshot.roll.number:
             self._directory, self._roll = Directory(snapshot.roll), snapshot.roll.number
-        return World(snapshot, self._directory, self._decider, self._clock, self._worker)
+        return World(snapshot, self._directory, self._decider, self._clock, self._worker, self._share)
 
 
 class Worker:
     """Owns everything of one worker process."""
 
-    def __init__(self, home: Home, slot: int, workers: int, origin: str, index: int, signer: Signer) -> None:
+    def __init__(
+        self, home: Home, slot: int, workers: int, origin: str, index: int, signer: Signer, control: rpc.Client
+    ) -> None:
         loop = asyncio.get_running_loop()
         clock = SystemClock()
         self.failed = False
         self.stop = edge.stop_event(loop)
         self._home, self._slot = home, slot
-        self._worlds = Worlds(home.snapshot, index)
+        self._worlds = Worlds(home.snapshot, index, (slot, workers))
         world = self._worlds.world
         self.metrics = Metrics()
         self.journal = Journal(
@@ -126,22 +128,23 @@ class Worker:
         def vllm(replica: ReplicaRow, _fetch: Fetch) -> Dialect | None:
             return named(replica.served, OneByOne(spoken(self._model(replica), None, renames=True)))
 
+        self.borrower = Borrower(control, index, clock)
         self.pool = Pool({"llama.cpp": llama_cpp, "vllm": vllm, "openai": openai}, key=key_file.read)
         self.vault = Handover(functools.partial(rpc.once, home.vault_socket), home.vault_beat)
         self.service = Service(
             world=world,
             ledger=self.journal,
             engines=self.pool,
-            slices=Slices(workers),
             meter=self.metrics,
             render=render,
             clock=clock,
+            borrow=self.borrower.kick,
             vault=self.vault,
         )
         pages = Forwarder(os.fspath(home.pages_socket))
         kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
         app = App(self.service, self.journal, pages, self.metrics, kept)
-        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.authenticate)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.allow)
         self._confirm()
 
     def _model(self, replica: ReplicaRow) -> ModelRow | None:
@@ -154,6 +157,12 @@ class Worker:
         _log.error("the journal failed: %s: %s", type(error).__name__, error)
         self.failed = True
         self.stop.set()
+
+    def unlent(self, done: asyncio.Future[None]) -> None:
+        """The task that borrows has ended: by a defect, unless the worker ends."""
+        if not done.cancelled():
+            _log.error("nothing can be borrowed any more: %s", done.exception())
+            self.stop.set()
 
     def poll(self) -> None:
         if self._worlds.poll():
@@ -182,6 +191,10 @@ class Worker:
         gauges["daulat_connections"] = len(self.server.connections)
         gauges["daulat_journal_commits_total"] = self.journal.commits
         self.metrics.loads = self.service.load
+        turns = self.service.turns
+        gauges["daulat_requests_waiting"] = turns.waiting
+        gauges["daulat_quota_exchanges_total"] = self.borrower.exchanges
+        self.metrics.limits = turns.quotas.refusals
         gauges["daulat_snapshot_number"] = self.service.world.snapshot.number
         with contextlib.suppress(OSError):
             self.metrics.write(self._home.run / f"metrics-{self._slot}")
@@ -230,8 +243,8 @@ async def run(arguments: argparse.Namespace) -> int:
     signer = Signer.generate(f"worker-{base64.b16encode(os.urandom(6)).decode().lower()}")
     control = rpc.Client(home.control_socket)
     registered: dict[str, Any] = await control.call("worker.register", slot=arguments.slot, vkey=signer.vkey)
-    await control.close()
-    worker = Worker(home, arguments.slot, arguments.workers, registered["origin"], registered["index"], signer)
+    slot, workers, origin, index = arguments.slot, arguments.workers, registered["origin"], registered["index"]
+    worker = Worker(home, slot, workers, origin, index, signer, control)
     loop = asyncio.get_running_loop()
 
     def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -239,6 +252,8 @@ async def run(arguments: argparse.Namespace) -> int:
 
     loop.set_exception_handler(broken)
     server = await loop.create_server(worker.server.connection, sock=listen(arguments.host, arguments.port))
+    borrowing = loop.create_task(worker.borrower.run(worker.service.turns))
+    borrowing.add_done_callback(worker.unlent)
     every(POLL_SECONDS, worker.poll)
     every(0.25, worker.sweep)
     every(1.0, worker.tick)
@@ -253,6 +268,8 @@ async def run(arguments: argparse.Namespace) -> int:
     await worker.stop.wait()
     server.close()
     await worker.drain()
+    borrowing.cancel()
+    await control.close()
     return 1 if worker.failed else 0
 
 

@@ -11,20 +11,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import consents, logs
-from tests.support.consents import DAY_MS, ONE, THREE, TWO, approval, done, named, proposal, proposed, signed
+from tests.support.consents import (
+    DAY_MS,
+    ONE,
+    PRODUCTION,
+    THREE,
+    TWO,
+    approval,
+    done,
+    named,
+    proposal,
+    proposed,
+    signed,
+)
 from tests.support.logs import T0, VERIFIER, Ref, Step, terms
 
 from daulat.audit import receipt as receipts
 from daulat.audit.log import Report, audit
 from daulat.core.consent import ALONE, Proposed
 
-PRODUCTION = logs.charter(approvals=2, profile="production")
 IT = proposed(7, "erasure.person", "e" * 64)
 
 
 def audited(steps: Sequence[Step], changes: Mapping[str, Any] | None = None, **charter: Any) -> Report:
     said = logs.charter(**charter) if charter else PRODUCTION
-    return audit(logs.write({"charter": said, **(changes or {})}, steps), VERIFIER, terms())
+    signed = {"ceremony": consents.ceremony(said)} if any(step.name == "ceremony" for step in steps) else {}
+    return audit(logs.write({"charter": said, **signed, **(changes or {})}, steps), VERIFIER, terms())
 
 
 def story(*, what: Proposed = IT) -> list[Step]:
@@ -104,8 +116,14 @@ def test_two_keys_of_one_holder_are_one_person() -> None:
 
 def test_a_key_that_was_revoked_signs_nothing_more() -> None:
     gone = Step("gone", "key.revoked/v1", {"time": T0 + 51, "key": Ref("key-three"), "reason": "left"})
-    assert "a key that was not valid then" in lies({}, steps=logs.after(story(), "model", gone))
-    assert audited(logs.after(story(), "it-done", gone)).holds, "what it signed before stands"
+    found = lies({}, steps=logs.after(story(), "model", gone))
+    assert "a key that was not valid then" in found
+    assert "an operator's key was revoked, and nobody had agreed to that" in found
+    leaving = consents.steps(proposed(9, "operator.revoke", "9" * 64), "leaving", at=60)
+    leaving[-1] = replace(leaving[-1], fields={**leaving[-1].fields, "detail": {"key": THREE.vkey}})
+    after = Step("gone", "key.revoked/v1", {**gone.fields, "time": T0 + 70})
+    agreed = audited(logs.after(story(), "it-done", *leaving, after))
+    assert agreed.holds, words(agreed)
 
 
 def test_a_proposal_lasts_a_month_at_most() -> None:
@@ -184,6 +202,13 @@ def test_what_cannot_weaken_the_promise_one_may_do_alone(action: str) -> None:
 def test_every_other_act_needs_others() -> None:
     for action in ("operator.add", "backup.restore", "something.new", ""):
         assert "needs the approval of 2 others" in lies({"action": {"action": action}})
+
+
+@pytest.mark.parametrize("roles", [["operator"], ["user", "operator"], "operator", {}])
+def test_an_operator_who_was_added_as_a_person_is_added_alone(roles: Any) -> None:
+    added = {"action": {"action": "person.add", "detail": {"roles": roles}}}
+    assert "'person.add' was done by one operator" in lies(added)
+    assert audited(story(), {"action": {"action": "person.add", "detail": {"roles": ["user"]}}}).holds
 
 
 def test_a_receipt_rests_on_an_act_without_showing_who_agreed() -> None:

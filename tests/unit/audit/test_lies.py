@@ -36,7 +36,6 @@ def test_the_story_itself_holds_and_falls_short_in_words() -> None:
 def test_an_installation_in_production_falls_short_in_less() -> None:
     vouched = {kind: {"grade": "G3"} for kind in ("sandbox", "canary", "inventory", "site")}
     changes = {
-        "charter": lies.APPROVED,
         "lease": {"evidence": vouched},
         "renewed": {"evidence": vouched},
         "model": {"signed_by": "its maker"},

@@ -129,7 +129,7 @@ def test_an_audit_for_scripts(run: Shell, files: dict[str, Path]) -> None:
     (log,) = value["logs"]
     assert set(log) == {
         *("origin", "size", "holds", "findings", "findings_omitted", "short", "types"),
-        *("decisions_rerun", "promises", "continues"),
+        *("ceremony", "decisions_rerun", "promises", "continues"),
     }
     assert log["promises"] == {"kept": 1, "pending": 0}
     assert log["types"]["inference/v1"] == 6

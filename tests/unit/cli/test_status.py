@@ -11,6 +11,8 @@ SERVING: dict[str, Any] = {
     "url": "http://127.0.0.1:8470",
     "origin": "ai.example/2026",
     "profile": "evaluation",
+    "ceremony": None,
+    "reviews": [],
     "snapshot": 3,
     "deployments": [
         {

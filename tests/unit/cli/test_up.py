@@ -42,6 +42,7 @@ class StandIn:
     failure = ""
     fails: DaulatError | None = None
     vkey = "ai.example/2026+00000000+AAAA"
+    profile = "evaluation"
     stopped = 0
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:

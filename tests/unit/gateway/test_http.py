@@ -272,7 +272,9 @@ def test_options_says_what_is_allowed_and_nothing_to_browsers_elsewhere() -> Non
             client = await gateway.client()
             asks = (b"Origin: https://evil.example", b"Access-Control-Request-Method: POST")
             for target, allowed in (
-                (b"/v1/chat/completions", "POST, OPTIONS"),
+                (b"/v1/completions", "POST, OPTIONS"),
+                (b"/v1/chat/completions", "GET, HEAD, POST, OPTIONS"),
+                (b"/v1/chat/completions/chatcmpl-1", "GET, HEAD, POST, DELETE, OPTIONS"),
                 (b"/v1/models", "GET, HEAD, OPTIONS"),
                 (b"*", "GET, HEAD, POST, OPTIONS"),
             ):
@@ -377,7 +379,9 @@ def test_an_empty_line_before_a_request_is_ignored() -> None:
     ("data", "status", "code"),
     [
         (get(b"/nowhere"), 404, "unknown_url"),
-        (get(b"/v1/chat/completions"), 405, "method_not_allowed"),
+        (get(b"/v1/completions"), 405, "method_not_allowed"),
+        (request(b"/v1/files", method=b"PUT"), 405, "method_not_allowed"),
+        (request(b"/v1/files", method=b"GET", secret="sk-nobody"), 401, "invalid_api_key"),
         (request(b"/v1/models", method=b"DELETE"), 405, "method_not_allowed"),
         (request(b"/healthz", b"Content-Length: 0"), 405, "method_not_allowed"),
         (get(b"/v1/models/nope%20%ff%00"), 404, "model_not_found"),

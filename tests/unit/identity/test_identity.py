@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from daulat.core.commitments import Salter, pseudonym, salt
+from daulat.core.commitments import Salter, personal, pseudonym, salt
 from daulat.core.principal import Attributes
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
@@ -31,7 +31,7 @@ def directory(**changes: object) -> Directory:
 def test_a_key_leads_to_its_person_and_expires_with_whichever_ends_first() -> None:
     found = directory().authenticate(SECRET.encode())
     assert (found.key, found.person, found.tenant, found.expires) == ("which", "who", "house", 4000)
-    assert found.salter.salt("req", "request") == salt(EPOCH, "req", "request")
+    assert found.salter.salt("req", "request") == salt(personal(EPOCH, "person_1"), "req", "request")
     assert directory().principal("key_1") == found
 
 

@@ -24,13 +24,13 @@ class Tables:
             ("policy/v1", ""): {"origin": "log/1", "position": 11, "value": {"version": OLD}},
         }
         self.proposals: list[dict[str, Any]] = []
+        self.glasses: list[dict[str, Any]] = []
 
     def live(self, kind: str, name: str = "") -> dict[str, Any] | None:
         return self.held.get((kind, name))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        assert table == "proposals"
-        return self.proposals
+        return self.proposals if table == "proposals" else self.glasses
 
     def propose(self, action: str, digest: str, position: int = 20, **changes: Any) -> None:
         row = {"action": action, "payload": naming(digest).decode(), "position": position, "origin": "log/1", "done": 1}

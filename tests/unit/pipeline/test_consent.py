@@ -19,8 +19,12 @@ from daulat.adapters.control_db import ControlDatabase
 from daulat.audit.log import audit
 from daulat.core import charter as charters
 from daulat.core import entries
+from daulat.core.ceremony import Seat
 from daulat.core.consent import Kind, Proposed
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, SealBroken
+from daulat.pipeline import establish
+from daulat.pipeline.book import Book
+from daulat.pipeline.ceremony import Drawn, Holding, draw
 from daulat.pipeline.consent import Consent, Signature
 from daulat.pipeline.operate import Desk
 from daulat.pipeline.operators import Adding, Revoking, certified
@@ -52,13 +56,15 @@ class House:
         self.clock, self.rows = Clock(), ControlDatabase(folder / "control.db")
         self.log: list[bytes] = []
         self.broken = False
+        self.book = Book(ORIGIN, self._append, self.rows, self.clock)
         said = logs.charter(approvals=approvals, profile="production") if approvals else logs.charter()
         self.charter = charters.parse(said["text"])
-        run(self.write("charter/v1", {"origin": ORIGIN, "previous": None, **said, "restates": None}))
+        opening = {"origin": ORIGIN, "previous": None, **said, "restates": None}
+        run(self.book.write("charter/v1", opening, name=""))
         run(self.certify("log", SIGNER.vkey))
-        self.desk = Desk(self.rows, self.write, self.clock, 0)
+        self.desk = Desk(self.rows, self.write, self.clock, 0, approvals)
         run(self.desk.add_tenant("operators"))
-        adding = Adding(self.rows, lambda vkey: self.certify("operator", vkey), self.clock, self.charter, ORIGIN)
+        adding = Adding(self.rows, self.certify_operator, self.clock, self.charter, ORIGIN)
         self.acts = {
             "operator.add": adding,
             "operator.revoke": Revoking(self.rows, self.write, self.clock, self.charter),
@@ -68,22 +74,43 @@ class House:
             name: Signer(name, bytes([number] * 32))
             for number, name in enumerate(("ali", "bina", "chong", "devi", "esa"))
         }
-        for name in ("ali", "bina", "chong"):
-            run(adding.prepare(self.someone(name)).carry_out())
+        if approvals:
+            run(self.holding.hold(self.drawn(said["text"]), 0, self.charter))
+        else:
+            for name in ("ali", "bina", "chong"):
+                run(adding.prepare(self.someone(name)).carry_out())
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.book, self.rows, self.desk, self.certify_operator, self.clock)
+
+    def drawn(self, text: str, *names: str, models: tuple[str, ...] = ()) -> Drawn:
+        """A key ceremony that ali, bina and chong, or others, have signed."""
+        names = names or ("ali", "bina", "chong")
+        seats = [(name, Seat(self.keys[name].vkey, "MY", "high", self.clock.now + 100 * DAY)) for name in names]
+        made = draw(ORIGIN, self.clock.now, text, "1" * 64, models, seats)
+        for name in names:
+            made = made.signed(self.keys[name].vkey, self.keys[name].sign_bytes(made.ceremony.statement()))
+        return made
 
     def someone(self, who: str, /, **changes: Any) -> dict[str, Any]:
         made = {"name": who, "citizenship": "MY", "assurance": "high", "days": 100, "vkey": self.keys[who].vkey}
         return {**made, **changes}
 
     async def write(self, type_: str, fields: Mapping[str, Any]) -> int:
+        return await self.book.write(type_, fields)
+
+    async def _append(self, new: list[str]) -> list[int]:
         if self.broken:
             raise SealBroken("the log could not be written")
-        self.log.append(entries.encode(type_, {"time": self.clock.now, **fields}))
-        return len(self.log) - 1
+        self.log += [entry.encode() for entry in new]
+        return [len(self.log) - 1]
 
-    async def certify(self, purpose: str, vkey: str) -> int:
-        fields = {"charter": 0, "purpose": purpose, "name": vkey.partition("+")[0], "vkey": vkey, "not_after": None}
-        return await self.write("key/v1", {**fields, "replaces": None, "signatures": []})
+    async def certify(self, purpose: str, vkey: str, until: int | None = None) -> int:
+        return await establish.key(self.book, 0, purpose, vkey, not_after=until)
+
+    async def certify_operator(self, vkey: str, until: int) -> int:
+        return await self.certify("operator", vkey, until)
 
     def signed(self, kind: Kind, shown: Mapping[str, Any], who: str, **changes: Any) -> Signature:
         """As an operator's own machine does it: over the payload that it was shown."""
@@ -232,7 +259,8 @@ def test_a_new_shard_has_the_operators_keys_and_none_of_those_that_were_revoked(
     house.rows.revoke("operator_keys", rows[0]["id"], 1)
     seen: list[str] = []
 
-    async def certify(vkey: str) -> int:
+    async def certify(vkey: str, until: int) -> int:
+        assert until == house.clock.now + 100 * DAY
         seen.append(vkey)
         return 900 + len(seen)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from daulat.adapters.control_db import ControlDatabase
-from daulat.errors import Conflict, InvalidRequest, SealBroken
+from daulat.errors import Conflict, InvalidRequest, PermissionDenied, SealBroken
 from daulat.identity import secrets
 from daulat.pipeline.operate import Desk
 
@@ -170,3 +170,25 @@ def test_lists_are_without_secrets(office: Office) -> None:
     for secret in (*made.values(), *(secrets.digest(value) for value in made.values())):
         assert secret not in text
     assert all(row["epoch_key"] not in text for row in office.rows.rows("tenants"))
+
+
+def test_where_others_have_to_agree_nobody_adds_an_operator(office: Office) -> None:
+    office.begin()
+    desk, size = Desk(office.rows, office.log.write, Clock(), 0, 2), len(office.log.entries)
+    for tenant, roles in (("operators", ["operator"]), ("operators", []), ("first-agency", ["user", "operator"])):
+        with pytest.raises(PermissionDenied, match="daulat operate add-operator devi"):
+            run(desk.add_person("devi", tenant, "MY", "high", roles, days=1))
+    assert len(office.log.entries) == size
+    assert run(desk.add_person("devi", "first-agency", "MY", "high", ["user"], days=1))["name"] == "devi"
+
+
+def test_who_came_from_a_ceremony_is_not_joined_by_a_first_operator(office: Office) -> None:
+    desk = Desk(office.rows, office.log.write, Clock(), 0, 2)
+    run(desk.add_tenant("operators"))
+    house = office.rows.find("tenants", "operators")["id"]
+    person = {"tenant": house, "citizenship": "MY", "assurance": "high", "roles": ["operator"], "version": 1}
+    office.rows.add("people", {"id": "p1", "name": "left", **person, "expires": NOW})
+    office.rows.add("people", {"id": "p2", "name": "aminah", **person, "expires": NOW + 1})
+    run(desk.begin())
+    assert [row["name"] for row in office.rows.rows("people")] == ["left", "aminah", "first-person"]
+    assert desk.first_operator()["name"] == "aminah", "whose eligibility has ended answers for nothing"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from tests.support.request_path import DONE, JSON, Path, answered, chat, chunk, usage_chunk
-from tests.support.worlds import EPOCH_KEY, key, replica, snapshot, world
+from tests.support.worlds import PERSON_KEY, key, replica, snapshot, world
 
 from daulat.core.commitments import opens, salt
 from daulat.core.snapshot import Limits
@@ -47,7 +47,7 @@ def test_the_last_frame_waits_for_the_completion() -> None:
     completion = path.journal.one("completion")
     assert (completion["outcome"], completion["status"]) == ("ok", 200)
     assert completion["usage"] == {"prompt_tokens": 7, "cached_tokens": 0, "completion_tokens": 1}
-    assert opens(completion["response"], salt(EPOCH_KEY, client.request_id, "response"), "response", client.body)
+    assert opens(completion["response"], salt(PERSON_KEY, client.request_id, "response"), "response", client.body)
     assert path.at_rest()
 
 
@@ -194,7 +194,7 @@ def test_after_the_first_byte_nobody_takes_over_and_the_client_is_told() -> None
     completion = path.journal.one("completion")
     assert (completion["outcome"], completion["status"], completion["error"]) == ("failed", 200, "engine_dead")
     assert completion["usage"]["completion_tokens"] == 1
-    assert opens(completion["response"], salt(EPOCH_KEY, client.request_id, "response"), "response", client.body)
+    assert opens(completion["response"], salt(PERSON_KEY, client.request_id, "response"), "response", client.body)
     assert path.at_rest()
 
 
@@ -386,7 +386,7 @@ def test_a_client_that_leaves_mid_stream_is_charged_for_what_it_saw() -> None:
     completion = path.journal.one("completion")
     assert (completion["outcome"], completion["status"], completion["error"]) == ("aborted", 200, "client_left")
     assert completion["usage"]["completion_tokens"] == 3
-    assert opens(completion["response"], salt(EPOCH_KEY, client.request_id, "response"), "response", client.body)
+    assert opens(completion["response"], salt(PERSON_KEY, client.request_id, "response"), "response", client.body)
     assert path.at_rest()
 
 

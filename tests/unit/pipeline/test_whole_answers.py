@@ -11,7 +11,7 @@ from tests.support.worlds import (
     EMBEDDER,
     EPOCH_KEY,
     FOREIGN_SECRET,
-    OTHER_SECRET,
+    PERSON_KEY,
     SECRET,
     WORKER,
     key,
@@ -23,7 +23,7 @@ from tests.support.worlds import (
 )
 
 from daulat.core import entries
-from daulat.core.commitments import opens, salt
+from daulat.core.commitments import opens, personal, salt
 from daulat.core.snapshot import Limits
 from daulat.errors import EngineDead, EngineTimeout, InvalidRequest, Overloaded
 
@@ -80,7 +80,7 @@ def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() 
     assert completion["attempts"] == [{"replica": 11, "lease": 5, "outcome": "ok"}]
     assert completion["usage"] == {"prompt_tokens": 11, "cached_tokens": 0, "completion_tokens": 4}
     for kind, record, sent in (("request", admission, body), ("response", completion, client.body)):
-        assert opens(record[kind], salt(EPOCH_KEY, client.request_id, kind), kind, sent)
+        assert opens(record[kind], salt(PERSON_KEY, client.request_id, kind), kind, sent)
 
 
 def test_names_in_any_script_make_entries_that_anybody_can_read() -> None:
@@ -240,7 +240,12 @@ def test_who_is_not_eligible_learns_which_rule_refused() -> None:
     assert admission["policies"]
     assert all(name in client.error["message"] for name in admission["policies"])
     assert (completion["outcome"], completion["status"], completion["attempts"]) == ("denied", 403, [])
-    assert opens(completion["response"], salt(EPOCH_KEY, client.request_id, "response"), "response", client.body)
+    assert opens(
+        completion["response"],
+        salt(personal(EPOCH_KEY, "person_3"), client.request_id, "response"),
+        "response",
+        client.body,
+    )
     assert path.at_rest()
 
 
@@ -275,31 +280,6 @@ def test_a_key_for_certain_models_sees_no_others() -> None:
     path.journal.commit()
     assert (client.status, client.error["code"]) == (404, "model_not_found")
     assert not path.engines.calls
-
-
-def test_a_spent_quota_says_when_to_come_back() -> None:
-    path = Path(keys=(key(1, per_minute=2), key(2, OTHER_SECRET)))
-    for _ in range(2):
-        path.ask(chat())
-        path.call.answer(answered())
-    _, client = path.ask(chat())
-    path.journal.commit()
-    assert (client.status, client.error["code"]) == (429, "rate_limit_exceeded")
-    assert dict(client.headers)[b"retry-after"] == b"30"
-    assert path.journal.values("admission")[-1]["policies"] == ["gateway.rate"]
-    assert path.ask(chat(), secret=OTHER_SECRET)[1].status == 0, "another key's quota is its own"
-    path.clock.pass_seconds(30)
-    path.ask(chat())
-    assert len(path.engines.calls) == 4
-
-
-def test_retry_after_is_never_too_early() -> None:
-    path = Path(keys=(key(1, per_minute=25),))
-    for _ in range(25):
-        path.ask(chat())
-    _, client = path.ask(chat())
-    path.journal.commit()
-    assert dict(client.headers)[b"retry-after"] == b"3", "2.4 s, rounded up"
 
 
 def test_one_keys_denials_beyond_ten_a_second_become_counts() -> None:

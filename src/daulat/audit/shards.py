@@ -1,0 +1,103 @@
+"""What a log's new shard begins with, held against the end of the shard before it: nothing changes between the two.
+
+Within one shard `audit.consent` sees every change. Its first charter, rules, models and operators restate those of an
+older one, which only an audit of both can show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from daulat.audit.chain import Chain
+from daulat.audit.facts import CeremonyFacts
+from daulat.audit.finding import Finding
+from daulat.core.charter import Charter, irreversible
+from daulat.core.consent import CHARTER, MODEL, POLICY, naming
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a shard claims to have from the one before. Digests and versions as they stand in the entries."""
+
+    charter: Charter
+    sha256: str
+    rules: str | None
+    models: frozenset[str]
+    operators: frozenset[str]  # vkeys
+    ceremony: CeremonyFacts | None
+    glasses: Mapping[str, object]  # broken, and their review still open; by proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What was in force at a shard's end, and what had been agreed to and was not in force yet."""
+
+    charter: Charter
+    sha256: str
+    rules: str | None
+    models: frozenset[str]  # digests of payloads
+    operators: frozenset[str]
+    agreed: frozenset[tuple[str, str]]
+    ceremony: CeremonyFacts | None
+    glasses: Mapping[str, object]
+
+
+def opening(chain: Chain) -> Opening | None:
+    """None where nothing could be read, or nothing is restated."""
+    if not chain.restates:
+        return None
+    first, rules = chain.charters[0], chain.policies[min(chain.policies)].version if chain.policies else None
+    models = frozenset(model.described["digest"] for model in chain.models.values() if model.restated)
+    restated = chain.ceremony if chain.ceremony is not None and chain.ceremony.restates is not None else None
+    return Opening(
+        first.charter, first.sha256, rules, models, frozenset(chain.consent.carried), restated, chain.glasses.restated()
+    )
+
+
+def closing(chain: Chain) -> Closing | None:
+    """None where no charter could be read."""
+    if not chain.charters:
+        return None
+    last, rules = chain.charters[max(chain.charters)], chain.policies[max(chain.policies)] if chain.policies else None
+    consent = chain.consent
+    return Closing(
+        last.charter,
+        last.sha256,
+        None if rules is None else rules.version,
+        frozenset(consent.had[MODEL]),
+        frozenset(consent.operators()),
+        frozenset(consent.agreed),
+        chain.ceremony,
+        chain.glasses.open(),
+    )
+
+
+def compare(old: Closing, new: Opening) -> Iterator[Finding]:
+    """What the new shard begins with and the old one did not end with, and nobody had agreed to."""
+    if words := irreversible(old.charter, new.charter):
+        yield Finding("charter", f"the charter changed with the shard: {words}", 0)
+    if _ceremony(old.ceremony) != _ceremony(new.ceremony):
+        yield Finding("ceremony", "the key ceremony is another than that of the shard before, or is missing", 0)
+    if old.glasses != new.glasses:
+        words = "the broken glass whose review is open is not that which the shard before left open"
+        yield Finding("glass", words, 0)
+    if not old.charter.approvals:
+        return
+    for action, before, after in ((CHARTER, old.sha256, new.sha256), (POLICY, old.rules, new.rules)):
+        if after not in {None, before} and (action, _payload(str(after))) not in old.agreed:
+            yield Finding("approvals", f"{action} with the new shard, which nobody had agreed to", 0)
+    for digest in sorted(new.models):
+        if (payload := _payload(digest)) not in old.models and (MODEL, payload) not in old.agreed:
+            yield Finding("approvals", f"model {digest[:16]} is not one of the shard before, as it says", 0)
+    for vkey in sorted(new.operators - old.operators):
+        yield Finding("approvals", f"operator {vkey.partition('+')[0]} had no key in the shard before", 0)
+
+
+def _ceremony(held: CeremonyFacts | None) -> object:
+    return None if held is None else (held.ceremony, held.signatures)
+
+
+def _payload(digest: str) -> str:
+    return hashlib.sha256(naming(digest)).hexdigest()

@@ -1,0 +1,116 @@
+"""Every address of the admin API, once: routes, authorization and OpenAPI are all made of this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from daulat.gateway.admin import types as t
+
+ROOT: Final = "/admin/v1"
+DOCUMENT: Final = f"{ROOT}/openapi.json"
+MOST_BYTES: Final = 65_536  # of a request's body
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+OPERATORS: Final = frozenset({"operator"})
+BOTH: Final = frozenset({"operator", "tenant-admin"})  # of these, a tenant's own see and change their tenant only
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one address. `says`: what it is for; `versioned`: it has an ETag, and its changes need If-Match."""
+
+    id: str
+    method: Method
+    path: str
+    says: str
+    answer: Any
+    roles: frozenset[str] = OPERATORS
+    body: Any = None
+    query: Any = None
+    status: int = 200
+    versioned: bool = False
+
+    @property
+    def creates(self) -> bool:
+        """Whether an Idempotency-Key makes it happen once."""
+        return self.status == 201  # noqa: PLR2004
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is an administrative act."""
+        return self.method != "GET" and self.id != "proposals.draft"
+
+
+def _op(id_: str, method: Method, path: str, says: str, answer: Any, **more: Any) -> Operation:
+    return Operation(id_, method, f"{ROOT}/{path}", says, answer, **more)
+
+
+_PAGED: Final = {"query": t.Paging}
+_MADE: Final = {"status": 201}
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    _op("me", "GET", "me", "Say whose credential this is.", t.Me, roles=BOTH),
+    _op("tenants.list", "GET", "tenants", "List tenants.", t.Page[t.Tenant], roles=BOTH, **_PAGED),
+    _op("tenants.create", "POST", "tenants", "Add a tenant.", t.Tenant, body=t.NewTenant, **_MADE),
+    _op("tenants.get", "GET", "tenants/{tenant}", "Show a tenant.", t.Tenant, roles=BOTH),
+    _op("people.list", "GET", "people", "List people.", t.Page[t.Person], roles=BOTH, query=t.OfTenant),
+    _op(
+        "people.create", "POST", "people", "Add a person.", t.Person, roles=BOTH, body=t.NewPerson, versioned=True,
+        **_MADE,
+    ),
+    _op("people.get", "GET", "people/{person}", "Show a person.", t.Person, roles=BOTH, versioned=True),
+    _op(
+        "people.change", "PATCH", "people/{person}", "Change what is vouched for a person.", t.Person,
+        body=t.PersonChange, versioned=True,
+    ),
+    _op(
+        "people.end", "DELETE", "people/{person}", "End a person's eligibility; their keys are revoked.", t.Person,
+        roles=BOTH,
+    ),
+    _op("keys.list", "GET", "keys", "List API keys.", t.Page[t.Key], roles=BOTH, query=t.OfPerson),
+    _op("keys.create", "POST", "keys", "Make an API key.", t.MadeKey, roles=BOTH, body=t.NewKey, **_MADE),
+    _op("keys.get", "GET", "keys/{key}", "Show an API key.", t.Key, roles=BOTH),
+    _op("keys.revoke", "DELETE", "keys/{key}", "Revoke an API key, for good.", t.Key, roles=BOTH),
+    _op(
+        "admin_keys.list", "GET", "admin-keys", "List credentials for this API.", t.Page[t.AdminKey], roles=BOTH,
+        query=t.OfPerson,
+    ),
+    _op(
+        "admin_keys.create", "POST", "admin-keys", "Make a credential for this API.", t.MadeAdminKey, roles=BOTH,
+        body=t.NewAdminKey, **_MADE,
+    ),
+    _op(
+        "admin_keys.revoke", "DELETE", "admin-keys/{admin_key}", "Revoke a credential for this API.", t.AdminKey,
+        roles=BOTH,
+    ),
+    _op("auditors.list", "GET", "auditors", "List auditors.", t.Page[t.Auditor], **_PAGED),
+    _op("auditors.create", "POST", "auditors", "Make an auditor's token.", t.MadeAuditor, body=t.NewAuditor, **_MADE),
+    _op("auditors.revoke", "DELETE", "auditors/{auditor}", "Revoke an auditor's token.", t.Auditor),
+    _op("status", "GET", "status", "Say what runs, under which lease, and where the log stands.", t.Status),
+    _op("deployments.list", "GET", "deployments", "List deployments.", t.Page[t.Deployment], **_PAGED),
+    _op("deployments.get", "GET", "deployments/{name}", "Show a deployment.", t.Deployment, versioned=True),
+    _op(
+        "deployments.put", "PUT", "deployments/{name}", "Have a model served under that name, or change how it is.",
+        t.Deployment, body=t.Wish, versioned=True,
+    ),
+    _op("deployments.stop", "DELETE", "deployments/{name}", "Stop serving a deployment.", t.Stopped),
+    _op("replicas.list", "GET", "replicas", "List replicas.", t.Page[t.Replica], **_PAGED),
+    _op("replicas.drain", "POST", "replicas/{replica}/drain", "Have a replica replaced.", t.Draining),
+    _op("replicas.log", "GET", "replicas/{replica}/log", "Show the end of its log.", t.ReplicaLog, query=t.Lines),
+    _op("operators.list", "GET", "operators", "List operators and their keys.", t.Page[t.Operator], **_PAGED),
+    _op(
+        "proposals.draft", "POST", "proposals/draft", "Say what a proposal would be, to be signed by you.", t.Drafted,
+        body=t.Draft,
+    ),
+    _op("proposals.list", "GET", "proposals", "List proposals.", t.Page[t.Listed], **_PAGED),
+    _op(
+        "proposals.create", "POST", "proposals", "Propose what you have drafted and signed.", t.Proposal, body=t.Signed,
+        **_MADE,
+    ),
+    _op("proposals.get", "GET", "proposals/{proposal}", "Show a proposal.", t.Proposal),
+    _op(
+        "proposals.approve", "POST", "proposals/{proposal}/approvals", "Approve another operator's proposal.",
+        t.Proposal, body=t.Approval, **_MADE,
+    ),
+)  # fmt: skip
+BY_ID: Final[Mapping[str, Operation]] = {operation.id: operation for operation in OPERATIONS}

@@ -1,0 +1,437 @@
+"""What the admin API takes and gives. Typed once: requests are decoded with these, and OpenAPI's schemas made of them.
+
+Requests refuse fields that they do not know. Of the control plane's rows an answer shows the fields named here and no
+others. Times are Unix milliseconds, as in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+T = TypeVar("T")
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Id = Annotated[str, Meta(min_length=1, max_length=100)]
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+Milliseconds = Annotated[int, Meta(description="Unix time in milliseconds.")]
+Country = Annotated[str, Meta(pattern="^([A-Z]{2})?$", description="ISO 3166-1 alpha-2; empty: none is vouched.")]
+Assurance = Literal["low", "substantial", "high"]
+Role = Literal["user", "tenant-admin"]
+Vkey = Annotated[str, Meta(max_length=500, description="A public key as C2SP signed-note writes it.")]
+Ed25519 = Annotated[str, Meta(max_length=100, description="An Ed25519 signature, 64 bytes in base64.")]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A request: what it does not know, it refuses."""
+
+
+class Given(Struct, kw_only=True):
+    """An answer."""
+
+
+# Of lists.
+
+
+class Paging(Asked):
+    """Which part of a list: `limit` rows after the one with the id `after`, in the order in which they were made."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    after: str = ""
+
+
+class OfTenant(Paging):
+    """People of one tenant."""
+
+    tenant: str = ""
+
+
+class OfPerson(Paging):
+    """Keys of one person."""
+
+    person: str = ""
+
+
+class Lines(Asked):
+    """How much of a replica's log, from its end."""
+
+    lines: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class Page(Given, Generic[T], kw_only=True):
+    """A part of a list, as OpenAI's API has it. Where `has_more`, ask again with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+# Errors.
+
+
+class ErrorFacts(Given):
+    """`code` is for programs, `message` says what was wrong and what would be right."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Error(Given):
+    """OpenAI's envelope."""
+
+    error: ErrorFacts
+
+
+# Who acts.
+
+
+class Me(Given):
+    """Whose credential this is, and what it may."""
+
+    person: str
+    name: str
+    tenant: str
+    role: Literal["operator", "tenant-admin"]
+    expires: Milliseconds
+
+
+# Tenants, people, keys, auditors.
+
+
+class NewTenant(Asked):
+    """An agency or company. It gets an epoch key of its own."""
+
+    name: Name
+
+
+class Tenant(Given):
+    """An agency or company."""
+
+    id: str
+    name: str
+
+
+class NewPerson(Asked):
+    """A person, and what an operator vouches for. A tenant's own administrator vouches for nothing."""
+
+    tenant: Id
+    name: Name
+    citizenship: Country = ""
+    assurance: Assurance = "low"
+    roles: tuple[Role, ...] = ("user",)
+    days: Days = 365
+
+
+class PersonChange(Asked):
+    """What an operator vouches for from now on; what is left out stays."""
+
+    citizenship: Country | UnsetType = UNSET
+    assurance: Assurance | UnsetType = UNSET
+    roles: tuple[Role, ...] | UnsetType = UNSET
+    days: Days | UnsetType = UNSET
+
+
+class Person(Given):
+    """A person. `version` grows with each change; it is the ETag's second half."""
+
+    id: str
+    tenant: str
+    name: str
+    citizenship: str
+    assurance: str
+    roles: list[str]
+    expires: Milliseconds
+    version: int
+
+
+class NewKey(Asked):
+    """An API key for a person, within the person's own time. No `models`: all; 0 requests a minute: no limit."""
+
+    person: Id
+    label: Name = "key"
+    models: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
+    requests_per_minute: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    days: Days = 90
+
+
+class Key(Given):
+    """An API key, without its secret."""
+
+    id: str
+    person: str
+    label: str
+    models: list[str]
+    requests_per_minute: int
+    created: Milliseconds
+    expires: Milliseconds
+    revoked: Milliseconds | None
+
+
+class MadeKey(Key):
+    """An API key with its secret, which is shown this once."""
+
+    api_key: str
+
+
+class NewAdminKey(Asked):
+    """A credential for this API: for yourself, or from an operator for a tenant's administrator."""
+
+    person: Id
+    label: Name = "admin key"
+    days: Annotated[int, Meta(ge=1, le=90)] = 30
+
+
+class AdminKey(Given):
+    """A credential for this API, without its secret."""
+
+    id: str
+    person: str
+    label: str
+    created: Milliseconds
+    expires: Milliseconds
+    revoked: Milliseconds | None
+
+
+class MadeAdminKey(AdminKey):
+    """A credential for this API with its secret, which is shown this once."""
+
+    admin_key: str
+
+
+class NewAuditor(Asked):
+    """Somebody who may read the whole log."""
+
+    name: Name
+    days: Days = 365
+
+
+class Auditor(Given):
+    """An auditor, without the token."""
+
+    id: str
+    name: str
+    expires: Milliseconds
+    revoked: Milliseconds | None
+
+
+class MadeAuditor(Auditor):
+    """An auditor with the token, which is shown this once."""
+
+    auditor_token: str
+
+
+# What runs.
+
+
+class Wish(Asked):
+    """Have a model served so: by its name, or the beginning of its digest. What is left out stays as it is."""
+
+    model: Name
+    engine: Annotated[str, Meta(max_length=40)] | UnsetType = UNSET
+    devices: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(max_length=1024)] | UnsetType = UNSET
+    slots: int | UnsetType = UNSET
+    context: int | UnsetType = UNSET
+    options: dict[str, Any] | UnsetType = UNSET
+    replicas: int | UnsetType = UNSET
+    drain_seconds: int | UnsetType = UNSET
+    strategy: Literal["rolling", "recreate"] | UnsetType = UNSET
+
+
+class Spec(Given):
+    """What is wished for. `model` is the SHA-256 digest of an imported one. Of `options`, secrets are left out."""
+
+    model: str
+    engine: str
+    devices: list[str]
+    slots: int
+    context: int
+    options: dict[str, Any]
+    replicas: int
+    drain_seconds: int
+    strategy: str
+
+
+class Condition(Given):
+    """One thing that is, or is not, so."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+class DeploymentStatus(Given):
+    """How far what is wished for is so."""
+
+    observed_generation: int
+    revision: int
+    replicas: int
+    ready_replicas: int
+    conditions: list[Condition]
+
+
+class Deployment(Given):
+    """A wish for replicas of a model. `admitted`: where in the log the model was. `generation` grows with each wish."""
+
+    id: str
+    name: str
+    model: str | None
+    admitted: int | None
+    generation: int
+    spec: Spec
+    status: DeploymentStatus
+
+
+class Stopped(Given):
+    """It is wished for no longer; its replicas end what they have."""
+
+    name: str
+    stopped: bool
+
+
+class Replica(Given):
+    """One running engine. `entry`: where in the log its start is; null while nothing is routed to it."""
+
+    id: str
+    deployment: str
+    revision: int
+    phase: str
+    requests: float
+    slots: int | None
+    threads: int
+    memory_mib: int
+    devices: list[str]
+    entry: int | None
+    ends: int
+    last: str
+    seconds: float
+
+
+class Draining(Given):
+    """The replica goes once its successor answers."""
+
+    id: str
+    deployment: str
+    draining: bool
+
+
+class ReplicaLog(Given):
+    """The end of a replica's log."""
+
+    lines: list[str]
+
+
+class Lease(Given):
+    """This node may serve for so long, by that entry of the log."""
+
+    entry: int
+    node: str
+    seconds_left: int
+
+
+class LogFacts(Given):
+    """Where the log stands."""
+
+    origin: str
+    size: int
+    vkey: str
+    seconds_since_tick: float
+
+
+class Process(Given):
+    """One process of the service."""
+
+    name: str
+    starts: int
+    ready: bool
+
+
+class Status(Given):
+    """What runs, under which lease. `waiting`: what stands in the home and nobody has agreed to."""
+
+    url: str
+    origin: str
+    profile: str
+    snapshot: int
+    lease: Lease | None
+    waiting: list[str]
+    not_serving_because: list[str]
+    log: LogFacts
+    processes: list[Process]
+
+
+# Consent.
+
+
+class Operator(Given):
+    """An operator and the key that they sign with."""
+
+    name: str
+    citizenship: str
+    expires: Milliseconds
+    revoked: Milliseconds | None
+    vkey: str
+
+
+class Draft(Asked):
+    """What somebody would propose."""
+
+    action: Annotated[str, Meta(max_length=40)]
+    arguments: dict[str, Any]
+    days: Annotated[int, Meta(ge=1, le=31)] = 7
+
+
+class Drafted(Given):
+    """What its proposer signs, over the lines that `daulat.core.consent` describes. Nothing was changed by asking."""
+
+    origin: str
+    proposal: str
+    action: str
+    prior: str
+    payload: str
+    expires: Milliseconds
+
+
+class Signed(Asked):
+    """A draft as it came, with its proposer's signature."""
+
+    origin: Annotated[str, Meta(max_length=200)]
+    proposal: Annotated[str, Meta(max_length=60)]
+    action: Annotated[str, Meta(max_length=40)]
+    prior: Digest
+    payload: str
+    expires: Milliseconds
+    vkey: Vkey
+    signature: Ed25519
+
+
+class Approval(Asked):
+    """Your signature under another operator's proposal."""
+
+    vkey: Vkey
+    signature: Ed25519
+
+
+class Listed(Given):
+    """A proposal. `needed`: how many others have to approve it."""
+
+    origin: str
+    proposal: str
+    action: str
+    prior: str
+    expires: Milliseconds
+    state: Literal["open", "done", "over"]
+    proposed_by: str
+    approved_by: list[str]
+    needed: int
+
+
+class Proposal(Listed):
+    """A proposal with its payload, the exact bytes of what would be done."""
+
+    payload: str

@@ -1,0 +1,104 @@
+"""The control plane's side of quotas: it lends workers slices of what is left of every limit.
+
+What is left of a limit is the limit, less what the log has of this minute, day or month, less what is lent to workers
+that still live, or whose journal the log has not taken in yet. So the sum of what all workers may spend is never more
+than the limit, whichever of them die and when: a dead worker's slices count as spent until its entries are in the log,
+and from then on its entries count instead. Pure: `Spent` is the log's projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from daulat.core.quota import RESOURCES, window
+from daulat.metering.quotas import Ask, Id, Lent
+
+SHARE: Final = 2
+"""A worker gets at most this part of its even share of what is left beyond what it needs at once."""
+
+Spent = Callable[[Id, int, Collection[int]], int]
+"""What the log has of an account in a window, without the entries of these workers (by the index of their key)."""
+
+
+@dataclass(slots=True)
+class _Account:
+    window: int
+    spent: int  # in the log, by workers that nothing is lent to
+    out: dict[int, int] = field(default_factory=dict)  # lent, by worker
+
+    @property
+    def gone(self) -> int:
+        return self.spent + sum(self.out.values())
+
+
+class Lender:
+    """All accounts. `limits` by account's id: those that there are; what is not among them is not limited."""
+
+    def __init__(self, spent: Spent, workers: int) -> None:
+        self._spent, self._workers = spent, workers
+        self.limits: Mapping[Id, int] = {}
+        self._accounts: dict[tuple[Id, int], _Account] = {}
+        self._tracked: set[int] = set()  # workers that live, or whose journal is not in the log yet
+
+    def began(self, worker: int) -> None:
+        """A worker has registered: from now on it is lent to."""
+        self._tracked.add(worker)
+        self.recount()
+
+    def ended(self, worker: int) -> None:
+        """Everything that a dead worker wrote is in the log, and in the projection: it counts as the log has it."""
+        self._tracked.discard(worker)
+        for account in self._accounts.values():
+            account.out.pop(worker, None)
+        self.recount()
+
+    def lend(self, worker: int, asks: Iterable[Ask], now_ms: int) -> list[Lent]:
+        """Take back, and lend what is wanted where there is so much; a little more, where there is plenty."""
+        answers = []
+        for id_, number, want, back in asks:
+            account = self._account(id_, number, now_ms)
+            limit = self.limits.get(id_)
+            if account is None or worker not in self._tracked:
+                answers.append(Lent(id_, number, 0, 0))
+                continue
+            account.out[worker] = account.out.get(worker, 0) - back
+            if limit is None:  # it was taken away a moment ago
+                answers.append(Lent(id_, number, want, want))
+                continue
+            left = limit - account.gone
+            given = 0
+            if want and left >= want:
+                given = min(left, want + (left - want) // (SHARE * self._workers))
+            account.out[worker] += given
+            answers.append(Lent(id_, number, given, max(0, left - given)))
+        return answers
+
+    def gone(self, id_: Id, now_ms: int) -> int:
+        """How much of a limit is spent or lent now."""
+        number, _ = window(RESOURCES[id_.resource], now_ms)
+        account = self._account(id_, number, now_ms)
+        return 0 if account is None else account.gone
+
+    def _account(self, id_: Id, number: int, now_ms: int) -> _Account | None:
+        """None: that window is neither now nor beside it."""
+        current, _ = window(RESOURCES[id_.resource], now_ms)
+        if abs(number - current) > 1:
+            return None
+        found = self._accounts.get((id_, number))
+        if found is None:
+            found = self._accounts[id_, number] = _Account(number, self._spent(id_, number, self._tracked))
+            self._accounts.pop((id_, number - 2), None)
+        return found
+
+    def recount(self) -> None:
+        """The log has something new of workers that nothing is lent to."""
+        for (id_, number), account in self._accounts.items():
+            account.spent = self._spent(id_, number, self._tracked)
+
+    def prune(self, now_ms: int) -> None:
+        """Forget windows that are over."""
+        current = {resource: window(period, now_ms)[0] for resource, period in RESOURCES.items()}
+        for key in [key for key in self._accounts if key[1] < current[key[0].resource] - 1]:
+            del self._accounts[key]

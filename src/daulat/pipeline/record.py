@@ -1,0 +1,120 @@
+"""What one request leaves in the journal: its admission, its completion, or both at once where it is refused.
+
+The records are written by hand, for every request; their fields and order are those of `core.entries`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from daulat.core.decision import Decision
+from daulat.core.principal import Principal
+from daulat.core.snapshot import ModelRow
+from daulat.errors import DaulatError, InvalidRequest, Overloaded, PermissionDenied
+from daulat.pipeline.body import Peek
+from daulat.pipeline.ports import Headers, Reply
+from daulat.pipeline.service import Service
+from daulat.pipeline.turns import Turn
+from daulat.pipeline.usage import Usage
+from daulat.pipeline.wording import capped, rule
+from daulat.pipeline.world import Grant, Route, describe
+
+
+class Recorded:
+    """One authenticated request, as far as the journal is concerned; `pipeline.inference` is the rest of it."""
+
+    __slots__ = (
+        "_action", "_attempts", "_begun", "_body", "_done", "_error", "_first", "_grant", "_model", "_overhead",
+        "_peek", "_principal", "_record", "_reply", "_sequence", "_service", "_status", "_stream", "_time", "_turn",
+        "request_id",
+    )  # fmt: skip
+
+    _body: bytes
+
+    def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
+        self._service, self._reply, self._principal, self._action = service, reply, principal, action
+        self.request_id = service.ids.next()
+        self._begun = time.monotonic()
+        self._first = 0.0  # when the first byte went out
+        self._sequence = 0  # in the journal; 0 until it is admitted
+        self._turn: Turn | None = None  # of one that is limited, or has waited
+        self._attempts: list[tuple[Route, str]] = []
+        self._model: ModelRow | None = None
+        self._grant: Grant | None = None
+        self._peek: Peek | None = None
+        self._done = self._stream = False
+        self._status = 0  # ours
+        self._error: str | None = None
+        self._overhead = 0
+
+    def _admission(self, who: str, under: str) -> bytes:
+        commitment = self._principal.salter.commit(self.request_id, "request", self._body)
+        if self._model is not None:
+            model = self._service.world.quoted.get(self._model.name) or capped(self._model.name)
+        else:
+            model = capped(self._peek.model) if self._peek is not None else '""'
+        self._time = self._service.clock.now_ms()
+        return (
+            f'{{"request_id":"{self.request_id}","time":{self._time},{who},{under},'
+            f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
+            f'"request":"{commitment}"}}'
+        ).encode()
+
+    def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
+        attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
+        now = max(self._time, self._service.clock.now_ms())  # a clock that was set back meanwhile makes no lie of it
+        error = "null" if self._error is None else f'"{self._error}"'
+        committed = "null" if response is None else f'"{response}"'
+        return (
+            f'{{"time":{now},"outcome":"{outcome}","status":{self._status},"error":{error},"attempts":[{attempts}],'
+            f'"usage":{usage.json()},"overhead":{self._overhead},"response":{committed}}}'
+        ).encode()
+
+    def _complete(self, outcome: str, usage: Usage, response: str | None) -> None:
+        """It has ended, with this usage: its completion is ready for the journal, its reservation settled."""
+        service = self._service
+        self._done = True
+        service.active.discard(self)
+        self._record = self._completion(outcome, usage, response)
+        if self._turn is not None:
+            service.turns.settle(self._turn, usage)
+        service.meter.finished(self._action, self._status, outcome, usage, self._begun, self._first or time.monotonic())
+
+    def _refuse(self, error: DaulatError) -> None:
+        """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
+        service, rendered = self._service, self._service.render(error, self._action)
+        self._done, limits = True, self._limits()
+        service.active.discard(self)
+        if self._turn is not None:
+            service.turns.leave(self._turn)
+        outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
+        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
+        # What is left of a full disk belongs to answers under way: denials become counts then, too.
+        if service.ledger.shortage or not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
+            service.ledger.refuse_principal(self._principal.person)
+            self._reply.mark(self.request_id, "", limits)
+            self._reply.send(rendered.status, rendered.headers, rendered.body)
+            return
+        self._sequence = service.ledger.next_sequence()
+        if isinstance(error, PermissionDenied) and self._grant is not None:
+            who, under = self._grant.who, self._grant.under
+        else:
+            name = "gateway.rate" if self._turn is not None and isinstance(error, Overloaded) else rule(error)
+            who = describe(self._principal, self._action, Decision("deny", (name,)))
+            under = service.world.under(self._model.index if self._model else None, None, None)
+        self._status, self._error = rendered.status, error.code
+        admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
+        completion = self._completion(outcome, Usage(), self._commit(rendered.body))
+
+        def answer(promise: str) -> None:
+            self._reply.mark(self.request_id, promise, limits)
+            self._reply.send(rendered.status, rendered.headers, rendered.body)
+
+        service.ledger.admit_complete(self._sequence, self.request_id, admission, completion, answer)
+
+    def _limits(self) -> Headers:
+        """What the answer's headers say of its limits."""
+        return () if self._turn is None else self._service.turns.headers(self._turn, self._service.clock.now_ms())
+
+    def _commit(self, body: bytes) -> str:
+        return self._principal.salter.commit(self.request_id, "response", body)

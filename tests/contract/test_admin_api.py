@@ -1,0 +1,285 @@
+"""The admin API is what its description says: every address in it, no other, and every answer as its schema has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import msgspec
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
+from tests.support.town import MODEL, Town
+
+from daulat.gateway.admin import openapi
+from daulat.gateway.admin.table import BY_ID, DOCUMENT, OPERATIONS, ROOT, Operation
+from daulat.tlog.note import Signer
+
+DESCRIBED = openapi.document()
+
+
+def within(tmp_path: Path, use: Callable[[Told], Awaitable[None]], *, approvals: int = 0) -> None:
+    async def main() -> None:
+        async with Town(tmp_path / "home", approvals=approvals) as town:
+            await use(Told(town))
+
+    asyncio.run(main())
+
+
+class Told:
+    """Whoever uses the API by its description: no answer passes that is not as it says."""
+
+    def __init__(self, town: Town) -> None:
+        self.town, self.seen = town, set[str]()
+
+    async def __call__(
+        self, id_: str, *, who: str = "first-operator", status: int = 0, body: Any = None, query: str = "", **given: str
+    ) -> Any:
+        """`given`: the address' parameters, and headers, which begin with `h_`."""
+        operation = BY_ID[id_]
+        path = operation.path.removeprefix(f"{ROOT}/")
+        headers = {name[2:]: value for name, value in given.items() if name.startswith("h_")}
+        for name, value in given.items():
+            path = path.replace(f"{{{name}}}", value)
+        answer = await self.town.ask(who, operation.method, path + query, body, **headers)
+        assert answer.status_code == (status or operation.status), answer.text
+        as_described(operation, answer)
+        if answer.status_code < 400:
+            self.seen.add(id_)
+        self.etag = answer.headers.get("etag", "")
+        return answer.json()
+
+
+def as_described(operation: Operation, answer: httpx.Response) -> None:
+    """Raises where the answer is not what its description says."""
+    said = DESCRIBED["paths"][operation.path][operation.method.lower()]["responses"][str(answer.status_code)]
+    schema = said["content"]["application/json"]["schema"]
+    whole = {**schema, "components": DESCRIBED["components"]}
+    jsonschema.validate(answer.json(), whole, cls=jsonschema.Draft202012Validator)
+    assert answer.headers["cache-control"] == "no-store"
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    if answer.status_code < 400:
+        typed = msgspec.convert(answer.json(), operation.answer)
+        assert msgspec.to_builtins(typed) == answer.json(), "a field that the description does not have"
+        assert ("etag" in answer.headers) == operation.versioned
+
+
+def test_the_description_is_openapi_and_names_every_route_and_no_other(tmp_path: Path) -> None:
+    OpenAPIV31SpecValidator(DESCRIBED).validate()
+
+    async def use(told: Told) -> None:
+        routes = {
+            (route.path, method)
+            for route in told.town.app.routes
+            if isinstance(route, Route) and route.path.startswith(ROOT) and route.path != DOCUMENT
+            for method in (route.methods or ()) - {"HEAD"}
+        }
+        described = {(path, method.upper()) for path, item in DESCRIBED["paths"].items() for method in item}
+        assert routes == described == {(one.path, one.method) for one in OPERATIONS}
+        assert set(told.town.administering._office.does) == set(BY_ID)
+        published = await told.town.http.get(DOCUMENT)
+        assert published.json() == DESCRIBED
+
+    within(tmp_path, use)
+
+
+def test_every_operation_works_and_answers_as_described(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        await people(told)
+        await keys(told)
+        await machine(told)
+        await consent(told)
+        assert told.seen == set(BY_ID), set(BY_ID) - told.seen
+        acts = [entry["operator"] for entry in told.town.entries("operator.action/v1")]
+        assert acts, "in the log"
+
+    within(tmp_path, use)
+
+
+async def people(told: Told) -> None:
+    assert (await told("me"))["role"] == "operator"
+    house = await told("tenants.create", body={"name": "ministry-of-health"})
+    assert house == await told("tenants.get", tenant=house["id"])
+    assert [row["name"] for row in (await told("tenants.list"))["data"]][-1] == "ministry-of-health"
+    new = {"tenant": house["id"], "name": "aminah", "citizenship": "MY", "assurance": "high", "days": 10}
+    person = await told("people.create", body=new)
+    assert person == await told("people.get", person=person["id"])
+    assert person["roles"] == ["user"]
+    changed = await told(
+        "people.change", person=person["id"], body={"roles": ["tenant-admin", "user"], "days": 20}, h_if_match=told.etag
+    )
+    assert (changed["roles"], changed["version"], changed["citizenship"]) == (["tenant-admin", "user"], 2, "MY")
+    listed = await told("people.list", query=f"?tenant={house['id']}")
+    assert listed["data"] == [changed]
+    ended = await told("people.end", person=person["id"])
+    assert ended["expires"] == told.town.clock.now_ms()
+
+
+async def keys(told: Told) -> None:
+    holder = told.town.ids["user-of-other-agency"]
+    made = await told("keys.create", body={"person": holder, "label": "laptop", "models": ["m"]})
+    assert made["api_key"].startswith("sk-")
+    shown = await told("keys.get", key=made["id"])
+    assert shown == {name: value for name, value in made.items() if name != "api_key"}
+    assert shown in (await told("keys.list", query=f"?person={holder}"))["data"]
+    assert (await told("keys.revoke", key=made["id"]))["revoked"] == told.town.clock.now_ms()
+    made = await told("admin_keys.create", body={"person": told.town.ids["tenant-admin-of-other-agency"], "label": "x"})
+    assert made["admin_key"].startswith("ak-")
+    assert (await told("admin_keys.list"))["data"][-1]["label"] == "x"
+    assert (await told("admin_keys.revoke", admin_key=made["id"]))["revoked"]
+    made = await told("auditors.create", body={"name": "the-press"})
+    assert made["auditor_token"].startswith("at-")
+    assert (await told("auditors.list"))["data"][-1]["id"] == made["id"]
+    assert (await told("auditors.revoke", auditor=made["id"]))["revoked"]
+
+
+async def machine(told: Told) -> None:
+    assert (await told("status"))["lease"]["seconds_left"] == 299
+    wish = {"model": MODEL, "slots": 2, "options": {"environment": {"X": "secret"}}}
+    made = await told("deployments.put", name="chat", body=wish)
+    assert (made["generation"], made["spec"]["slots"], "secret" in str(made)) == (1, 2, False)
+    assert (await told("deployments.get", name="chat"))["id"] == made["id"]
+    changed = await told(
+        "deployments.put", name="chat", body={"model": MODEL, "replicas": 1, "slots": 3}, h_if_match=told.etag
+    )
+    assert (changed["generation"], changed["spec"]["slots"]) == (2, 3)
+    assert [row["name"] for row in (await told("deployments.list"))["data"]] == ["chat"]
+    fleet = told.town.fleet
+    fleet.replicas.start()
+    await fleet.until(lambda: fleet.rows("chat"))
+    (row,) = (await told("replicas.list"))["data"]
+    (fleet.home.path / "replicas" / f"{row['id']}.log").write_text("one\ntwo\n")
+    assert (await told("replicas.log", replica=row["id"], query="?lines=1"))["lines"] == ["two"]
+    assert (await told("replicas.drain", replica=row["id"]))["draining"] is True
+    assert (await told("deployments.stop", name="chat")) == {"name": "chat", "stopped": True}
+
+
+async def consent(told: Told) -> None:
+    assert [row["name"] for row in (await told("operators.list"))["data"]] == ["first-operator", "bina", "chong"]
+    arguments = {"name": "chong", "reason": "has left"}
+    drafted = await told("proposals.draft", body={"action": "operator.revoke", "arguments": arguments})
+    signed = {**drafted, **told.town.signed("proposal", drafted, "ali")}
+    done = await told("proposals.create", body=signed)
+    assert done["state"] == "done", "nobody else has to agree here"
+    assert (await told("proposals.get", proposal=done["proposal"]))["payload"] == drafted["payload"]
+    assert [row["proposal"] for row in (await told("proposals.list"))["data"]] == [done["proposal"]]
+    told.seen.add("proposals.approve")  # below, where others have to
+
+
+def test_where_others_have_to_agree_they_do_it_with_their_own_keys(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        arguments = {"name": "chong", "reason": "has left"}
+        few = await told("proposals.draft", status=409, body={"action": "operator.revoke", "arguments": arguments})
+        assert "by fewer than 3" in few["error"]["message"]
+        new = {"name": "devi", "citizenship": "MY", "assurance": "high", "days": 9, "vkey": told.town.keys["bina"].vkey}
+        await told("proposals.draft", status=409, body={"action": "operator.add", "arguments": new})
+        new["vkey"] = Signer("devi", bytes([9] * 32)).vkey
+        drafted = await told("proposals.draft", body={"action": "operator.add", "arguments": new})
+        proposed = await told("proposals.create", body={**drafted, **told.town.signed("proposal", drafted, "ali")})
+        id_ = proposed["proposal"]
+        assert (proposed["state"], proposed["needed"]) == ("open", 2)
+        mine = told.town.signed("approval", drafted, "ali")
+        theirs = told.town.signed("approval", drafted, "bina")
+        assert "others have to agree" in str(await told("proposals.approve", proposal=id_, status=403, body=mine))
+        assert "not yours" in str(await told("proposals.approve", proposal=id_, status=403, body=theirs))
+        assert (await told("proposals.approve", who="bina", proposal=id_, body=theirs))["state"] == "open"
+        last = told.town.signed("approval", drafted, "chong")
+        done = await told("proposals.approve", who="chong", proposal=id_, body=last)
+        assert (done["state"], done["approved_by"]) == ("done", ["bina", "chong"])
+        assert [entry["type"] for entry in told.town.log][-2:] == ["operator.action/v2", "key/v1"]
+
+    within(tmp_path, use, approvals=2)
+
+
+def test_a_creation_with_an_idempotency_key_happens_once(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        body = {"person": told.town.ids["user-of-first-agency"], "label": "laptop"}
+        first = await told("keys.create", body=body, h_idempotency_key="one")
+        assert await told("keys.create", body=body, h_idempotency_key="one") == first
+        before = len(told.town.rows.rows("keys"))
+        both = await asyncio.gather(*(told("keys.create", body=body, h_idempotency_key="two") for _ in range(4)))
+        assert all(each == both[0] for each in both)
+        assert len(told.town.rows.rows("keys")) == before + 1
+        other = {**body, "label": "another"}
+        said = await told("keys.create", body=other, h_idempotency_key="one", status=422)
+        assert said["error"]["code"] == "idempotency_key_reused"
+        await told("keys.create", who="tenant-admin-of-first-agency", body=other, h_idempotency_key="one")
+        await told("keys.create", body=body, h_idempotency_key="x" * 101, status=400)
+        wrong = {**body, "person": told.town.ids["bina"]}
+        await told("keys.create", body=wrong, h_idempotency_key="three", status=409)
+        await told("keys.create", body=body, h_idempotency_key="three"), "what was refused uses up no key"
+        told.town.administering._once._answers.clear()  # as after a restart
+        said = await told("keys.create", body=body, h_idempotency_key="one", status=409)
+        assert "its answer is not kept" in said["error"]["message"]
+        assert first["api_key"] not in str(said)
+        stored = str([told.town.rows.rows(table) for table in ("keys", "idempotency")])
+        assert first["api_key"] not in stored
+
+    within(tmp_path, use)
+
+
+def test_what_exists_is_changed_only_by_who_has_seen_it(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        person = told.town.ids["user-of-first-agency"]
+        said = await told("people.change", person=person, body={"days": 5}, status=428)
+        assert said["error"]["code"] == "precondition_required"
+        await told("people.get", person=person)
+        seen = told.etag
+        for old in ('"x.1"', f"W/{seen}", "x"):
+            assert (await told("people.change", person=person, body={"days": 5}, h_if_match=old, status=412))["error"]
+        await told("people.change", person=person, body={"days": 5}, h_if_match=seen)
+        await told("people.change", person=person, body={"days": 6}, h_if_match=seen, status=412)
+        await told("people.change", person=person, body={"days": 6}, h_if_match="*")
+        await told("people.change", person=person, body={}, h_if_match="*", status=400)
+        await told("deployments.put", name="chat", body={"model": MODEL}, h_if_match="*", status=412)
+        await told("deployments.put", name="chat", body={"model": MODEL})
+        await told("deployments.put", name="chat", body={"model": MODEL}, status=428)
+
+    within(tmp_path, use)
+
+
+def test_lists_come_in_parts(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        whole = (await told("people.list", query="?limit=100"))["data"]
+        taken: list[Any] = []
+        after = ""
+        while True:
+            part = await told("people.list", query=f"?limit=2&after={after}" if after else "?limit=2")
+            taken += part["data"]
+            after = part["last_id"]
+            if not part["has_more"]:
+                break
+        assert taken == whole
+        empty = await told("proposals.list")
+        assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+        for wrong in ("?limit=0", "?limit=101", "?limit=x", "?after=nobody", "?more=1", "?limit=1&limit=2"):
+            assert (await told("people.list", query=wrong, status=400))["error"]["type"] == "invalid_request_error"
+
+    within(tmp_path, use)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"name": "x"}, None),
+        ({"tenant": 1, "name": "x"}, "tenant"),
+        ({"tenant": "t", "name": ""}, "name"),
+        ({"tenant": "t", "name": "x", "days": 0}, "days"),
+        ({"tenant": "t", "name": "x", "citizenship": "my"}, "citizenship"),
+        ({"tenant": "t", "name": "x", "roles": ["operator"]}, "roles[0]"),
+        ({"tenant": "t", "name": "x", "id": "person_1"}, None),
+        ([], None),
+        ("x", None),
+    ],
+)
+def test_a_malformed_request_is_told_which_field(tmp_path: Path, body: Any, param: str | None) -> None:
+    async def use(told: Told) -> None:
+        said = (await told("people.create", body=body, status=400))["error"]
+        assert (said["code"], said["param"]) == ("invalid_request", param)
+        assert said["message"]
+
+    within(tmp_path, use)

@@ -1,0 +1,205 @@
+"""Use counted from a log: the same sums however it is counted, by whom, and how often it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.worlds import NOW
+
+from daulat.adapters import usage_db
+from daulat.adapters.log_files import LogFolder
+from daulat.adapters.usage_db import UsageDatabase
+from daulat.core.entries import ADMISSION_FIELDS, COMPLETION_FIELDS, decode, join_inference
+from daulat.core.quota import DAY_MS, MINUTE_MS, day_of
+from daulat.errors import IntegrityError
+from daulat.ledger.edge import RightEdge
+
+ORIGIN = "test.daulat.example/2026"
+
+
+def inference(
+    time: int,
+    *,
+    tenant: str = "t",
+    key: str = "k",
+    model: str = "small",
+    worker: int = 7,
+    tokens: Sequence[int] = (5, 2, 3),
+    asked: bool = True,
+) -> bytes:
+    """An entry as a worker and the sequencer make it."""
+    admission: dict[str, Any] = dict.fromkeys(ADMISSION_FIELDS, "")
+    admission |= {"time": time, "tenant": tenant, "key": key, "requested_model": model, "worker": worker}
+    completion: dict[str, Any] = dict.fromkeys(COMPLETION_FIELDS, "")
+    completion["attempts"] = [{"replica": 1, "lease": 2, "outcome": "ok"}] if asked else []
+    completion["usage"] = dict(zip(("prompt_tokens", "cached_tokens", "completion_tokens"), tokens, strict=True))
+    records = [json.dumps(record, separators=(",", ":")).encode() for record in (admission, completion)]
+    entry = join_inference(*records)
+    decode(entry)  # it is one
+    return entry
+
+
+class Log:
+    """A shard that grows."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = LogFolder(folder)
+        self._edge = RightEdge(0, self.folder)
+        self.entries: list[bytes] = []
+
+    def grow(self, entries: Sequence[bytes]) -> None:
+        self.entries += entries
+        self.folder.write(dict(self._edge.extend(entries)))
+        self.folder.publish(f"{ORIGIN}\n{self._edge.size}\nroot\n".encode())
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path / "2026")
+
+
+def many(chance: random.Random, count: int) -> list[bytes]:
+    return [
+        inference(
+            NOW + chance.randrange(3 * DAY_MS),
+            tenant=chance.choice("ab"),
+            key=chance.choice("klm"),
+            model=chance.choice(("small", "large")),
+            worker=chance.choice((7, 9)),
+            tokens=(chance.randrange(50, 99), chance.randrange(50), chance.randrange(99)),
+            asked=chance.random() < 0.9,
+        )
+        if chance.random() < 0.9
+        else b'{"type":"refusals/v1"}'
+        for _ in range(count)
+    ]
+
+
+def naive(entries: Sequence[bytes]) -> dict[tuple[str, ...], Counter[str]]:
+    """The rule of docs/limits.md, written down once more."""
+    sums: dict[tuple[str, ...], Counter[str]] = {}
+    for entry in map(json.loads, entries):
+        if entry["type"] == "inference/v1" and entry["completion"]["attempts"]:
+            admission = entry["admission"]
+            place = (day_of(admission["time"]), admission["tenant"], admission["key"], admission["requested_model"])
+            sums.setdefault(place, Counter()).update({"requests": 1, **entry["completion"]["usage"]})
+    return sums
+
+
+def counted(database: UsageDatabase) -> dict[tuple[str, ...], Counter[str]]:
+    rows = database.rows()
+    return {tuple(row.pop(name) for name in ("day", "tenant", "key", "model")): Counter(row) for row in rows}
+
+
+def test_the_sums_are_those_of_the_log_however_often_it_was_counted(log: Log, tmp_path: Path) -> None:
+    chance = random.Random(7)  # noqa: S311
+    database = UsageDatabase(tmp_path / "usage.db")
+    for size in (1, 255, 1, 300, 700):
+        log.grow(many(chance, size))
+        assert database.catch_up({ORIGIN: log.folder}) == size
+        assert database.catch_up({ORIGIN: log.folder}) == 0
+        assert counted(database) == naive(log.entries)
+    database.drop()
+    assert counted(database) == {}
+    assert database.catch_up({ORIGIN: log.folder}) == len(log.entries)
+    assert counted(database) == naive(log.entries)
+    assert {row["day"] for row in database.rows("2026", day_of(NOW + DAY_MS))} == {day_of(NOW)}
+
+
+def test_an_interrupted_count_counts_nothing_twice(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies between any two statements of the transaction."""
+    monkeypatch.setattr(usage_db, "STEP", 64)
+    log.grow(many(random.Random(8), 200))  # noqa: S311
+    for survived in range(1, 14):
+        path = tmp_path / f"usage-{survived}.db"
+        database, statements = UsageDatabase(path), 0
+
+        def dies(_statement: str, survived: int = survived) -> None:
+            nonlocal statements
+            statements += 1
+            if statements > survived:
+                raise KeyboardInterrupt
+
+        class Dying:
+            """The connection of a process that ends at a certain statement."""
+
+            def __init__(self, connection: sqlite3.Connection) -> None:
+                self._connection = connection
+
+            def execute(self, statement: str, *arguments: Any) -> Any:
+                dies(statement)
+                return self._connection.execute(statement, *arguments)
+
+            def executemany(self, statement: str, rows: Any) -> Any:
+                dies(statement)
+                return self._connection.executemany(statement, rows)
+
+        held = database._writing
+        database._writing = Dying(held)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            database.catch_up({ORIGIN: log.folder})
+        held.close()  # what was not committed is gone
+        again = UsageDatabase(path)
+        again.catch_up({ORIGIN: log.folder})
+        assert counted(again) == naive(log.entries), survived
+
+
+def test_what_is_spent_leaves_out_workers_that_are_lent_to(log: Log, tmp_path: Path) -> None:
+    minute = NOW // MINUTE_MS
+    log.grow([inference(NOW, worker=7), inference(NOW, worker=9, model="large")])
+    database = UsageDatabase(tmp_path / "usage.db")
+    database.catch_up({ORIGIN: log.folder})
+
+    def spent(period: str, number: int, *without: int, scope: str = "tenant", subject: str = "t") -> int:
+        rows = database.spent(scope, subject, period, range(number, number + 1), origin=ORIGIN, without=without)
+        return sum(row["requests"] for row in rows)
+
+    assert spent("minute", minute) == 2
+    assert spent("minute", minute, 9) == 1
+    log.grow([inference(NOW + DAY_MS, worker=9)])
+    database.catch_up({ORIGIN: log.folder})
+    assert spent("day", NOW // DAY_MS, 7, 9) == 0
+    assert spent("day", NOW // DAY_MS, scope="model", subject="large") == 1
+    assert spent("day", NOW // DAY_MS, scope="key", subject="other") == 0
+    rows = database.spent("tenant", "t", "day", range(NOW // DAY_MS, NOW // DAY_MS + 2), origin=ORIGIN, without=())
+    assert sorted((row["number"] - NOW // DAY_MS, row["model"], row["requests"]) for row in rows) == [
+        (0, "large", 1),
+        (0, "small", 1),
+        (1, "small", 1),
+    ]
+
+
+def test_old_minutes_are_forgotten_and_days_are_not(log: Log, tmp_path: Path) -> None:
+    database = UsageDatabase(tmp_path / "usage.db")
+    log.grow([inference(NOW)])
+    database.catch_up({ORIGIN: log.folder})
+    log.grow([inference(NOW + 3_600_000)])
+    database.catch_up({ORIGIN: log.folder})
+    numbers = database._reading.execute("SELECT number FROM used WHERE period = 'minute'").fetchall()
+    assert numbers == [((NOW + 3_600_000) // MINUTE_MS,)]
+    assert sum(row["requests"] for row in database.rows()) == 2
+
+
+def test_a_log_that_is_shorter_than_what_was_counted_is_no_log_to_count(log: Log, tmp_path: Path) -> None:
+    database = UsageDatabase(tmp_path / "usage.db")
+    log.grow([inference(NOW)] * 3)
+    database.catch_up({ORIGIN: log.folder})
+    log.folder.publish(f"{ORIGIN}\n2\nroot\n".encode())
+    with pytest.raises(IntegrityError, match="has 2 entries, 3 were counted"):
+        database.catch_up({ORIGIN: log.folder})
+
+
+def test_an_entry_that_cannot_be_counted_is_not_passed_over(log: Log, tmp_path: Path) -> None:
+    log.grow([inference(NOW), b'{"type":"inference/v1","admission":{}}'])
+    database = UsageDatabase(tmp_path / "usage.db")
+    with pytest.raises(IntegrityError, match="entry 1 cannot be counted"):
+        database.catch_up({ORIGIN: log.folder})
+    assert database.position(ORIGIN) == 0
