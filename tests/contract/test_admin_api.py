@@ -91,6 +91,7 @@ def test_every_operation_works_and_answers_as_described(tmp_path: Path) -> None:
     async def use(told: Told) -> None:
         await people(told)
         await keys(told)
+        await limits(told)
         await machine(told)
         await consent(told)
         assert told.seen == set(BY_ID), set(BY_ID) - told.seen
@@ -135,6 +136,32 @@ async def keys(told: Told) -> None:
     assert made["auditor_token"].startswith("at-")
     assert (await told("auditors.list"))["data"][-1]["id"] == made["id"]
     assert (await told("auditors.revoke", auditor=made["id"]))["revoked"]
+
+
+async def limits(told: Told) -> None:
+    tenant = told.town.ids["other-agency"]
+    set_ = await told(
+        "limits.put", scope="tenant", name=tenant, body={"tokens_per_day": 500, "budget": "12.50", "weight": 2}
+    )
+    assert (set_["id"], set_["tokens_per_day"], set_["budget"], set_["requests_per_day"]) == (
+        tenant,
+        500,
+        "12.50",
+        None,
+    )
+    assert await told("limits.put", scope="tenant", name=tenant, body={"weight": 3}) == {**set_, "weight": 3}
+    assert [row["id"] for row in (await told("limits.list"))["data"]] == [tenant]
+    assert (await told("limits.remove", scope="tenant", name=tenant))["removed"]
+    await told("limits.put", scope="person", name=tenant, body={"weight": 3}, status=400)
+    await told("limits.put", scope="key", name="nobody", body={"streams": 3}, status=404)
+    holder = told.town.ids["user-of-other-agency"]
+    made = await told("keys.create", body={"person": holder, "limits": {"tokens_per_minute": 9}})
+    assert [(row["id"], row["tokens_per_minute"]) for row in (await told("limits.list"))["data"]] == [(made["id"], 9)]
+    for who in ("first-operator", "tenant-admin-of-other-agency"):
+        assert (await told("usage", who=who, query="?by=day,model&since=2026-01-01"))["data"] == []
+        await told("usage", who=who, query="?by=person", status=400)
+        await told("usage", who=who, query="?since=yesterday", status=400)
+    assert (await told("usage.focus"))["data"] == []
 
 
 async def machine(told: Told) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.mutants import mutant, pieces
 from tests.support.request_path import answered, chunk, usage_chunk
 from tests.support.wire import CHAT, STREAMED, Asked, Gateway, Seen, post, run, whole
-from tests.support.worlds import EPOCH_KEY
+from tests.support.worlds import PERSON_KEY
 
 from daulat.core.commitments import opens, salt
 from daulat.core.snapshot import Limits
@@ -121,7 +121,7 @@ class Asylum:
                 self.whole += ok
                 self.broken += not ok
                 assert value["status"] == seen.status
-                assert opens(value["response"], salt(EPOCH_KEY, id_, "response"), "response", seen.body)
+                assert opens(value["response"], salt(PERSON_KEY, id_, "response"), "response", seen.body)
         assert not self._seen, "an answer without its completion"
         assert min(self.whole, self.broken) > 20, "else the mutants are too wild, or too tame, to show anything"
 

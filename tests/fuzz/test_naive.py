@@ -154,7 +154,7 @@ TENANT: Final = {"id": "tenant_1", "name": "house", "epoch_key": base64.b64encod
 def snapshot(case: Case) -> Snapshot:
     """As the control plane publishes it."""
     key = {**case.key, "digest": hashlib.sha256(SECRETS[0].encode()).hexdigest()}
-    rows = {"tenants": [TENANT], "people": [case.person], "keys": [key], "auditors": []}
+    rows = {"tenants": [TENANT], "people": [case.person], "keys": [key], "auditors": [], "limits": []}
     lease, text = case.lease, naive_cases.toml(case.charter)
     entry = json.dumps({"type": "node.lease/v1", "jurisdiction": lease["jurisdiction"], "evidence": lease["evidence"]})
     seconds = 1000.0 + (lease["expires"] - NOW) / 1000

@@ -157,6 +157,24 @@ def test_the_place_is_leased_in_the_log_and_the_audit_finds_nothing(service: Ser
     audited(service, tmp_path)
 
 
+def test_an_object_put_in_the_place_of_another_is_refused_and_leaves_an_entry(service: Service) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    objects = service.home / "vault" / "objects"
+    before = set(objects.iterdir())
+    made = mine.files.create(file=b"mine", purpose="user_data")
+    (one,) = set(objects.iterdir()) - before
+    theirs.files.create(file=b"theirs", purpose="user_data")
+    (other,) = set(objects.iterdir()) - before - {one}
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(openai.InternalServerError, match="in the place of another"):
+        mine.files.content(made.id)
+    refused = service.wait(lambda: service.entries("access.refused/v1"))
+    assert (refused[-1]["action"], refused[-1]["code"]) == ("vault.read", "verification_failed")
+    one.write_bytes(kept)
+    assert mine.files.content(made.id).content == b"mine"
+
+
 def test_a_person_is_erased_by_consent_and_every_proof_holds(service: Service, tmp_path: Path) -> None:
     mine, theirs = client(service), client(service, "other_key")
     stays = mine.files.create(file=b"stays", purpose="user_data")
@@ -179,7 +197,7 @@ def test_a_person_is_erased_by_consent_and_every_proof_holds(service: Service, t
         one for one in service.entries("inference/v1") if one["admission"]["request_id"] == answer._request_id
     )
     assert entry["subject"] == inference["admission"]["principal"]
-    assert (entry["scope"], entry["keys"], entry["objects"]) == ("person", 1, 1)
+    assert (entry["scope"], entry["keys"], entry["objects"]) == ("person", 1, 2)
     assert "other-person" not in [row["name"] for row in daulat("person", "list", home=service.home)]
     (tmp_path / "receipt").write_bytes(receipt)
     (tmp_path / "vkey").write_text(service.facts["log_vkey"])

@@ -63,6 +63,7 @@ def body_for(town: Town, operation: Operation, **named: str) -> Any:
         "keys.create": {"person": ids["person"]},
         "admin_keys.create": {"person": ids["person"]},
         "auditors.create": {"name": "new"},
+        "limits.put": {"tokens_per_minute": 5},
         "deployments.put": {"model": MODEL},
         "proposals.draft": {"action": "operator.revoke", "arguments": {"name": "bina", "reason": "x"}},
         "proposals.create": {**drafted, **signature},

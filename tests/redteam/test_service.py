@@ -80,6 +80,18 @@ def test_entries_of_the_log_are_for_auditors(service: Besieged) -> None:
     assert len(entries) == known + 8, "of the four who are known, twice"
 
 
+def test_use_is_told_to_an_administrator_of_their_own_tenant_alone(service: Besieged) -> None:
+    everybody = service.ask("admin-first-operator", "GET", "/admin/v1/usage?by=tenant,key").json()["data"]
+    assert {row["tenant_name"] for row in everybody} == {"first-agency", "other-agency"}
+    theirs = [row for row in everybody if row["tenant_name"] == "other-agency"]
+    for by in ("tenant,key", "key", "key,tenant"):
+        told = service.ask("admin-boss", "GET", f"/admin/v1/usage?by={by}").json()["data"]
+        assert sorted(row["key"] for row in told) == sorted(row["key"] for row in theirs)
+        assert sum(row["prompt_tokens"] for row in told) == sum(row["prompt_tokens"] for row in theirs) > 0
+    for who, status in (("admin-boss", 403), ("boss", 403), ("auditor", 403), ("", 401)):
+        assert service.ask(who, "GET", "/admin/v1/usage/focus").status_code == status
+
+
 def test_the_auditor_manages_nothing(service: Besieged) -> None:
     for method, path in (("GET", "people"), ("GET", "status"), ("POST", "tenants")):
         assert service.ask("auditor", method, f"/admin/v1/{path}").status_code == 403

@@ -26,6 +26,7 @@ from daulat.pipeline.operate import Desk
 from daulat.processes.administering import Administering
 from daulat.processes.consenting import Consenting
 from daulat.processes.deploying import Deploying
+from daulat.processes.metering import Metering
 from daulat.processes.office import Served
 from daulat.processes.pages import application
 from daulat.processes.watch import Watch
@@ -85,7 +86,10 @@ class Town:
         def deploying(by: Any) -> Deploying:
             return Deploying(by, fleet.replicas, fleet.deploying._store, fleet.site.node.admits)
 
-        served = Served(status, deployments, replicas, consenting.handlers(lambda use: use), deploying)
+        placed = (self.home, "test.daulat.example", ORIGIN, "MY", 1)
+        self.metering = Metering(self.rows, self.desk.act, self.clock, *placed)
+        joined = (consenting.handlers(lambda use: use), self.metering.handlers(lambda use: use))
+        served = Served(status, deployments, replicas, *joined, deploying)
         charter = (1, self.charter)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
         handlers = self.administering.handlers(self._changes)
@@ -99,6 +103,7 @@ class Town:
         await self.http.aclose()
         self._server.close()
         await self.fleet.replicas.stop()
+        self.metering.close()
         self.rows.close()
 
     async def _told(self, notice: Mapping[str, Any]) -> list[str]:

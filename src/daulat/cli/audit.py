@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from daulat.adapters.log_http import LogHttp
 from daulat.audit import shards, state
 from daulat.audit.log import Report
 from daulat.audit.log import audit as audit_log
+from daulat.audit.usage import COLUMNS, Tally
 from daulat.audit.walk import Terms
 from daulat.audit.words import witnesses
 from daulat.cli import emit
@@ -34,8 +36,17 @@ _MOST_SHARDS: Final = 1000
 @click.option("--token-file", type=FILE, required=True, help="Holds an auditor's token.")
 @click.option("--state", "state_file", type=click.Path(path_type=Path), help="Remembers each log's last checkpoint.")
 @click.option("--promises", "kept", type=FILE, help="Daulat-Promise headers that clients kept, one a line.")
+@click.option("--usage", "usage_file", type=click.Path(path_type=Path), help="Write who used how much there, as CSV.")
 @json_option
-def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: Path | None, as_json: bool) -> None:
+def audit(
+    url: str,
+    vkey: str,
+    token_file: Path,
+    state_file: Path | None,
+    kept: Path | None,
+    usage_file: Path | None,
+    as_json: bool,
+) -> None:
     """Download a log, all its shards, and check every hash, signature, reference, rule, promise and counter.
 
     With --state, the log must also continue what it was at the last audit. Decisions are run again where Cedar is
@@ -48,7 +59,8 @@ def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: 
     root = url.rstrip("/") if url.rstrip("/").endswith("/log") else f"{url.rstrip('/')}/log"
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
-    reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json))
+    tally = Tally() if usage_file is not None else None
+    reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json), tally)
     holds = all(report.holds for report in reports)
     unreached = _unreached(remembered, reports)
     value = {"holds": holds, "logs": [_value(report) for report in reports], "unreached": unreached}
@@ -56,18 +68,23 @@ def audit(url: str, vkey: str, token_file: Path, state_file: Path | None, kept: 
     emit(value, as_json=as_json, text="\n\n".join([*map(_text, reports), *beside]))
     if not holds:
         raise SystemExit(1)
+    if usage_file is not None and tally is not None:
+        _write(usage_file, tally)
     if state_file is not None:
         _remember(state_file, remembered | {report.origin: report.checkpoint.decode() for report in reports})
 
 
-def _reports(root: str, verifier: Verifier, token: str, terms: Terms, progress: Progress) -> list[Report]:
+def _reports(
+    root: str, verifier: Verifier, token: str, terms: Terms, progress: Progress, tally: Tally | None
+) -> list[Report]:
     """This shard's, and those of the shards before it, newest first."""
     found: list[Report] = []
     while len(found) < _MOST_SHARDS:
         name = verifier.name
         with LogHttp(root, name.rpartition("/")[2], token) as source:
             held = replace(terms, continued=bool(found))
-            found.append(audit_log(source, verifier, held, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
+            read = source if tally is None else tally.over(source)
+            found.append(audit_log(read, verifier, held, lambda done, size: progress.bar(name, done, size)))  # noqa: B023  used at once
         if len(found) > 1 and found[-2].opening is not None and found[-1].closing is not None:
             for finding in shards.compare(found[-1].closing, found[-2].opening):
                 found[-2].findings.add(finding)
@@ -92,6 +109,16 @@ def _unreached(remembered: Mapping[str, str], reports: Sequence[Report]) -> list
 def _kept(path: Path | None) -> tuple[Promise, ...]:
     text = "" if path is None else path.read_text(errors="replace")
     return tuple(map(parse_header, promises(text))) if text.strip() else ()
+
+
+def _write(path: Path, tally: Tally) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(tally.rows())
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", location=str(path)) from None
 
 
 def _remember(path: Path, logs: dict[str, str]) -> None:

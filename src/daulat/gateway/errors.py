@@ -21,6 +21,7 @@ STATUS: Final[Mapping[type[errors.DaulatError], tuple[int, str]]] = {
     errors.EngineDead: (502, "engine_error"),
     errors.EngineTimeout: (504, "timeout_error"),
     errors.EngineError: (502, "engine_error"),
+    errors.VerificationFailed: (500, "integrity_error"),  # what is somebody's own does not open: they are told
     errors.Unavailable: (503, "service_unavailable_error"),
 }
 _UNEXPECTED: Final = (500, "server_error")

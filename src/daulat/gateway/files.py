@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from daulat.core.ids import new_id
-from daulat.errors import InvalidRequest
+from daulat.errors import InvalidRequest, VerificationFailed
 from daulat.gateway.lists import asked, listed
 from daulat.gateway.uploads import Upload
 from daulat.vault.objects import Kept, Objects, Whose
@@ -30,9 +30,14 @@ class Files:
     """The handlers. `reads` and `keeps` say whose a request is, or raise: the latter also where a rule refuses."""
 
     def __init__(
-        self, objects: Callable[[], Objects], reads: Callable[[Request], Whose], keeps: Callable[[Request], Whose]
+        self,
+        objects: Callable[[], Objects],
+        reads: Callable[[Request], Whose],
+        keeps: Callable[[Request], Whose],
+        broke: Callable[[Request, VerificationFailed], None],
     ) -> None:
-        self._objects, self._reads, self._keeps = objects, reads, keeps
+        """`broke` is told of what does not open when a part of it has gone out already."""
+        self._objects, self._reads, self._keeps, self._broke = objects, reads, keeps, broke
 
     def routes(self) -> list[Route]:
         return [
@@ -92,7 +97,17 @@ class Files:
             "content-disposition": "attachment",
             "x-content-type-options": "nosniff",
         }
-        return StreamingResponse(_then(first, rest), media_type="application/octet-stream", headers=headers)
+
+        def whole() -> Iterator[bytes]:
+            yield first
+            try:
+                yield from rest
+            except VerificationFailed as error:
+                loop.call_soon_threadsafe(self._broke, request, error)
+                raise
+
+        loop = asyncio.get_running_loop()
+        return StreamingResponse(whole(), media_type="application/octet-stream", headers=headers)
 
     async def delete(self, request: Request) -> Response:
         whose, id_ = self._reads(request), request.path_params["id"]
@@ -146,8 +161,3 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     async for piece in request.stream():
         if piece:
             yield piece
-
-
-def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest

@@ -22,6 +22,7 @@ from typing import Final
 
 from daulat.core import commitments
 from daulat.core.principal import Principal
+from daulat.core.snapshot import ModelRow
 from daulat.engines.dialect import EngineRequest
 from daulat.errors import (
     DaulatError,
@@ -61,7 +62,18 @@ class Inference(Recorded):
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
-        Recorded.__init__(self, service, reply, principal, action)  # half of what super() costs
+        self._service, self._reply, self._principal, self._action = service, reply, principal, action
+        self.request_id = service.ids.next()
+        self._begun = time.monotonic()
+        self._first = 0.0
+        self._sequence = self._status = self._overhead = 0
+        self._turn: Turn | None = None
+        self._attempts: list[tuple[Route, str]] = []
+        self._model: ModelRow | None = None
+        self._grant: Grant | None = None
+        self._peek: bodies.Peek | None = None
+        self._error: str | None = None
+        self._done = self._stream = False
         self._route: Route | None = None
         self._call: EngineCall | None = None
         self._events: EventStream | typed.TypedStream | None = None

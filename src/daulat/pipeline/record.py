@@ -29,23 +29,28 @@ class Recorded:
         "request_id",
     )  # fmt: skip
 
+    # What `pipeline.inference` sets at the beginning: an __init__ of its own would be one more call a request.
+    _service: Service
+    _reply: Reply
+    _principal: Principal
+    _action: str
+    _begun: float
+    _first: float  # when the first byte went out; 0 until then
     _body: bytes
-
-    def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
-        self._service, self._reply, self._principal, self._action = service, reply, principal, action
-        self.request_id = service.ids.next()
-        self._begun = time.monotonic()
-        self._first = 0.0  # when the first byte went out
-        self._sequence = 0  # in the journal; 0 until it is admitted
-        self._turn: Turn | None = None  # of one that is limited, or has waited
-        self._attempts: list[tuple[Route, str]] = []
-        self._model: ModelRow | None = None
-        self._grant: Grant | None = None
-        self._peek: Peek | None = None
-        self._done = self._stream = False
-        self._status = 0  # ours
-        self._error: str | None = None
-        self._overhead = 0
+    _sequence: int  # in the journal; 0 until it is admitted
+    _time: int
+    _turn: Turn | None  # of one that is limited, or has waited
+    _attempts: list[tuple[Route, str]]
+    _model: ModelRow | None
+    _grant: Grant | None
+    _peek: Peek | None
+    _done: bool
+    _stream: bool
+    _status: int  # ours
+    _error: str | None
+    _overhead: int
+    _record: bytes
+    request_id: str
 
     def _admission(self, who: str, under: str) -> bytes:
         commitment = self._principal.salter.commit(self.request_id, "request", self._body)

@@ -92,8 +92,8 @@ class Turns:
             turn.taken = None
             if self.quotas.hungry:
                 self._kick()
-        if turn.queued:
-            self._queues[turn.model].correct(turn.tenant, (tokens - turn.need.tokens) / turn.grant.weight)
+        if turn.queued and (queue := self._queues.get(turn.model)) is not None:
+            queue.correct(turn.tenant, (tokens - turn.need.tokens) / turn.grant.weight)
 
     def leave(self, turn: Turn) -> None:
         """It will not be answered: nothing of it counts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from daulat.adapters import rpc
 from daulat.adapters.snapshot_file import SnapshotFile
 from daulat.core.clock import Clock
 from daulat.core.principal import Principal
@@ -66,6 +69,24 @@ class Callers:
 def secret(request: Request) -> str:
     """What a request comes with. Raises Unauthenticated: nothing."""
     return bearer(request.headers.get("authorization", ""))
+
+
+class Teller:
+    """Has refusals written into the log, where it is somebody known. No answer waits for it: how long it takes must not
+    say what there is."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def __call__(self, credential: str, action: str, code: str) -> None:
+        told = asyncio.get_running_loop().create_task(self._told(credential, action, code))
+        self._telling.add(told)
+        told.add_done_callback(self._telling.discard)
+
+    async def _told(self, credential: str, action: str, code: str) -> None:
+        with contextlib.suppress(DaulatError):  # nobody known, or no control plane
+            await rpc.once(self._control, "access.refused", credential=credential, action=action, code=code)
 
 
 def answering(routes: Sequence[Route]) -> Starlette:

@@ -242,13 +242,14 @@ class Control:
         return [int(index) for index in answer["indices"]]
 
     async def _serve(self) -> None:
-        desk, store = self._desk, ModelStore(self._home.models)
-        deploying = Deploying(self.deployments, self.replicas, store, self.node.admits)
+        desk = self._desk
+        deploying = self._deploying(self.deployments)
         rows = self._listed(self.replicas.roster.deployment_rows), self._listed(self.replicas.roster.replica_rows)
         consent = self._consenting.handlers(lambda use_case: use_case)
-        served = Served(self._status, *rows, consent, lambda by: Deploying(by, self.replicas, store, self.node.admits))
+        metering = self._metering.handlers(lambda use_case: use_case)
+        by = Served(self._status, *rows, consent, metering, self._deploying)
         charter = (self._charter_index, self._charter)
-        administering = Administering(self._db, self._book.write, self._clock, charter, desk, served)
+        administering = Administering(self._db, self._book.write, self._clock, charter, desk, by)
         wish = self._changes(deploying.wish)
 
         async def deploy(model: str, name: str, changes: dict[str, Any]) -> Any:
@@ -279,6 +280,9 @@ class Control:
             **self._breaches.handlers(self._changes),
         }
         self._server = await rpc.serve(self._home.control_socket, handlers)
+
+    def _deploying(self, by: Deployments) -> Deploying:
+        return Deploying(by, self.replicas, ModelStore(self._home.models), self.node.admits)
 
     def _start_replicas(self) -> None:
         self.replicas.start()

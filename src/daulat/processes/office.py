@@ -16,6 +16,7 @@ from daulat.gateway.admin.table import Operation
 from daulat.pipeline.administer import TENANT_ADMIN, Actor, Admins, own
 from daulat.pipeline.consent import public
 from daulat.pipeline.deploy import Deployments, told
+from daulat.pipeline.limits import Limits
 from daulat.pipeline.operate import OPERATORS, Desk, Rows
 from daulat.processes.deploying import Deploying
 
@@ -50,6 +51,7 @@ class Served:
     deployments: Callable[[], Awaitable[list[dict[str, Any]]]]
     replicas: Callable[[], Awaitable[list[dict[str, Any]]]]
     consent: Mapping[str, rpc.Handler]
+    metering: Mapping[str, rpc.Handler]
     deploying: Callable[[Deployments], Deploying]
 
 
@@ -76,6 +78,11 @@ class Office:
             "admin_keys.revoke": lambda ask: self._admins(ask).revoke_key(ask.named["admin_key"]["id"]),
             "auditors.create": self._create_auditor,
             "auditors.revoke": self._revoke_auditor,
+            "limits.list": lambda _ask: served.metering["limit.list"](),
+            "limits.put": self._limit,
+            "limits.remove": lambda ask: self._limits(ask).remove(ask.path["scope"], ask.path["name"]),
+            "usage": self._usage,
+            "usage.focus": self._focus,
             "status": lambda _ask: served.status(),
             "deployments.list": lambda _ask: self._deployments(),
             "deployments.get": self._deployment,
@@ -175,7 +182,8 @@ class Office:
     async def _create_key(self, ask: Ask) -> dict[str, Any]:
         body = ask.body
         limits = (body.label, body.models, body.requests_per_minute)
-        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, days=body.days)
+        further = {} if body.limits is msgspec.UNSET else _given(body.limits)
+        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, days=body.days, limits=further)
         return {**self._rows.find("keys", made["id"]), "api_key": made["api_key"]}
 
     async def _revoke_key(self, ask: Ask) -> dict[str, Any]:
@@ -195,6 +203,27 @@ class Office:
     async def _revoke_auditor(self, ask: Ask) -> dict[str, Any]:
         await self._of(ask).revoke_auditor(ask.named["auditor"]["id"])
         return self._rows.find("auditors", ask.named["auditor"]["id"])
+
+    # Limits and use.
+
+    def _limits(self, ask: Ask) -> Limits:
+        return Limits(self._all_rows, self._of(ask).act)
+
+    async def _limit(self, ask: Ask) -> dict[str, Any]:
+        scope, name = ask.path["scope"], ask.path["name"]
+        await self._limits(ask).set(scope, name, _given(ask.body))
+        rows = await self._served.metering["limit.list"]()
+        return next(row for row in rows if row["scope"] == scope and name in {row["id"], row["name"]})
+
+    async def _usage(self, ask: Ask) -> dict[str, Any]:
+        by = [name.strip() for name in ask.query.by.split(",")]
+        if ask.operates:
+            return {"data": await self._served.metering["usage"](by=by, **_between(ask.query))}
+        own = await self._served.metering["usage"](by=[*dict.fromkeys((*by, "tenant"))], **_between(ask.query))
+        return {"data": [row for row in own if row["tenant"] == ask.actor.tenant_pseudonym]}
+
+    async def _focus(self, ask: Ask) -> dict[str, Any]:
+        return {"data": await self._served.metering["usage.focus"](**_between(ask.query))}
 
     # What runs.
 
@@ -255,6 +284,10 @@ _SHOWN: Final = {"tenants": "tenant", "people": "person", "keys": "key"}
 
 def _labelled(row: dict[str, Any], table: str) -> dict[str, Any]:
     return {**row, "label": row["name"]} if table == "admin_keys" else row
+
+
+def _between(query: Any) -> dict[str, str]:
+    return {name: day for name in ("since", "until") if (day := getattr(query, name))}
 
 
 def _given(body: msgspec.Struct) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,14 +15,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from daulat.adapters import log_files, request_index, rpc
+from daulat.adapters import log_files, request_index
 from daulat.adapters.log_files import Blobs, LogFolder
 from daulat.core import commitments, entries
 from daulat.core.clock import SystemClock
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
 from daulat.errors import (
-    DaulatError,
     NotFound,
     SealBroken,
     Unauthenticated,
@@ -34,7 +32,7 @@ from daulat.gateway import metrics
 from daulat.ledger import receipts
 from daulat.processes import behind, edge
 from daulat.processes.admin_pages import AdminPages
-from daulat.processes.callers import NEVER, Callers, answering, secret
+from daulat.processes.callers import NEVER, Callers, Teller, answering, secret
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
@@ -53,7 +51,7 @@ class Pages:
         self._home = home
         self._watch = watch
         self._callers = Callers(home.snapshot, SystemClock())
-        self._telling: set[asyncio.Task[None]] = set()
+        self._tell = Teller(home.control_socket)
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, Callable[[Request], Awaitable[Response]]]] = [
@@ -157,19 +155,6 @@ class Pages:
         except Unauthenticated as error:
             self._tell(known, "log.entries", error.code)
             raise
-
-    def _tell(self, credential: str, action: str, code: str) -> None:
-        """Have a refusal written into the log, where it is somebody known. The answer does not wait for it: how long it
-        takes must not say what there is."""
-        told = asyncio.get_running_loop().create_task(self._told(credential, action, code))
-        self._telling.add(told)
-        told.add_done_callback(self._telling.discard)
-
-    async def _told(self, credential: str, action: str, code: str) -> None:
-        client = rpc.Client(self._home.control_socket)
-        with contextlib.suppress(DaulatError):  # nobody known, or no control plane
-            await client.call("access.refused", credential=credential, action=action, code=code)
-        await client.close()
 
 
 class _NotTheirs(NotFound):

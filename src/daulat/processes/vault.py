@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import Response
 
 from daulat.adapters import rpc
 from daulat.adapters.vault_index import SqliteIndex
@@ -23,13 +24,13 @@ from daulat.adapters.vault_keys import SqliteKeys
 from daulat.core import charter as charters
 from daulat.core.clock import SystemClock
 from daulat.core.decision import keep_question
-from daulat.errors import DaulatError, PermissionDenied, Unavailable
+from daulat.errors import DaulatError, PermissionDenied, Unavailable, VerificationFailed
 from daulat.gateway import stored
 from daulat.gateway.files import Files
 from daulat.gateway.stored import Completions
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import behind, edge, keeping
-from daulat.processes.callers import Callers, answering
+from daulat.processes.callers import Callers, Teller, answering, failed, secret
 from daulat.settings import Home
 from daulat.vault.keyring import Keyring
 from daulat.vault.objects import Objects, Whose
@@ -58,6 +59,7 @@ class Vault:
         self._clock = SystemClock()
         self._control = rpc.Client(home.control_socket)
         self.callers = Callers(home.snapshot, self._clock)
+        self._tell = Teller(home.control_socket)
         self.reason = "the vault is being opened"
         self._objects: Objects | None = None
         self._keys: Keyring | None = None
@@ -67,10 +69,28 @@ class Vault:
 
     def application(self) -> Starlette:
         routes = [
-            *Files(self.objects, self.reads, self.keeps).routes(),
+            *Files(self.objects, self.reads, self.keeps, self.broke).routes(),
             *Completions(self.objects, self.reads, self.keeps).routes(),
         ]
-        return answering(routes)
+        made = answering(routes)
+        made.add_exception_handler(VerificationFailed, self._damaged)
+        made.add_exception_handler(PermissionDenied, self._denied)
+        return made
+
+    def broke(self, request: Request, error: VerificationFailed) -> None:
+        """Something that somebody keeps here was changed or exchanged: the operator and the log are told."""
+        _log.error("an object is not given out: %s", error.message)
+        self._tell(secret(request), "vault.read", error.code)
+
+    async def _damaged(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, VerificationFailed):
+            self.broke(request, error)
+        return await failed(request, error)
+
+    async def _denied(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, PermissionDenied):
+            self._tell(secret(request), "vault.keep", error.code)
+        return await failed(request, error)
 
     def handlers(self) -> dict[str, rpc.Handler]:
         """For workers and the control process."""

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+from tests.support.log_server import TOKEN, serve
+from tests.support.logs import SIGNER
 from tests.support.verbs import FakeControl, Shell, publish
 
 from daulat.metering.focus import COLUMNS
@@ -109,6 +111,21 @@ def test_use_is_what_the_log_has(run: Shell, control: FakeControl, tmp_path: Pat
     tokens = sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in asked)
     assert sum(int(row["ConsumedQuantity"]) for row in written) == tokens
     assert run("usage", "show", "--until", "2001-01-01", "--json").value == []
+
+
+def test_an_auditor_counts_the_same_from_the_log_alone(run: Shell, control: FakeControl, tmp_path: Path) -> None:
+    log = publish(run.home)
+    token, file = tmp_path / "token", tmp_path / "usage.csv"
+    token.write_text(TOKEN)
+    with serve({"2026": log}) as url:
+        arguments = ("--vkey", SIGNER.vkey, "--token-file", token)
+        assert run("audit", url, *arguments, "--usage", file).code == 0
+        assert run("audit", url, *arguments, "--usage", tmp_path).code == 1, "a folder is no file"
+    with file.open(newline="") as stream:
+        audited = list(csv.DictReader(stream))
+    operators = run("usage", "show", "--by", "day,tenant,key,model", "--json").value
+    assert audited
+    assert audited == [{name: str(row[name]) for name in audited[0]} for row in operators]
 
 
 def test_without_a_price_table_everything_costs_nothing(run: Shell, control: FakeControl) -> None:

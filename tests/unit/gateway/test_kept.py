@@ -29,7 +29,8 @@ class Site:
 
     def __init__(self) -> None:
         self.kept, self.closed, self.refused = Kept(most_bytes=64 << 20), "", False
-        files = Files(self.objects, self.reads, self.keeps)
+        self.broken: list[str] = []
+        files = Files(self.objects, self.reads, self.keeps, lambda _, error: self.broken.append(error.message))
         completions = Completions(self.objects, self.reads, self.keeps)
         handlers: dict[Any, Any] = {DaulatError: failed, 404: missing}
         routes = [*files.routes(), *completions.routes()]
@@ -173,6 +174,12 @@ def test_a_changed_file_is_never_given_out_as_whole(site: Site) -> None:
             except (openai.APIError, httpx.HTTPError):
                 continue
             assert len(got) < 200_000
+        assert len(site.broken) == 3
+        other = await client.files.create(file=b"y" * 200_000, purpose="user_data")
+        (second,) = set(site.kept.place.objects) - {name}
+        site.kept.place.objects[second] = whole
+        with pytest.raises(openai.InternalServerError, match="put in the place of another"):
+            await client.files.content(other.id)
 
     run(go())
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from daulat.gateway.admin import serving as s
 from daulat.gateway.admin import types as t
 
 ROOT: Final = "/admin/v1"
@@ -86,17 +87,22 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _op("auditors.list", "GET", "auditors", "List auditors.", t.Page[t.Auditor], **_PAGED),
     _op("auditors.create", "POST", "auditors", "Make an auditor's token.", t.MadeAuditor, body=t.NewAuditor, **_MADE),
     _op("auditors.revoke", "DELETE", "auditors/{auditor}", "Revoke an auditor's token.", t.Auditor),
-    _op("status", "GET", "status", "Say what runs, under which lease, and where the log stands.", t.Status),
-    _op("deployments.list", "GET", "deployments", "List deployments.", t.Page[t.Deployment], **_PAGED),
-    _op("deployments.get", "GET", "deployments/{name}", "Show a deployment.", t.Deployment, versioned=True),
+    _op("limits.list", "GET", "limits", "List limits.", t.Page[s.Limit], **_PAGED),
+    _op("limits.put", "PUT", "limits/{scope}/{name}", "Limit a key, a tenant or a model.", s.Limit, body=t.Bounds),
+    _op("limits.remove", "DELETE", "limits/{scope}/{name}", "Limit it no longer.", s.Removed),
+    _op("usage", "GET", "usage", "Say who has used how much, and what it costs.", s.Uses, roles=BOTH, query=s.By),
+    _op("usage.focus", "GET", "usage/focus", "Give use and costs as a FOCUS dataset.", s.Focus, query=s.Between),
+    _op("status", "GET", "status", "Say what runs, under which lease, and where the log stands.", s.Status),
+    _op("deployments.list", "GET", "deployments", "List deployments.", t.Page[s.Deployment], **_PAGED),
+    _op("deployments.get", "GET", "deployments/{name}", "Show a deployment.", s.Deployment, versioned=True),
     _op(
         "deployments.put", "PUT", "deployments/{name}", "Have a model served under that name, or change how it is.",
-        t.Deployment, body=t.Wish, versioned=True,
+        s.Deployment, body=s.Wish, versioned=True,
     ),
-    _op("deployments.stop", "DELETE", "deployments/{name}", "Stop serving a deployment.", t.Stopped),
-    _op("replicas.list", "GET", "replicas", "List replicas.", t.Page[t.Replica], **_PAGED),
-    _op("replicas.drain", "POST", "replicas/{replica}/drain", "Have a replica replaced.", t.Draining),
-    _op("replicas.log", "GET", "replicas/{replica}/log", "Show the end of its log.", t.ReplicaLog, query=t.Lines),
+    _op("deployments.stop", "DELETE", "deployments/{name}", "Stop serving a deployment.", s.Stopped),
+    _op("replicas.list", "GET", "replicas", "List replicas.", t.Page[s.Replica], **_PAGED),
+    _op("replicas.drain", "POST", "replicas/{replica}/drain", "Have a replica replaced.", s.Draining),
+    _op("replicas.log", "GET", "replicas/{replica}/log", "Show the end of its log.", s.ReplicaLog, query=t.Lines),
     _op("operators.list", "GET", "operators", "List operators and their keys.", t.Page[t.Operator], **_PAGED),
     _op(
         "proposals.draft", "POST", "proposals/draft", "Say what a proposal would be, to be signed by you.", t.Drafted,

@@ -149,6 +149,22 @@ class Person(Given):
     version: int
 
 
+Amount = Annotated[int, Meta(ge=0, le=10**12)]
+
+
+class Bounds(Asked):
+    """Limits; 0 is none. What is left out stays. `weight` is of tenants alone; `budget` is money a month."""
+
+    requests_per_minute: Amount | UnsetType = UNSET
+    tokens_per_minute: Amount | UnsetType = UNSET
+    requests_per_day: Amount | UnsetType = UNSET
+    tokens_per_day: Amount | UnsetType = UNSET
+    streams: Amount | UnsetType = UNSET
+    budget: Annotated[str, Meta(pattern=r"^\d{1,7}(\.\d{1,2})?$")] | UnsetType = UNSET
+    weight: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-9, le=9)] | UnsetType = UNSET
+
+
 class NewKey(Asked):
     """An API key for a person, within the person's own time. No `models`: all; 0 requests a minute: no limit."""
 
@@ -156,6 +172,7 @@ class NewKey(Asked):
     label: Name = "key"
     models: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
     requests_per_minute: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    limits: Bounds | UnsetType = UNSET
     days: Days = 90
 
 
@@ -223,146 +240,6 @@ class MadeAuditor(Auditor):
     """An auditor with the token, which is shown this once."""
 
     auditor_token: str
-
-
-# What runs.
-
-
-class Wish(Asked):
-    """Have a model served so: by its name, or the beginning of its digest. What is left out stays as it is."""
-
-    model: Name
-    engine: Annotated[str, Meta(max_length=40)] | UnsetType = UNSET
-    devices: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(max_length=1024)] | UnsetType = UNSET
-    slots: int | UnsetType = UNSET
-    context: int | UnsetType = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
-    replicas: int | UnsetType = UNSET
-    drain_seconds: int | UnsetType = UNSET
-    strategy: Literal["rolling", "recreate"] | UnsetType = UNSET
-
-
-class Spec(Given):
-    """What is wished for. `model` is the SHA-256 digest of an imported one. Of `options`, secrets are left out."""
-
-    model: str
-    engine: str
-    devices: list[str]
-    slots: int
-    context: int
-    options: dict[str, Any]
-    replicas: int
-    drain_seconds: int
-    strategy: str
-
-
-class Condition(Given):
-    """One thing that is, or is not, so."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-
-
-class DeploymentStatus(Given):
-    """How far what is wished for is so."""
-
-    observed_generation: int
-    revision: int
-    replicas: int
-    ready_replicas: int
-    conditions: list[Condition]
-
-
-class Deployment(Given):
-    """A wish for replicas of a model. `admitted`: where in the log the model was. `generation` grows with each wish."""
-
-    id: str
-    name: str
-    model: str | None
-    admitted: int | None
-    generation: int
-    spec: Spec
-    status: DeploymentStatus
-
-
-class Stopped(Given):
-    """It is wished for no longer; its replicas end what they have."""
-
-    name: str
-    stopped: bool
-
-
-class Replica(Given):
-    """One running engine. `entry`: where in the log its start is; null while nothing is routed to it."""
-
-    id: str
-    deployment: str
-    revision: int
-    phase: str
-    requests: float
-    slots: int | None
-    threads: int
-    memory_mib: int
-    devices: list[str]
-    entry: int | None
-    ends: int
-    last: str
-    seconds: float
-
-
-class Draining(Given):
-    """The replica goes once its successor answers."""
-
-    id: str
-    deployment: str
-    draining: bool
-
-
-class ReplicaLog(Given):
-    """The end of a replica's log."""
-
-    lines: list[str]
-
-
-class Lease(Given):
-    """This node may serve for so long, by that entry of the log."""
-
-    entry: int
-    node: str
-    seconds_left: int
-
-
-class LogFacts(Given):
-    """Where the log stands."""
-
-    origin: str
-    size: int
-    vkey: str
-    seconds_since_tick: float
-
-
-class Process(Given):
-    """One process of the service."""
-
-    name: str
-    starts: int
-    ready: bool
-
-
-class Status(Given):
-    """What runs, under which lease. `waiting`: what stands in the home and nobody has agreed to."""
-
-    url: str
-    origin: str
-    profile: str
-    snapshot: int
-    lease: Lease | None
-    waiting: list[str]
-    not_serving_because: list[str]
-    log: LogFacts
-    processes: list[Process]
 
 
 # Consent.

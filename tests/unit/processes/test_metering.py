@@ -1,0 +1,223 @@
+"""The control plane's part: prices that the log knows, slices for workers that live, and what dead ones had."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.worlds import NOW, StillClock
+from tests.unit.adapters.test_usage_db import Log, inference
+
+from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.journal_files import WorkerSegments
+from daulat.core.quota import Limit
+from daulat.core.snapshot import Roll
+from daulat.errors import ConfigError, Unavailable
+from daulat.metering.quotas import Ask, Id, Need, Quotas
+from daulat.pipeline import publish
+from daulat.pipeline.operate import Desk
+from daulat.processes import metering as metering_process
+from daulat.processes.borrowing import Borrower
+from daulat.processes.metering import Metering
+from daulat.settings import Home
+
+NAME = "test.daulat.example"
+PRICES = 'currency = "MYR"\n[[price]]\nsince = 2020-01-01\nprompt = "1"\ncompletion = "2"\n'
+
+
+class Plane:
+    """A control plane's database and log, and the metering over them."""
+
+    def __init__(self, home: Home) -> None:
+        self.home, self.clock = home, StillClock()
+        self.rows = ControlDatabase(home.control_db)
+        self.acts: list[Mapping[str, Any]] = []
+        self.desk = Desk(self.rows, self._note, self.clock, 0)
+        self.log = Log(home.log / "2026")
+        self.metering = self.restarted()
+
+    async def _note(self, _type: str, fields: Mapping[str, Any]) -> int:
+        self.acts.append(fields)
+        return len(self.acts)
+
+    def restarted(self) -> Metering:
+        self.metering = Metering(self.rows, self.desk.act, self.clock, self.home, NAME, f"{NAME}/2026", "MY", workers=2)
+        return self.metering
+
+    def publish(self) -> Roll:
+        roll = publish.roll(1, self.rows.rows, self.clock.now_ms(), self.metering.prices)
+        self.metering.published(roll)
+        return roll
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        """As over the socket."""
+        found = await self.metering.handlers(lambda use_case: use_case)[method](**json.loads(json.dumps(params)))
+        return json.loads(json.dumps(found))
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    made = Plane(home)
+    asyncio.run(made.desk.begin())
+    yield made
+    made.metering.close()
+    made.rows.close()
+
+
+def test_a_price_table_is_in_the_log_once_and_a_wrong_one_stops_the_start(plane: Plane) -> None:
+    asyncio.run(plane.metering.begin())
+    before = len(plane.acts)
+    plane.home.prices.write_text(PRICES)
+    for _ in range(2):
+        plane.metering.close()
+        asyncio.run(plane.restarted().begin())
+    (act,) = plane.acts[before:]
+    assert act["action"] == "prices.set"
+    assert act["detail"] == {
+        "currency": "MYR",
+        "prices": [{"model": "", "since": "2020-01-01", "prompt": 10**6, "cached": 10**6, "completion": 2 * 10**6}],
+    }
+    assert asyncio.run(plane.ask("prices"))["currency"] == "MYR"
+    plane.home.prices.write_text("currency = 5")
+    with pytest.raises(ConfigError, match="currency is 5"):
+        plane.restarted()
+    plane.home.prices.unlink()
+    plane.restarted()
+
+
+def test_a_dead_workers_slices_are_there_again_when_the_log_has_its_entries(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering_process, "WATCH_SECONDS", 0.01)
+
+    async def main() -> None:
+        metering = plane.metering
+        await metering.begin()
+        limits = {"requests_per_day": 100}
+        await plane.ask("limit.set", scope="tenant", name="first-agency", given=limits)
+        roll = plane.publish()
+        (limit,) = roll.quotas
+        id_ = Id("tenant", limit.subject, "requests_per_day")
+        day = NOW // 86_400_000
+        watching = asyncio.create_task(metering.watch())
+
+        async def left(worker: int, want: int = 0) -> tuple[int, int]:
+            ((_, _, given, rest),) = await plane.ask("quota.lend", worker=worker, asks=[Ask(id_, day, want, 0)])
+            return given, rest
+
+        metering.registered(0, 7)
+        journal = WorkerSegments(plane.home.journal, 7, f"{NAME}/2026")
+        given, rest = await left(7, 10)
+        assert given == 10 + 90 // 4
+        assert rest == 100 - given
+        metering.registered(0, 8)  # the worker in slot 0 has died
+        await asyncio.sleep(0.1)
+        assert (await left(8))[1] == rest, "its journal is not in the log yet"
+        plane.log.grow([inference(NOW, tenant=limit.subject, worker=7) for _ in range(3)])
+        journal.close()
+        for path in plane.home.journal.iterdir():
+            path.unlink()  # as the sequencer does, once it has taken everything in
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            if (await left(8))[1] == 97:
+                break
+        assert (await left(8))[1] == 97
+        (row,) = await plane.ask("limit.list")
+        assert row["used"] == {"requests_per_day": 3}
+        watching.cancel()
+
+    asyncio.run(main())
+
+
+def test_days_and_months_go_on_after_a_restart(plane: Plane) -> None:
+    async def main() -> None:
+        plane.home.prices.write_text(PRICES)
+        await plane.restarted().begin()
+        given = {"tokens_per_day": 1000, "requests_per_minute": 10, "budget": "0.01"}
+        await plane.ask("limit.set", scope="model", name="small", given=given)
+        plane.publish()
+        plane.log.grow([inference(NOW, tokens=(50, 10, 40), worker=3)] * 4)
+        await plane.restarted().begin()
+        plane.publish()
+        (row,) = await plane.ask("limit.list")
+        assert row["used"] == {"tokens_per_day": 360, "requests_per_minute": 4, "budget": "0.00052"}
+        plane.clock.pass_seconds(60)
+        assert (await plane.ask("limit.list"))[0]["used"]["requests_per_minute"] == 0
+        plane.clock.pass_seconds(86_400)
+        (row,) = await plane.ask("limit.list")
+        assert row["used"] == {"tokens_per_day": 0, "requests_per_minute": 0, "budget": "0.00052"}
+
+    asyncio.run(main())
+
+
+def test_names_stand_beside_pseudonyms_for_the_operator(plane: Plane) -> None:
+    async def main() -> None:
+        await plane.metering.begin()
+        roll = plane.publish()
+        key = roll.keys[0].pseudonym
+        mine = next(row.pseudonym for row in roll.tenants if row.id == roll.people[-1].tenant)
+        plane.log.grow([inference(NOW, tenant=mine, key=key), inference(NOW, tenant="gone", key="gone")])
+        rows = await plane.ask("usage", by=["tenant", "key"])
+        assert {(row["tenant_name"], row["key_name"], row["requests"]) for row in rows} == {
+            ("first-agency", "first-key", 1),
+            ("", "", 1),
+        }
+        exported = await plane.ask("usage.focus")
+        assert {row["BillingAccountName"] for row in exported} == {"first-agency", None}
+        assert {row["InvoiceIssuer"] for row in exported} == {NAME}
+
+    asyncio.run(main())
+
+
+class Control:
+    """`processes.borrowing.Lender`, that lends what is wanted, or is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked: list[list[Any]] = []
+
+    async def call(self, method: str, **params: Any) -> Any:
+        assert (method, params["worker"]) == ("quota.lend", 7)
+        if self.away:
+            raise Unavailable("away")
+        self.asked.append(params["asks"])
+        return [[list(id_), number, want, 5] for id_, number, want, _ in params["asks"]]
+
+
+class Told:
+    """What a `Borrower` needs of `pipeline.turns.Turns`."""
+
+    def __init__(self) -> None:
+        self.quotas = Quotas()
+        self.times: list[int] = []
+
+    def lent(self, now_ms: int) -> None:
+        self.times.append(now_ms)
+
+
+def test_a_worker_asks_once_for_all_and_again_when_nobody_answers() -> None:
+    async def main() -> None:
+        control, told, clock = Control(), Told(), StillClock()
+        borrower = Borrower(control, 7, clock)
+        running = asyncio.create_task(borrower.run(told))  # type: ignore[arg-type]
+        limits = [Limit("key", name, requests_per_minute=9) for name in "ab"]
+        control.away = True
+        assert told.quotas.reserve(limits, Need(1, 0), clock.now_ms()) is None
+        borrower.kick()
+        await asyncio.sleep(0.05)
+        assert not told.times
+        control.away = False
+        await asyncio.sleep(0.3)
+        assert len(told.times) == 1
+        assert [len(asks) for asks in control.asked] == [2]
+        assert told.quotas.reserve(limits, Need(1, 0), clock.now_ms()) is not None
+        assert borrower.exchanges >= 2
+        running.cancel()
+
+    asyncio.run(main())
