@@ -117,6 +117,11 @@ def grade(evidence: Mapping[str, Any], kind: str) -> int:
     return GRADES.index(name) + 1 if name in GRADES else 0
 
 
+def seen_of_lease(lease: Mapping[str, Any]) -> tuple[tuple[str, object], ...]:
+    """All that rules see of a decoded `node.lease/v1`: renewed on the same evidence, it makes no new question."""
+    return tuple(sorted(_lease_context(lease["jurisdiction"], lease["evidence"]).items()))
+
+
 def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """`external` is there only for an engine that runs outside Daulat: rules from before that do not know it."""
     elsewhere = {"external": grade(evidence, "external")} if "external" in evidence else {}
