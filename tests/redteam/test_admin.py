@@ -296,6 +296,20 @@ def test_a_right_that_has_ended_ends_the_credential(tmp_path: Path, change: dict
     within(tmp_path, use)
 
 
+def test_a_citizenship_that_has_expired_or_that_nobody_who_counts_says_manages_nothing(tmp_path: Path) -> None:
+    async def use(town: Town) -> None:
+        for person, values, words in (
+            (THEIRS, {"until": town.clock.now_ms()}, "a date that has passed"),
+            ("bina", {"until": town.clock.now_ms() - 1}, "a date that has passed"),
+            (OURS, {"issuer": "https://id.example"}, "does not count"),
+        ):
+            town.rows.change("people", town.ids[person], **values)
+            answer = await town.ask(person, "GET", "me")
+            assert (answer.status_code, words in answer.text) == (403, True), (person, answer.text)
+
+    within(tmp_path, use)
+
+
 def test_an_operator_whose_key_the_others_have_revoked_manages_nothing_more(tmp_path: Path) -> None:
     async def use(town: Town) -> None:
         town.rows.revoke("operator_keys", "operatorkey_chong", town.clock.now_ms())
