@@ -16,9 +16,10 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
+from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import secrets
-from daulat.pipeline.operate import OPERATORS, USER_ROLES, Desk, Rows
+from daulat.pipeline.operate import OPERATORS, USER_ROLES, VOUCHED_FOR, Desk, Rows
 
 TENANT_ADMIN: Final = "tenant-admin"
 Role = Literal["operator", "tenant-admin", "auditor", "nobody"]
@@ -169,7 +170,10 @@ class Admins:
             values["roles"] = sorted(set(values["roles"]))
         if "days" in changes:
             values["expires"] = self._clock.now_ms() + changes["days"] * _DAY_MS
-        vouched = {name: {**row, **values}[name] for name in ("citizenship", "assurance", "roles", "expires")}
+        new = {**row, **values}
+        if changes.keys() & {"citizenship", "assurance", "days"}:  # an operator's word takes the place of a token's
+            values |= {"issuer": VOUCHED, "until": new["expires"] if new["citizenship"] else 0}
+        vouched = {name: {**row, **values}[name] for name in VOUCHED_FOR}
         await self._desk.act("person.change", self._pseudonym(row, "principal", row["id"]), vouched)
         self._rows.change("people", row["id"], **values, version=row["version"] + 1)
         return self._rows.find("people", row["id"])

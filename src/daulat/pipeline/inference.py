@@ -101,6 +101,11 @@ class Inference(Recorded):
             self._admit()
             self._dispatch()
 
+    def refuse(self, body: bytes, error: DaulatError) -> None:
+        """Instead of `run`: who asks is known, and may not from there."""
+        self._body = body
+        self._refuse(error)
+
     # Steps 3, 4 and 5.
 
     def _authorize(self, body: bytes) -> tuple[Grant, Route]:
