@@ -222,10 +222,8 @@ def tenants_results(path: Path) -> tuple[str, list[tuple[str, str, bool]]]:
     text += f"{result['seconds']:g} s in one run, {result['date']}. {result['note']}\n\n"
     text += _table(["", "requests/s", "worker's CPU us/request", "worker MiB"], lines)
     first = found["first_worker_cpu_us"]
-    text += (
-        "\n\nA key's first request costs more, as its principal and its decision are made then, and again the decision "
-    )
-    text += "when a lease is renewed: the first answers after a start took " + " and ".join(map(_show, first.values()))
+    text += "\n\nA key's first request costs more, as its principal and its decision are made then: "
+    text += "the first answers after a start took " + " and ".join(map(_show, first.values()))
     text += " us of the worker's CPU each."
     met = cpu["ratio"] <= _MOST_FOR_TENANTS
     return text, [
