@@ -18,7 +18,7 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/debian-packages postgresql >&2 || echo "The control database is tested on SQLite alone." >&2
 	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
 
-test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
+test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
 	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql softhsm2 >&2
 	PATH="$$PATH:$(abspath $(VENV)/vault-servers/bin)" \
@@ -120,6 +120,14 @@ $(VENV)/open-webui.stamp: requirements/open-webui.lock | $(BIN)/python
 	    $(VENV)/open-webui/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
 	        -r requirements/open-webui.lock >&2; \
 	fi
+	@touch $@
+
+# A certified OpenID provider, which runs on Node.
+$(VENV)/oidc.stamp: tests/oidc/package-lock.json | $(BIN)/python
+	@command -v npm >/dev/null || tools/debian-packages nodejs npm >&2
+	@echo "Installing the OpenID provider of the tests into $(VENV)/oidc ..." >&2
+	@mkdir -p $(VENV)/oidc && cp tests/oidc/package.json tests/oidc/package-lock.json $(VENV)/oidc/
+	@npm ci --prefix $(VENV)/oidc --ignore-scripts --no-audit --no-fund --loglevel=error >&2
 	@touch $@
 
 # PyTorch's CPU build, of the release that this vLLM names, is where pip is told to look for it: PIP_EXTRA_INDEX_URL.

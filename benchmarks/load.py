@@ -20,11 +20,27 @@ wrk.method = "POST"
 wrk.body = [==[{body}]==]
 wrk.headers["Content-Type"] = "application/json"
 {authorization}
+{keys}
 done = function(summary, latency)
   local bad = summary.errors
   io.write(string.format('\\nRESULT {{"requests":%d,"duration_us":%d,"not_200":%d,"socket_errors":%d,' ..
     '"p50_us":%d,"p99_us":%d}}\\n', summary.requests, summary.duration, bad.status,
     bad.connect + bad.read + bad.write + bad.timeout, latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+_KEYS: Final = """
+local requests, turn = {{}}, 0
+init = function()
+  for key in io.lines("{file}") do
+    wrk.headers["Authorization"] = "Bearer " .. key
+    requests[#requests + 1] = wrk.format()
+  end
+end
+request = function()
+  turn = turn % #requests + 1
+  return requests[turn]
 end
 """
 
@@ -55,11 +71,13 @@ def wrk(
     connections: int = CONNECTIONS,
     cores: Sequence[int] = (LOAD_CORE,),
     threads: int = 1,
+    keys: Path | None = None,
 ) -> dict[str, Any]:
-    """Closed loop, the same request again and again on each connection."""
+    """Closed loop, the same request again and again on each connection; with each of the API keys in `keys` in turn."""
     script = WORK / f"{server.name}.lua"
     authorization = f'wrk.headers["Authorization"] = "Bearer {server.key}"' if server.key else ""
-    script.write_text(_SCRIPT.format(body=chat(stream=False).decode(), authorization=authorization))
+    turns = _KEYS.format(file=keys) if keys else ""
+    script.write_text(_SCRIPT.format(body=chat(stream=False).decode(), authorization=authorization, keys=turns))
     command = ["taskset", "-c", ",".join(map(str, cores)), "wrk", f"-t{threads}", f"-c{connections}"]
     command += [f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script)]
     command += [f"http://127.0.0.1:{server.port}/v1/chat/completions"]

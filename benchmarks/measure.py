@@ -75,7 +75,7 @@ def _window(contestant: Contestant, engine: Server) -> Iterator[host.Window]:
         settle(contestant.server)
 
 
-def _measured(suite: str, contestant: Contestant, engine: Server, round_: int, run: Callable[[], Row]) -> Row:
+def measured(suite: str, contestant: Contestant, engine: Server, round_: int, run: Callable[[], Row]) -> Row:
     """One measurement, repeated while others disturb it; the least disturbed counts."""
     best: Row = {}
     for attempt in range(1, ATTEMPTS + 1):
@@ -120,7 +120,7 @@ def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float
     for contestant in all_of_them:
         load.wrk(contestant.server, 1, connections=connections)
     return [
-        _measured(
+        measured(
             f"json-{connections}",
             one,
             engine,
@@ -145,7 +145,7 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
         def run(one: Contestant = one, request: Any = request) -> Row:
             return load.streams(one.server.stream_port, [request], **options)
 
-        rows.append(_measured("streams", one, engine, number, run))
+        rows.append(measured("streams", one, engine, number, run))
     return rows
 
 
@@ -158,7 +158,7 @@ def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, ra
         def run(one: Contestant = one, request: Any = request) -> Row:
             return load.streams(one.server.port, [request], connections=32, rate=rate, seconds=max(1, round(seconds)))
 
-        rows.append(_measured("open", one, engine, number, run))
+        rows.append(measured("open", one, engine, number, run))
     return rows
 
 

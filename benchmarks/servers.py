@@ -168,15 +168,17 @@ def litellm(port: int = 18500) -> Iterator[Server]:
 
 
 @contextmanager
-def daulat(workers: int = 1, port: int = 18600) -> Iterator[Server]:
-    """A fresh installation of Daulat with every control on."""
-    home = WORK / f"home-{workers}"
+def daulat(workers: int = 1, port: int = 18600, tenants: int = 0) -> Iterator[Server]:
+    """A fresh installation of Daulat with every control on, and so many tenants more, each with a person and a key."""
+    home = home_of(workers, tenants)
     shutil.rmtree(home, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.serve", home, f"tcp:127.0.0.1:{STUB_PORT}", str(port), str(workers)]
-    with _process("daulat", command, host.PROXY_CORE) as process:
+    engine = f"tcp:127.0.0.1:{STUB_PORT}"
+    command = [sys.executable, "-m", "benchmarks.serve", home, engine, str(port), str(workers), str(tenants)]
+    name = home.name.replace("home", "daulat")
+    with _process(name, command, host.PROXY_CORE) as process:
         line = process.stdout.readline() if process.stdout else b""
         if not line:
-            raise RuntimeError(f"Daulat did not start; see {WORK}/daulat.log and {home}/daulat.log")
+            raise RuntimeError(f"Daulat did not start; see {WORK}/{name}.log and {home}/daulat.log")
         server = Server("daulat", port, json.loads(line)["api_key"], {"control": [process.pid]})
         for pid in host.descendants(process.pid):
             name = host.command(pid).partition("daulat.processes.")[2].partition(" ")[0] or "helper"
@@ -186,6 +188,6 @@ def daulat(workers: int = 1, port: int = 18600) -> Iterator[Server]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def home_of(workers: int = 1) -> Path:
-    """Where `daulat(workers)` keeps its state while it runs."""
-    return WORK / f"home-{workers}"
+def home_of(workers: int = 1, tenants: int = 0) -> Path:
+    """Where `daulat(workers, tenants=tenants)` keeps its state while it runs."""
+    return WORK / (f"home-{workers}-{tenants}" if tenants else f"home-{workers}")

@@ -10,6 +10,7 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,16 @@ class Home:
     @property
     def settings(self) -> Path:
         return self.path / "settings.toml"
+
+    @property
+    def signin(self) -> Path:
+        """Where people sign in (`identity.providers`). Without it, nobody does."""
+        return self.path / "signin.toml"
+
+    @property
+    def identity_key(self) -> Path:
+        """The key of the hashes by which people are found again."""
+        return self.keys / "identity.key"
 
     @property
     def policies(self) -> Path:
@@ -127,6 +138,10 @@ class Home:
         return self.run / "sequencer.sock"
 
     @property
+    def signin_socket(self) -> Path:
+        return self.run / "signin.sock"
+
+    @property
     def pages_socket(self) -> Path:
         return self.run / "pages.sock"
 
@@ -192,6 +207,7 @@ class Settings:
     verify_seconds: int = 3600  # between two checks of a running model's files
     answer_seconds: int = 600  # how often a replica's answers are checked
     device_seconds: int = 30  # how often the health of accelerators is read
+    trusted_proxies: str = ""  # networks of the proxies in front, comma between: whose X-Forwarded-For is believed
     notice_url: str = ""  # a web hook that is told at once when glass was broken
     notice_command: str = ""  # a command that is, on its standard input
     vault_root: str = ""  # what seals the vault's keys; empty: a key in a file, under a passphrase
@@ -218,6 +234,18 @@ _BOUNDS: Final = {
 }
 
 
+def networks(words: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks with commas between them.
+
+    Raises:
+        ConfigError: one is none; says which, and how it is written.
+    """
+    try:
+        return tuple(ip_network(word.strip()) for word in words.split(",") if word.strip())
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies is {words!r}, expected such as '10.0.0.0/8, ::1': {error}") from None
+
+
 def default_home() -> Path:
     """`$DAULAT_HOME`, else `daulat` under `$XDG_DATA_HOME` (XDG Base Directory Specification)."""
     if named := os.environ.get("DAULAT_HOME"):
@@ -238,7 +266,9 @@ def load(home: Home, flags: Mapping[str, Any], environ: Mapping[str, str] = os.e
         *((name.removeprefix("DAULAT_").lower(), text, f"environment, {name}") for name, text in named.items()),
         *((name, value, f"--{name}") for name, value in flags.items() if value is not None),
     ]
-    return Settings(**{name: _checked(name, value, location) for name, value, location in given})
+    settings = Settings(**{name: _checked(name, value, location) for name, value, location in given})
+    networks(settings.trusted_proxies)
+    return settings
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def test_rows_are_found_by_id_and_the_newest_by_owner(rows: KeyRows) -> None:
     assert rows.of("tenant", "a") == key_row(3)
     assert rows.of("person", "a") is None
     assert rows.get(bytes([2] * 16)) == key_row(2, "person", "p")
-    rows.rewrap(bytes([1] * 16), "v2", b"again")
+    rows.rewrap([(bytes([1] * 16), "v2", b"again")])
+    rows.rewrap([])
     assert rows.get(bytes([1] * 16)) == KeyRow(bytes([1] * 16), "tenant", "a", "v2", b"again", 1001)
     rows.remove(bytes([3] * 16))
     assert rows.get(bytes([3] * 16)) is None

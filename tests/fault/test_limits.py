@@ -58,7 +58,7 @@ def test_a_limit_holds_and_no_use_is_lost_whoever_is_killed() -> None:
 
 async def _killed() -> None:
     began = time.monotonic()
-    async with Battered(workers=3) as service, Load(service.port, service.secrets["api_key"], 11) as load:
+    async with Battered(workers=3) as service, Load(service.port, service.secrets["api_key"], 11, leaves=0) as load:
         bounds = {"requests_per_day": REQUESTS, "streams": STREAMS}
         await service.call("limit.set", scope="tenant", name="first-agency", given=bounds)
         load.start()

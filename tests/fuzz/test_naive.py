@@ -128,6 +128,7 @@ def test_a_rule_that_is_missing_is_noticed(rule: str) -> None:
     ("sound", "weakened"),
     [
         ('principal.roles.contains("user")', "true"),
+        ("context.charter.issuers.contains(principal.issuer)", "true"),
         ("principal.assurance >= context.charter.assurance", "principal.assurance >= 0"),
         ("context.charter.users.contains(principal.citizenship)", 'principal.citizenship != ""'),
         ("context.lease.canary >= context.charter.canary) ||", "true) ||"),

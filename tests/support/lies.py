@@ -24,6 +24,7 @@ from tests.support.logs import (
     charter,
     counters,
     encode,
+    happened,
     inference,
     key,
     lease,
@@ -165,6 +166,7 @@ def amended(**given: Any) -> list[Step]:
 
 
 APPROVED = charter(approvals=1, profile="production")
+CITIZEN = {"citizenship": "MY", "assurance": "substantial", "roles": ["user"], "issuer": "operator", "until": 0}
 SERVED = {"completion.status": 200, "completion.outcome": "ok", "completion.attempts": OK}
 
 CHAIN: list[Case] = [
@@ -223,7 +225,16 @@ CHAIN: list[Case] = [
            answer={"admission.attributes.citizenship": "XX"}),
     change("a citizenship vouched too weakly", "citizenship", "answer",
            answer={"admission.attributes.assurance": "low"}),
+    change("a citizenship that had expired", "citizenship", "answer",
+           answer={"admission.attributes": {**CITIZEN, "until": T0 + 1000}}),
+    change("a citizenship on the word of an issuer whom the charter does not name", "citizenship", "answer",
+           charter=charter(issuers='["operator"]'), answer={"admission.attributes": {**CITIZEN, "issuer": "https://elsewhere.example"}}),
     change("a charter for another log", "charter", "charter", charter={"origin": "ai.example/2025"}),
+    steps("an event about somebody that nobody knows", "identity", "identity",
+          lambda: add("stopped", Step("identity", "identity/v1", happened(90_000, event="promoted")))),
+    steps("somebody who operates and audits", "identity", "identity",
+          lambda: add("stopped", Step("identity", "identity/v1",
+                                     happened(90_000, detail={"roles": ["auditor", "operator"]})))),
     Case("a log that does not begin with a charter", "charter", "log-key",
          lambda: write(steps=[story()[1], *story()[:1], *story()[2:]])),
     change("an operator who acted without approvals", "approvals", "action", charter=APPROVED,

@@ -55,7 +55,11 @@ class Step:
     fields: Mapping[str, Any] | bytes
 
 
-def charter_text(*, approvals: int = 0, profile: str = "evaluation", country: str = "MY", name: str = NAME) -> str:
+def charter_text(
+    *, approvals: int = 0, profile: str = "evaluation", country: str = "MY", name: str = NAME, issuers: str = ""
+) -> str:
+    """A charter from before `people.issuers`, where none are given as a TOML list."""
+    named = f"\nissuers = {issuers}" if issuers else ""
     floor = "" if profile == "evaluation" else "floor = 1\n"
     return f"""profile = "{profile}"
 approvals = {approvals}
@@ -66,7 +70,7 @@ site = "a test"
 [people]
 operators = ["MY"]
 users = ["MY"]
-assurance = "substantial"
+assurance = "substantial"{named}
 [models]
 formats = ["gguf"]
 licences = ["mit"]
@@ -276,6 +280,11 @@ def key(at: int, purpose: str, vkey: str, **changes: Any) -> dict[str, Any]:
 def action(at: int, **changes: Any) -> dict[str, Any]:
     fields = {"time": T0 + at, "charter": Ref("charter"), "operator": "o" * 22, "action": "key.create"}
     return changed({**fields, "subject": "k" * 22, "detail": {}, "approvals": []}, changes)
+
+
+def happened(at: int, **changes: Any) -> dict[str, Any]:
+    fields = {"time": T0 + at, "charter": Ref("charter"), "tenant": "t" * 22, "person": "p" * 22, "event": "signed-in"}
+    return changed({**fields, "issuer": "https://id.example", "detail": {}}, changes)
 
 
 def story() -> list[Step]:

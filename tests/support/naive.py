@@ -23,6 +23,8 @@ def may_ask(  # noqa: PLR0911  one sentence, one `if`
         return False
     if person["expires"] <= now:
         return False
+    if person["until"] and person["until"] <= now:
+        return False
     if key["person"] != person["id"]:
         return False
     if asked != model["model"]:
@@ -48,6 +50,8 @@ def may_keep(charter: Row, person: Row) -> bool:
     if "user" not in person["roles"]:
         return False
     if person["citizenship"] not in charter["people"]["users"]:
+        return False
+    if "issuers" in charter["people"] and person["issuer"] not in charter["people"]["issuers"]:
         return False
     return _vouched(person["assurance"], charter["people"]["assurance"])
 

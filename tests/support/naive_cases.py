@@ -19,6 +19,7 @@ NOW: Final = 1_795_000_000_000
 DAY: Final = 86_400_000
 MODEL: Final = "small"
 _COUNTRIES: Final = ("MY", "SG", "ID", "BN")
+_ISSUERS: Final = ("operator", "https://id.example/realms/a", "https://id.example/realms/b")
 _GRADES: Final = ("G1", "G2", "G3", "G4")
 _LEVELS: Final = ("low", "substantial", "high")
 _FORMATS: Final = ("gguf", "safetensors", "external")
@@ -61,6 +62,8 @@ def charter(rng: random.Random) -> tuple[Row, Charter]:
     home = rng.choice(_COUNTRIES)
     users = [home] if rng.random() < 0.5 else _some(rng, _COUNTRIES)  # citizens only, or more
     people = {"operators": _some(rng, _COUNTRIES), "users": users, "assurance": rng.choice(_LEVELS)}
+    if rng.random() < 0.6:
+        people["issuers"] = _some(rng, _ISSUERS)
     made: Row = {
         "profile": "evaluation",
         "approvals": 0,
@@ -100,6 +103,9 @@ def lawful(rng: random.Random, under: tuple[Row, Charter]) -> Case:
         "roles": rng.choice([["user"], ["tenant-admin", "user"]]),
         "expires": NOW + rng.choice([1, DAY]),
         "version": 1,
+        "issuer": rng.choice(people.get("issuers", _ISSUERS)),
+        "until": rng.choice([0, NOW + 1, NOW + DAY]),
+        "lapsed": 0,
     }
     key = {
         "id": "key_1",
@@ -110,6 +116,7 @@ def lawful(rng: random.Random, under: tuple[Row, Charter]) -> Case:
         "requests_per_minute": 0,
         "created": NOW - DAY,
         "expires": NOW + rng.choice([1, DAY]),
+        "networks": None,
         "revoked": None,
     }
     model = {
@@ -153,6 +160,14 @@ def _assurance(rng: random.Random, case: Case) -> None:
 
 def _roles(rng: random.Random, case: Case) -> None:
     case.person["roles"] = rng.choice([[], ["tenant-admin"], ["operator"], ["auditor"], ["User"], ["users"], ["user"]])
+
+
+def _issuer(rng: random.Random, case: Case) -> None:
+    case.person["issuer"] = rng.choice([*_ISSUERS, "", "OPERATOR", "https://id.example/realms/a/"])
+
+
+def _citizenship_ends(rng: random.Random, case: Case) -> None:
+    case.person["until"] = NOW + rng.choice([-DAY, -1, 0, 1])
 
 
 def _person_expires(rng: random.Random, case: Case) -> None:
@@ -210,7 +225,18 @@ def _operator(rng: random.Random, case: Case) -> None:
 
 _CHANGES: Final[tuple[Callable[[random.Random, Case], None], ...]] = (
     *(_permanent_resident, _permanent_resident, _odd_citizenship, _assurance, _roles),
-    *(_person_expires, _key_expires, _key_revoked, _key_models, _asked, _format, _licence, _signature),
+    *(
+        _issuer,
+        _citizenship_ends,
+        _person_expires,
+        _key_expires,
+        _key_revoked,
+        _key_models,
+        _asked,
+        _format,
+        _licence,
+        _signature,
+    ),
     *(_jurisdiction, _lease_expires, _evidence, _evidence, _no_evidence, _operator),
 )
 

@@ -65,8 +65,10 @@ class MemoryKeys:
             raise Conflict("destroyed")
         self.rows.append(row)
 
-    def rewrap(self, id_: bytes, parent: str, wrapped: bytes) -> None:
-        self.rows = [replace(row, parent=parent, wrapped=wrapped) if row.id == id_ else row for row in self.rows]
+    def rewrap(self, changes: Sequence[tuple[bytes, str, bytes]]) -> None:
+        told = {id_: (parent, wrapped) for id_, parent, wrapped in changes}
+        rows = [(row, *told.get(row.id, (row.parent, row.wrapped))) for row in self.rows]
+        self.rows = [replace(row, parent=parent, wrapped=wrapped) for row, parent, wrapped in rows]
 
     def remove(self, id_: bytes) -> None:
         self.rows = [row for row in self.rows if row.id != id_]

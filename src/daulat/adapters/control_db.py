@@ -25,6 +25,9 @@ _ARGUMENTS: Final = {
     "application_name": "daulat",
     "connect_timeout": 3,
     "tcp_user_timeout": 5000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
     "options": "-c statement_timeout=5000 -c lock_timeout=5000",
 }
 

@@ -40,6 +40,9 @@ _listed(
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
+    sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends; 0: as the person
+    sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
     sa.UniqueConstraint("tenant", "name"),
 )
 _listed(
@@ -51,6 +54,36 @@ _listed(
     sa.Column("label", sa.String, nullable=False),
     sa.Column("models", sa.JSON, nullable=False),
     sa.Column("requests_per_minute", sa.Integer, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("networks", sa.JSON),  # CIDR; none, or null: from anywhere
+    sa.Column("revoked", sa.BigInteger),
+)
+# Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
+_listed(
+    "identities",
+    "identity",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+)
+_listed(
+    "invitations",
+    "invitation",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),  # or used
+)
+_listed(
+    "sessions",
+    "session",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # hex SHA-256 of the secret
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("issuer", sa.String, nullable=False),
+    sa.Column("binding", sa.String, nullable=False),  # a hash of what the client was
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("revoked", sa.BigInteger),

@@ -57,8 +57,9 @@ class SqliteKeys:
         values = (row.id, row.owner, row.name, row.parent, row.wrapped, row.created)
         self._write((f"INSERT INTO key({_COLUMNS}) VALUES (?,?,?,?,?,?)", values))  # noqa: S608  ours
 
-    def rewrap(self, id_: bytes, parent: str, wrapped: bytes) -> None:
-        self._write(("UPDATE key SET parent = ?, wrapped = ? WHERE id = ?", (parent, wrapped, id_)))
+    def rewrap(self, changes: Sequence[tuple[bytes, str, bytes]]) -> None:
+        statement = "UPDATE key SET parent = ?, wrapped = ? WHERE id = ?"
+        self._write(*((statement, (parent, wrapped, id_)) for id_, parent, wrapped in changes))
 
     def remove(self, id_: bytes) -> None:
         self._write(("DELETE FROM key WHERE id = ?", (id_,)))

@@ -20,7 +20,9 @@ from daulat.audit.glass import Glasses
 from daulat.core import entries
 from daulat.core.charter import ASSURANCE, GRADES, Charter, irreversible
 from daulat.core.decision import INFERENCE_ACTIONS, grade
+from daulat.core.identity import EVENTS
 from daulat.core.ids import REQUEST_ID
+from daulat.core.principal import VOUCHED
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -90,6 +92,7 @@ class Chain:
             "canary/v1": self._canary,
             "key.revoked/v1": self._key_revoked,
             "operator.action/v1": self._alone,
+            "identity/v1": self._identity,
             "proposal/v1": self._proposal,
             "approval/v1": self._approval,
             "operator.action/v2": self._agreed,
@@ -247,6 +250,14 @@ class Chain:
     def _alone(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self.consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
 
+    @staticmethod
+    def _identity(index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        event, roles = facts.identity(entry)
+        if event not in EVENTS:
+            yield Finding("identity", f"unknown event {event[:40]!r}", index)
+        if {"operator", "auditor"} <= roles:
+            yield Finding("identity", "somebody operates and audits, and these exclude each other", index)
+
     def _proposal(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self.consent.proposed(facts.proposal(index, entry, self.origin))
 
@@ -281,6 +292,8 @@ class Chain:
         ends = [time for time in (self.keys[request.worker].not_after,) if time is not None]
         ends += _after(self.superseded, request.policy)
         starts = [0]
+        if until := request.attributes.get("until"):
+            ends.append(until - 1)
         if request.effect == "allow" and request.lease is not None:
             lease = self.leases[request.lease]
             starts.append(lease.not_before)
@@ -342,6 +355,12 @@ class Chain:
             yield "citizenship", f"permitted to citizenship {citizenship[:20]!r}, the charter promises {users} only"
         if assurance not in ASSURANCE or ASSURANCE.index(assurance) < ASSURANCE.index(charter.assurance):
             yield "citizenship", f"permitted at assurance {assurance[:20]!r}, the charter asks for {charter.assurance}"
+        issuer, until = request.attributes.get("issuer", VOUCHED), request.attributes.get("until", 0)
+        if charter.issuers is not None and issuer not in charter.issuers:
+            words = f"permitted on the word of {issuer[:80]!r}, the charter counts {', '.join(charter.issuers)} only"
+            yield "citizenship", words
+        if until and request.time >= until:
+            yield "citizenship", f"permitted on a citizenship that was known until {until} only"
         if not request.policies or any(name.startswith(GATEWAY) for name in request.policies):
             yield "decision", "permitted, and by no rule of the policy"
 

@@ -40,7 +40,8 @@ class Decisions:
         lease, model = self._chain.leases[request.lease], self._chain.models[request.model]
         policy = self._chain.policies[request.policy]
         roles = tuple(request.attributes["roles"])
-        values = (request.attributes["citizenship"], request.attributes["assurance"], roles)
+        issuer = request.attributes.get("issuer")
+        values = (request.attributes["citizenship"], request.attributes["assurance"], roles, issuer)
         where = (policy.index, model.index, lease.jurisdiction, *(g["grade"] for g in lease.evidence.values()))
         key = (request.action, request.tenant, request.principal, *values, *where, *lease.evidence)
 

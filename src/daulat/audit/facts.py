@@ -19,6 +19,7 @@ from daulat.core.charter import GRADES, Charter
 from daulat.core.consent import Proposed
 from daulat.core.decision import grade
 from daulat.core.manifest import ModelFile
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError, VerificationFailed
 
 ELSEWHERE: Final = "external"  # evidence about an engine that Daulat does not run: it has no sandbox and no canary
@@ -273,6 +274,15 @@ def approval(index: int, entry: Mapping[str, Any]) -> ApprovalFacts:
     return ApprovalFacts(index, _time(entry), _get(entry, "proposal", int), _get(entry, "key", int), signature(entry))
 
 
+def identity(entry: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """The event of an `identity/v1`, and the roles that it gives."""
+    for name in ("tenant", "person"):
+        _nullable(entry, name, str)
+    _get(entry, "issuer", str)
+    detail = _get(entry, "detail", dict)
+    return _get(entry, "event", str), frozenset(_strings(detail, "roles") if "roles" in detail else ())
+
+
 def model(index: int, entry: Mapping[str, Any]) -> ModelFacts:
     described: dict[str, Any] = {name: _get(entry, name, str) for name in ("model", "digest", "format", "licence")}
     described |= {"origin": _get(entry, "origin", str), "signed_by": entry["signed_by"]}
@@ -388,6 +398,8 @@ def inference(entry: Mapping[str, Any]) -> InferenceFacts:
     if not isinstance(attributes.get("citizenship"), str) or not isinstance(attributes.get("assurance"), str):
         raise VerificationFailed("the attributes are not {citizenship, assurance, roles}")
     _strings(attributes, "roles")
+    _get({"issuer": VOUCHED, **attributes}, "issuer", str)
+    natural({"until": 0, **attributes}, "until")
     return InferenceFacts(
         request_id=_get(admission, "request_id", str),
         time=_time(admission),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from daulat.audit.chain import Chain
 from daulat.audit.facts import ELSEWHERE, EVIDENCE, CeremonyFacts, InferenceFacts, LeaseFacts
+from daulat.core.principal import VOUCHED
 from daulat.tlog.checkpoint import Checkpoint
 
 UNWITNESSED: Final = "unwitnessed: the operator could have shown others another log"
@@ -96,8 +97,10 @@ def vouched(chain: Chain, request: InferenceFacts) -> Iterator[str]:
         yield "those in the room of the key ceremony: that as many keys are as many people, of the citizenships named"
     seen = request.attributes
     roles = ", ".join(seen["roles"]) or "none"
+    issuer = seen.get("issuer", VOUCHED)
+    who = "an operator" if issuer == VOUCHED else f"{issuer}, in a token that the operator says it checked"
     yield (
-        f"an operator: that the caller is of citizenship {seen['citizenship'] or 'unknown'} "
+        f"{who}: that the caller is of citizenship {seen['citizenship'] or 'unknown'} "
         f"(assurance {seen['assurance']}) and has the roles {roles}"
     )
     if request.attempts:

@@ -46,8 +46,10 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> s
 
 def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
-    if column in {"expires", "revoked", "created"}:
-        return day(value)
+    if value is None:
+        return ""
+    if column in {"expires", "revoked", "created", "until"}:
+        return day(value or None)
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -60,12 +62,22 @@ def key() -> None:
 @click.option("--person", required=True, help="Name or id of the person who will hold it.")
 @click.option("--label", default="key", show_default=True, help="What it is for.")
 @click.option("--model", "models", multiple=True, help="Only this model; may be given again (default: all).")
+@click.option(
+    "--network", "networks", multiple=True, help="Only from this CIDR; may be given again (default: anywhere)."
+)
 @click.option("--days", default=90, show_default=True, help="How long it is valid, within the person's own time.")
 @limit_options
 @home_option
 @json_option
 def create_key(
-    home: Home, person: str, label: str, models: tuple[str, ...], days: int, as_json: bool, **limits: Any
+    home: Home,
+    person: str,
+    label: str,
+    models: tuple[str, ...],
+    networks: tuple[str, ...],
+    days: int,
+    as_json: bool,
+    **limits: Any,
 ) -> None:
     """Create an API key for a person. It is shown once and stored as a hash only.
 
@@ -76,7 +88,7 @@ def create_key(
     given = {name: value for name, value in limits.items() if value is not None}
     rpm = given.pop("requests_per_minute", 0)
     asked = {"person": person, "label": label, "models": list(models), "requests_per_minute": rpm, "days": days}
-    found = ask(home, "key.create", **asked, limits=given)
+    found = ask(home, "key.create", **asked, networks=list(networks), limits=given)
     text = f"{found['api_key']}\n\nShown once. Key {found['id']} ({found['label']}), until {day(found['expires'])}."
     emit(found, as_json=as_json, text=text)
 
@@ -92,7 +104,7 @@ def list_keys(home: Home, as_json: bool) -> None:
         daulat key list
     """
     rows = named(home, ask(home, "list", table="keys"), "person", "people")
-    columns = ("id", "label", "person_name", "models", "requests_per_minute", "expires", "revoked")
+    columns = ("id", "label", "person_name", "models", "requests_per_minute", "networks", "expires", "revoked")
     emit(rows, as_json=as_json, text=table(rows, columns, "No keys. Make one: daulat key create --person NAME"))
 
 
@@ -113,7 +125,7 @@ def revoke_key(wanted: str, home: Home, as_json: bool) -> None:
 
 @click.group()
 def person() -> None:
-    """Add and list people."""
+    """Add, invite and list people."""
 
 
 @person.command("add")
@@ -123,6 +135,7 @@ def person() -> None:
 @click.option("--assurance", default="low", show_default=True, help="How well that is known: low|substantial|high.")
 @click.option("--role", "roles", multiple=True, default=("user",), show_default=True, help="May be given again.")
 @click.option("--days", default=365, show_default=True, help="How long the vouching is good for.")
+@click.option("--citizenship-days", default=0, help="How long it is for the citizenship, where that is shorter.")
 @home_option
 @json_option
 def add_person(
@@ -132,6 +145,7 @@ def add_person(
     assurance: str,
     roles: tuple[str, ...],
     days: int,
+    citizenship_days: int,
     home: Home,
     as_json: bool,
 ) -> None:
@@ -142,7 +156,9 @@ def add_person(
         daulat person add aminah --tenant first-agency --citizenship MY --assurance substantial
     """
     attributes = {"citizenship": citizenship, "assurance": assurance, "roles": list(roles)}
-    found = ask(home, "person.add", name=name, tenant=tenant, days=days, **attributes)
+    found = ask(
+        home, "person.add", name=name, tenant=tenant, days=days, citizenship_days=citizenship_days, **attributes
+    )
     text = f"{found['name']} ({found['id']}) is in {found['tenant']} until {day(found['expires'])}."
     emit(found, as_json=as_json, text=f"{text}\nGive them a key: daulat key create --person {found['name']}")
 
@@ -158,7 +174,7 @@ def list_people(home: Home, as_json: bool) -> None:
         daulat person list
     """
     rows = named(home, ask(home, "list", table="people"), "tenant", "tenants")
-    columns = ("id", "name", "tenant_name", "citizenship", "assurance", "roles", "expires")
+    columns = ("id", "name", "tenant_name", "citizenship", "issuer", "until", "assurance", "roles", "expires")
     emit(rows, as_json=as_json, text=table(rows, columns, "No people. Add one: daulat person add NAME --tenant T"))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from daulat.core.entries import MAX_INLINE_TEXT
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError
 
 GRADES: Final = ("G1", "G2", "G3", "G4")
@@ -21,6 +22,7 @@ EXTERNAL: Final = ("none", "G1", "G3")  # least evidence about an engine that Da
 REVIEW_DAYS: Final = 7
 _COUNTRY: Final = re.compile(r"[A-Z]{2}\Z")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")
+_ISSUER: Final = re.compile(r"(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]{1,200}\Z")  # no TLS on loopback alone
 _T = TypeVar("_T")
 _KINDS: Final[Mapping[type, str]] = {
     str: "a text",
@@ -51,6 +53,7 @@ class Charter:
     canary: str
     lease_seconds: int
     margin_seconds: int  # between the longest possible answer and the promise's deadline
+    issuers: tuple[str, ...] | None = None  # whose word on a citizenship counts; None: an operator's, before this key
     external: str | None = None  # of `EXTERNAL`; None, as "none", in charters from before there was this key
     floor: int | None = None  # approvals that no later charter may go below; None, as 0, in charters from before
     review_days: int | None = None  # for the review of what was done by breaking glass; None: `REVIEW_DAYS`
@@ -66,6 +69,8 @@ class Charter:
     def context(self) -> dict[str, object]:
         """The charter's share of every decision's Cedar context."""
         later: dict[str, object] = {} if self.signed is None else {"signed": self.signed}  # older rules do not know it
+        if self.issuers is not None:
+            later["issuers"] = sorted(self.issuers)
         if self.external is not None:
             later["external"] = _external(self.external)
         return {
@@ -113,6 +118,7 @@ def parse(text: str, *, location: str = "charter.toml") -> Charter:
         canary=nodes.choice("canary", GRADES),
         lease_seconds=nodes.integer("lease_seconds", 30, 3600),
         margin_seconds=log.integer("margin_seconds", 2, 600),
+        issuers=people.issuers("issuers"),
         external=nodes.optional_choice("external", EXTERNAL),
         floor=top.optional_integer("floor", 0, 16),
         review_days=people.optional_integer("review_days", 1, 90),
@@ -206,6 +212,16 @@ class _Table:
         for value in values:
             if not _COUNTRY.match(value):
                 raise self._wrong(key, value, "ISO 3166-1 alpha-2 codes such as 'MY'")
+        return values
+
+    def issuers(self, key: str) -> tuple[str, ...] | None:
+        if key not in self._values:
+            self._known.append(key)
+            return None
+        values = self.strings(key)
+        for value in values:
+            if value != VOUCHED and not _ISSUER.match(value):
+                raise self._wrong(key, value, f"{VOUCHED!r}, or OpenID issuers such as 'https://id.example/realms/x'")
         return values
 
     def finish(self) -> None:

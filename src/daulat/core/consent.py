@@ -38,6 +38,7 @@ ALONE: Final = frozenset(
         "deployment.stop",
         "key.create",
         "key.revoke",
+        "person.invite",  # for a user to prove who they are
         "limit.remove",
         "limit.set",
         "person.add",  # a user; `operator.add` is another act
@@ -45,6 +46,7 @@ ALONE: Final = frozenset(
         "person.end",
         "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",
+        "session.revoke",
         "tenant.add",
         "vault.rotate",  # new keys for old ones: nothing is lost, nobody sees more
     }

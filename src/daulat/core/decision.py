@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from daulat.core.charter import ASSURANCE, GRADES, Charter
+from daulat.core.principal import VOUCHED
 
 INFERENCE_ACTIONS: Final = (
     "chat.completions",
@@ -88,13 +89,13 @@ def inference_question(
         lease: the decoded `node.lease/v1`.
     """
     context = {"charter": charter.context(), "lease": _lease_context(lease["jurisdiction"], lease["evidence"])}
-    return Question(action, _person(tenant, person, attributes), _model(model), context)
+    return Question(action, _person(charter, tenant, person, attributes), _model(model), context)
 
 
 def keep_question(charter: Charter, *, tenant: str, person: str, attributes: Mapping[str, Any]) -> Question:
     """May this person have something kept in the vault?"""
     resource = Entity("Vault", charter.name, {})
-    return Question(KEEP, _person(tenant, person, attributes), resource, {"charter": charter.context()})
+    return Question(KEEP, _person(charter, tenant, person, attributes), resource, {"charter": charter.context()})
 
 
 def admission_question(charter: Charter, operator: str, citizenship: str, model: Mapping[str, Any]) -> Question:
@@ -116,6 +117,11 @@ def grade(evidence: Mapping[str, Any], kind: str) -> int:
     return GRADES.index(name) + 1 if name in GRADES else 0
 
 
+def seen_of_lease(lease: Mapping[str, Any]) -> tuple[tuple[str, object], ...]:
+    """All that rules see of a decoded `node.lease/v1`: renewed on the same evidence, it makes no new question."""
+    return tuple(sorted(_lease_context(lease["jurisdiction"], lease["evidence"]).items()))
+
+
 def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """`external` is there only for an engine that runs outside Daulat: rules from before that do not know it."""
     elsewhere = {"external": grade(evidence, "external")} if "external" in evidence else {}
@@ -129,8 +135,14 @@ def _lease_context(jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _person(tenant: str, person: str, attributes: Mapping[str, Any]) -> Entity:
+def _issuer(charter: Charter, attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Who vouches for the citizenship, where the charter asks: rules from before that do not know it."""
+    return {} if charter.issuers is None else {"issuer": attributes.get("issuer", VOUCHED)}
+
+
+def _person(charter: Charter, tenant: str, person: str, attributes: Mapping[str, Any]) -> Entity:
     said = {
+        **_issuer(charter, attributes),
         "citizenship": attributes["citizenship"],
         "assurance": _assurance(attributes["assurance"]),
         "roles": list(attributes["roles"]),

@@ -206,6 +206,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "charter", "operator", "action", "subject", "detail", "approvals"),
         (("charter", "charter/v1"),),
     ),
+    # What happened about who somebody is: `event` is one of `core.identity.EVENTS`. `tenant` and `person` are
+    # pseudonyms, null where nobody is known by them; `issuer` is the OpenID issuer, or "operator". `detail` by event.
+    "identity/v1": Shape(
+        ("type", "time", "charter", "tenant", "person", "event", "issuer", "detail"),
+        (("charter", "charter/v1"),),
+    ),
     # Somebody who is known asked for something and did not get it: `action` what, `code` the error's, both pseudonyms
     # (of an auditor, who is in no tenant, the token's digest). Inference that is refused is `inference/v1`.
     "access.refused/v1": Shape(

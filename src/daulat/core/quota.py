@@ -7,6 +7,7 @@ in whole 10^-12 of the currency: at most six decimals a million tokens, times wh
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -107,7 +108,12 @@ class Prices:
 
 def day_of(now_ms: int) -> str:
     """The day, in UTC, as ISO 8601 has it."""
-    return datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
+    return _day(now_ms // DAY_MS)
+
+
+@functools.lru_cache(maxsize=4096)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_MS / 1000, UTC).date().isoformat()
 
 
 def window(period: str, now_ms: int) -> tuple[int, int]:

@@ -57,6 +57,7 @@ class KeyRow:
     pseudonym: str
     expires: int
     models: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # CIDR (RFC 4632, RFC 4291); empty: anywhere
 
 
 @dataclass(frozen=True, slots=True)

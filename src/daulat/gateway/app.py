@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -11,13 +11,14 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from daulat.core.principal import Principal
-from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from daulat.errors import DaulatError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
-from daulat.gateway import framing
+from daulat.gateway import framing, peers
 from daulat.gateway.admin.table import MOST_BYTES
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.metrics import Metrics
+from daulat.identity.directory import expired
 from daulat.ledger.journal import Journal
 from daulat.pipeline.actions import MESSAGES, PATHS
 from daulat.pipeline.inference import Inference
@@ -26,10 +27,14 @@ from daulat.pipeline.service import Service
 
 _INFERENCE: Final = {path.encode(): action for action, path in PATHS.items()}
 _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
+_OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a key
+_OWN_BELOW: Final = (b"/signin/", b"/me/")
 _ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
 _KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
 _KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
 _KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
+_BEHIND: Final = _OWN | _KEPT_LISTS
+_BELOW: Final = (*_OWN_BELOW, *_KEPT)
 _JSON: Final = b"application/json"
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({b"GET", b"HEAD"})
@@ -64,11 +69,20 @@ class App:
     """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
 
     def __init__(
-        self, service: Service, journal: Journal, forwarder: Forwarder, metrics: Metrics, kept: Forwarder
+        self,
+        service: Service,
+        journal: Journal,
+        forwarder: Forwarder,
+        metrics: Metrics,
+        kept: Forwarder,
+        *,
+        signin: Forwarder | None = None,
+        proxies: Sequence[peers.Network] = (),
     ) -> None:
-        """`kept`: to the vault."""
+        """`kept`: to the vault; `signin`: to where people sign in and make their own keys, where they do; `proxies`:
+        the operator's own, whose word on where a request comes from is taken."""
         self._service, self._journal, self._forwarder, self._metrics = service, journal, forwarder, metrics
-        self._kept = kept
+        self._kept, self._signin, self._proxies = kept, signin, proxies
 
     def handle(self, exchange: Exchange) -> None:
         path = exchange.target.partition(b"?")[0]
@@ -100,7 +114,21 @@ class App:
             raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
         inference = Inference(self._service, exchange, principal, action)
         exchange.listener = inference
-        inference.run(exchange.body)
+        if principal.networks and (refusal := self._elsewhere(principal, exchange)):
+            inference.refuse(exchange.body, refusal)
+        else:
+            inference.run(exchange.body)
+
+    def _elsewhere(self, principal: Principal, exchange: Exchange) -> PermissionDenied | None:
+        """Why a key of certain networks may not be used here."""
+        try:
+            peers.check(principal, self._address(exchange))
+        except PermissionDenied as error:
+            return error
+        return None
+
+    def _address(self, exchange: Exchange) -> peers.Address | None:
+        return peers.client(exchange.address, exchange.headers, self._proxies)
 
     def _other(self, exchange: Exchange, path: bytes) -> None:
         if exchange.method == b"OPTIONS":
@@ -109,11 +137,11 @@ class App:
             self._must_read(exchange)
             if b"x-api-key" in exchange.headers:
                 exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
-            self._forwarder.forward(exchange)
+            self._forwarder.forward(exchange, str(self._address(exchange) or ""))
         elif path.startswith(_ADMIN):
             self._administer(exchange)
-        elif path in _KEPT_LISTS or path.startswith(_KEPT):
-            self._vault(exchange)
+        elif path in _BEHIND or path.startswith(_BELOW):
+            self._hand_on(exchange, own=path in _OWN or path.startswith(_OWN_BELOW))
         elif path in _INFERENCE:
             raise InvalidRequest("This endpoint takes POST.", code="method_not_allowed")
         else:
@@ -129,13 +157,22 @@ class App:
             self._ready(exchange)
         elif path == b"/v1/models":
             self._must_read(exchange)
-            self._models(exchange, self.authenticate(exchange.headers), None)
+            self._models(exchange, self._present(exchange), None)
         elif path.startswith(b"/v1/models/"):
             self._must_read(exchange)
             name = unquote_to_bytes(path.removeprefix(b"/v1/models/")).decode(errors="replace")
-            self._models(exchange, self.authenticate(exchange.headers), name)
+            self._models(exchange, self._present(exchange), name)
         else:
             raise NotFound("There is no such route; the API is under /v1.", code="unknown_url")
+
+    def _hand_on(self, exchange: Exchange, *, own: bool) -> None:
+        """To the vault; or, for what is somebody's `own`, to where people sign in."""
+        if not own:
+            self._vault(exchange)
+        elif self._signin is None:
+            raise NotFound("Nobody signs in here: the operator has not set it up.", code="unknown_url")
+        else:
+            self._signin.forward(exchange, str(self._address(exchange) or ""))
 
     def _administer(self, exchange: Exchange) -> None:
         """The control process says who that is; here only what it need not be bothered with is refused."""
@@ -164,9 +201,9 @@ class App:
         """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""
         if exchange.method not in _KEPT_METHODS:
             raise InvalidRequest("This endpoint takes GET, POST and DELETE.", code="method_not_allowed")
-        self.authenticate(exchange.headers)
+        self._present(exchange)
         exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
-        self._kept.forward(exchange)
+        self._kept.forward(exchange, str(self._address(exchange) or ""))
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who asks.
@@ -177,7 +214,13 @@ class App:
         service, secret = self._service, credential(headers)
         principal = service.world.directory.authenticate(secret)
         if principal.expires <= service.clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+            raise expired(principal)
+        return principal
+
+    def _present(self, exchange: Exchange) -> Principal:
+        principal = self.authenticate(exchange.headers)
+        if principal.networks:
+            peers.check(principal, self._address(exchange))
         return principal
 
     def _models(self, exchange: Exchange, principal: Principal, name: str | None) -> None:
@@ -217,6 +260,8 @@ class App:
 def _allowed(path: bytes) -> bytes:
     if path == b"*":
         return b"GET, HEAD, POST, OPTIONS"
+    if path in _OWN or path.startswith(_OWN_BELOW):
+        return b"GET, HEAD, POST, DELETE, OPTIONS"
     if path.startswith(_ADMIN):
         return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     if path in _KEPT_LISTS:

@@ -26,6 +26,11 @@ class Wire(Protocol):
         """The answer is over."""
         ...
 
+    @property
+    def address(self) -> str:
+        """The address at the other end; empty where it has none."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -51,6 +56,11 @@ class Exchange:
         self._marks = b""
         self._keep = True
         self._chunked = True
+
+    @property
+    def address(self) -> str:
+        """That at the connection's other end; empty when it is gone."""
+        return "" if self._connection is None else self._connection.address
 
     def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
         """See `Reply.mark`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httptools
@@ -18,6 +19,9 @@ _PASSED: Final = (
     b"if-none-match",
     b"range",
 )
+_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
+CLIENT: Final = b"daulat-client"
+"""The header in which a worker says whose address asks: what clients send under that name is not passed."""
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
@@ -28,21 +32,23 @@ _BEGIN_SECONDS: Final = 30.0  # until it begins to answer
 class Forwarder:
     """One connection a request: these are few."""
 
-    def __init__(self, socket_path: str, what: str = "Receipts, log and metrics") -> None:
-        """`what` is answered there, in words for when it is not."""
+    def __init__(self, socket_path: str, what: str = "Receipts, log and metrics", *, browsers: bool = False) -> None:
+        """`what` is answered there, in words for when it is not; `browsers`: hand on what they say of themselves too,
+        cookies above all."""
         self._path, self._what = socket_path, what
+        self._passed = (*_PASSED, *_OF_BROWSERS) if browsers else _PASSED
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def forward(self, exchange: Exchange) -> None:
-        """Ask the same of that process and stream its answer back."""
-        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+    def forward(self, exchange: Exchange, client: str = "") -> None:
+        """Ask the same of that process and stream its answer back; `client`: the address that asks."""
+        task = asyncio.get_running_loop().create_task(self._connect(exchange, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def _connect(self, exchange: Exchange, client: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Pages(exchange, self._what), self._path)
+            await loop.create_unix_connection(lambda: _Pages(exchange, self._what, client, self._passed), self._path)
         except OSError:
             exchange.fail(Unavailable(f"{self._what} are starting; try again in a moment."))
 
@@ -50,8 +56,8 @@ class Forwarder:
 class _Pages(asyncio.Protocol):
     """That process' side of one forwarded request."""
 
-    def __init__(self, exchange: Exchange, what: str) -> None:
-        self._exchange, self._what = exchange, what
+    def __init__(self, exchange: Exchange, what: str, client: str, passed: Sequence[bytes]) -> None:
+        self._exchange, self._what, self._client, self._passed = exchange, what, client, passed
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
@@ -64,8 +70,9 @@ class _Pages(asyncio.Protocol):
         exchange = self._exchange
         exchange.listener = self
         passed = b"".join(
-            b"%b: %b\r\n" % (name, exchange.headers[name]) for name in _PASSED if name in exchange.headers
+            b"%b: %b\r\n" % (name, exchange.headers[name]) for name in self._passed if name in exchange.headers
         )
+        passed += b"%b: %b\r\n" % (CLIENT, self._client.encode())
         if exchange.method == b"POST" or exchange.body:
             kind = exchange.headers.get(b"content-type", b"")
             passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))

@@ -39,7 +39,8 @@ _SINGLE: Final = frozenset(
         b"transfer-encoding",
     }
 )
-_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range"}
+_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
+_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range", b"x-forwarded-for", *_OF_BROWSERS}
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
@@ -321,6 +322,12 @@ class Connection(asyncio.Protocol):
         if status == _OK:
             return self._server.ok
         return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Error"), self._server.date)
+
+    @property
+    def address(self) -> str:
+        """The address at the other end; empty where it has none."""
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else ""
 
     def close(self) -> None:
         """Close once everything is written. After a last answer the client may still be sending: to close on it at

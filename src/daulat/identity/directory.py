@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from ipaddress import ip_network
 
 from daulat.core.commitments import EPOCH_KEY_BYTES, Salter, personal
 from daulat.core.principal import Principal
@@ -81,10 +82,23 @@ class Directory:
         return None if found is None else found[1]
 
 
+def expired(principal: Principal) -> Unauthenticated:
+    """What whoever holds a key past its time is told."""
+    if principal.lapses:
+        return Unauthenticated(
+            "The citizenship that this API key rests on is no longer known: it was good until a date that has passed. "
+            "Sign in again, or have it vouched for again, and make a new key.",
+            code="expired_citizenship",
+        )
+    return Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+
+
 def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
     epoch_key = base64.b64decode(tenant.epoch_key, validate=True)
     if len(epoch_key) != EPOCH_KEY_BYTES:
         raise ValueError(f"the epoch key of tenant {tenant.id} has {len(epoch_key)} bytes")
+    ends = min(key.expires, person.expires)
+    until = person.attributes.until or ends
     own = personal(epoch_key, person.id)
     version = hashlib.sha256(repr((key, person, tenant.id, tenant.pseudonym)).encode()).digest()
     return Principal(
@@ -97,7 +111,9 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         attributes=person.attributes,
         epoch_key=own,
         salter=Salter(own),
-        expires=min(key.expires, person.expires),
+        expires=min(ends, until),
         models=frozenset(key.models),
         version=int.from_bytes(version[:8], "big"),
+        networks=tuple(map(ip_network, key.networks)),
+        lapses=until < ends,
     )

@@ -1,4 +1,4 @@
-"""Secrets that are shown once and kept as SHA-256: API keys, admin keys and auditors' tokens."""
+"""Secrets that are shown once and kept as SHA-256: keys, tokens, sessions and invitations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from typing import Final
 
 KEY_PREFIX: Final = "sk-"
+SESSION_PREFIX: Final = "ss-"
+INVITATION_PREFIX: Final = "in-"
 TOKEN_PREFIX: Final = "at-"  # noqa: S105  a prefix, not a token
 ADMIN_PREFIX: Final = "ak-"
 
@@ -20,6 +22,16 @@ def new_key() -> str:
 def new_token() -> str:
     """An auditor's token: `at-` and 256 random bits."""
     return TOKEN_PREFIX + _random()
+
+
+def new_session() -> str:
+    """What a browser's cookie holds: `ss-` and 256 random bits."""
+    return SESSION_PREFIX + _random()
+
+
+def new_invitation() -> str:
+    """What a link to a first sign-in holds: `in-` and 256 random bits."""
+    return INVITATION_PREFIX + _random()
 
 
 def new_admin_key() -> str:

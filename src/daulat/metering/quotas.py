@@ -100,6 +100,7 @@ class Quotas:
 
     def __init__(self) -> None:
         self._accounts: dict[Id, Account] = {}
+        self._known: dict[tuple[str, str], tuple[Limit, list[Account]]] = {}  # by scope and subject
         self._active: set[Id] = set()  # that were used of late, or hold anything
         self._recalled: list[Ask] = []  # what was lent under limits that are no more
         self.hungry: set[Id] = set()  # those for which somebody waits
@@ -207,6 +208,10 @@ class Quotas:
         return made
 
     def _of(self, limit: Limit) -> list[Account]:
+        """The accounts of a limit, made once for each that a roll brings."""
+        known = self._known.get((limit.scope, limit.subject))
+        if known is not None and known[0] is limit:
+            return known[1]
         found = []
         for resource in RESOURCES:
             if amount := getattr(limit, resource):
@@ -220,11 +225,13 @@ class Quotas:
                     self._recalled.append(Ask(id_, account.window, 0, account.free))
                     account.limit, account.free, account.asked = amount, 0, 0
                 found.append(account)
+        self._known[limit.scope, limit.subject] = limit, found
         return found
 
     def _forget(self) -> None:
         """Accounts that hold nothing; an exchange gives back what idle ones hold."""
         needed = self._active | self.hungry
+        self._known.clear()
         self._accounts = {id_: account for id_, account in self._accounts.items() if id_ in needed}
 
     def _refusal(self, account: Account, amount: int, now_ms: int) -> Overloaded:

@@ -16,9 +16,10 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
+from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import secrets
-from daulat.pipeline.operate import OPERATORS, USER_ROLES, Desk, Rows
+from daulat.pipeline.operate import OPERATORS, USER_ROLES, VOUCHED_FOR, Desk, Rows
 
 TENANT_ADMIN: Final = "tenant-admin"
 Role = Literal["operator", "tenant-admin", "auditor", "nobody"]
@@ -91,12 +92,22 @@ class Credentials:
             return "this person is neither an operator nor an administrator of a tenant"
         if person["expires"] <= self._clock.now_ms():
             return "this person's eligibility has expired"
-        if person["citizenship"] not in self._charter.operators:
-            return f"the charter lets citizens of {', '.join(self._charter.operators)} manage, and this person is none"
-        if ASSURANCE.index(person["assurance"]) < ASSURANCE.index(self._charter.assurance):
-            return f"the charter asks for a citizenship vouched at {self._charter.assurance}, and this one is not"
+        if why := self._unfit(person):
+            return why
         if operates and self._charter.approvals and not self._signs(person["id"]):
             return "this operator has no key that the other operators have agreed to"
+        return ""
+
+    def _unfit(self, person: Mapping[str, Any]) -> str:
+        """Why this person's citizenship is none that manages, or ""."""
+        if person["citizenship"] not in self._charter.operators:
+            return f"the charter lets citizens of {', '.join(self._charter.operators)} manage, and this person is none"
+        if 0 < person["until"] <= self._clock.now_ms():
+            return "this person's citizenship was good until a date that has passed"
+        if self._charter.issuers is not None and person["issuer"] not in self._charter.issuers:
+            return f"the charter does not count what {person['issuer']} says of citizenships"
+        if ASSURANCE.index(person["assurance"]) < ASSURANCE.index(self._charter.assurance):
+            return f"the charter asks for a citizenship vouched at {self._charter.assurance}, and this one is not"
         return ""
 
     def _signs(self, person: str) -> bool:
@@ -169,7 +180,10 @@ class Admins:
             values["roles"] = sorted(set(values["roles"]))
         if "days" in changes:
             values["expires"] = self._clock.now_ms() + changes["days"] * _DAY_MS
-        vouched = {name: {**row, **values}[name] for name in ("citizenship", "assurance", "roles", "expires")}
+        new = {**row, **values}
+        if changes.keys() & {"citizenship", "assurance", "days"}:  # an operator's word takes the place of a token's
+            values |= {"issuer": VOUCHED, "until": new["expires"] if new["citizenship"] else 0}
+        vouched = {name: {**row, **values}[name] for name in VOUCHED_FOR}
         await self._desk.act("person.change", self._pseudonym(row, "principal", row["id"]), vouched)
         self._rows.change("people", row["id"], **values, version=row["version"] + 1)
         return self._rows.find("people", row["id"])

@@ -27,6 +27,7 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, VerificationFailed
 from daulat.pipeline.book import Book
 from daulat.pipeline.consent import public
@@ -208,6 +209,7 @@ class Holding:
         named = (row for row in self.rows.rows("people") if (row["tenant"], row["name"]) == (house, name))
         found = held["person"] if held is not None else next((row["id"] for row in named), None)
         vouched = {"citizenship": seat.citizenship, "assurance": seat.assurance, "expires": seat.expires}
+        vouched |= {"issuer": VOUCHED, "until": seat.expires}
         if found is not None:
             self.rows.change("people", found, roles=[OPERATOR], **vouched)
             return str(found)

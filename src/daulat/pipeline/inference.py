@@ -101,6 +101,11 @@ class Inference(Recorded):
             self._admit()
             self._dispatch()
 
+    def refuse(self, body: bytes, error: DaulatError) -> None:
+        """Instead of `run`: who asks is known, and may not from there."""
+        self._body = body
+        self._refuse(error)
+
     # Steps 3, 4 and 5.
 
     def _authorize(self, body: bytes) -> tuple[Grant, Route]:
@@ -132,20 +137,25 @@ class Inference(Recorded):
 
     def go(self) -> None:
         """Its turn has come. Where it has waited for that, the world may be another."""
-        service, model = self._service, self._model
-        if model is None or self._done:
+        if self._done:
             return
         try:
-            route = self._route = asking.route(service, model, self._peek, ())
-            model = self._model = route.model
-            grant = self._grant = service.world.grant(self._principal, self._action, model, route)
-            if not grant.allowed:
-                raise asking.refused(grant)
+            if self._turn is not None and self._turn.waited:
+                self._route_again()
         except DaulatError as error:
             self._refuse(error)
             return
         self._admit()
         self._dispatch()
+
+    def _route_again(self) -> None:
+        service, model = self._service, self._model
+        if model is not None:
+            route = self._route = asking.route(service, model, self._peek, ())
+            model = self._model = route.model
+            grant = self._grant = service.world.grant(self._principal, self._action, model, route)
+            if not grant.allowed:
+                raise asking.refused(grant)
 
     def turn_down(self, error: DaulatError) -> None:
         """It was not its turn: a limit is reached, or it has waited too long."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
 from daulat.core import quota
@@ -18,12 +19,17 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import EPOCH_KEY_BYTES, pseudonym
 from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
+from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from daulat.identity import secrets
 
 OPERATORS: Final = "operators"  # the tenant whose people manage
-USER_ROLES: Final = ("user", "tenant-admin")
+USER_ROLES: Final = ("user", "tenant-admin", "auditor")
+OPERATOR_ROLES: Final = ("operator",)  # who operates neither uses nor audits
+VOUCHED_FOR: Final = ("citizenship", "assurance", "roles", "expires", "issuer", "until")
+"""Of a person's row, what the log shows."""
 _DAY_MS: Final = 86_400_000
+_MOST_NETWORKS: Final = 64
 
 
 class Rows(Protocol):
@@ -89,9 +95,17 @@ class Desk:
         return {"id": row["id"], "name": name}
 
     async def add_person(
-        self, name: str, tenant: str, citizenship: str, assurance: str, roles: Sequence[str], *, days: int
+        self,
+        name: str,
+        tenant: str,
+        citizenship: str,
+        assurance: str,
+        roles: Sequence[str],
+        *,
+        days: int,
+        citizenship_days: int = 0,
     ) -> dict[str, Any]:
-        """Vouch for a person's attributes.
+        """Vouch for a person's attributes; `citizenship_days` 0: for the citizenship as long as for the person.
 
         Raises:
             InvalidRequest: an attribute is malformed; NotFound: there is no such tenant; Conflict: the name is taken.
@@ -103,9 +117,7 @@ class Desk:
                 f"nobody adds an operator alone: {self._approvals} others have to agree. "
                 f"Propose it: daulat operate add-operator {name} --vkey VKEY --citizenship CC --key FILE"
             )
-        allowed = ("operator",) if house["name"] == OPERATORS else USER_ROLES
-        if not set(roles) <= set(allowed):
-            raise InvalidRequest(f"roles are {sorted(roles)}; people of {house['name']!r} may be {', '.join(allowed)}")
+        check_roles(roles, house["name"])
         if citizenship and not (len(citizenship) == 2 and citizenship.isascii() and citizenship.isupper()):  # noqa: PLR2004
             raise InvalidRequest("citizenship is an ISO 3166-1 alpha-2 code such as MY, or empty when none is vouched")
         if assurance not in ASSURANCE:
@@ -118,9 +130,11 @@ class Desk:
             "assurance": assurance,
             "roles": sorted(set(roles)),
             "expires": self._in(days),
+            "issuer": VOUCHED,
+            "until": self._in(citizenship_days or days) if citizenship else 0,
             "version": 1,
         }
-        vouched = {key: row[key] for key in ("citizenship", "assurance", "roles", "expires")}
+        vouched = {key: row[key] for key in VOUCHED_FOR}
         await self.act("person.add", self._pseudonym(house, "principal", row["id"]), vouched)
         self._rows.add("people", row)
         return {"id": row["id"], "name": name, "tenant": house["name"], **vouched}
@@ -133,6 +147,7 @@ class Desk:
         requests_per_minute: int,
         *,
         days: int,
+        networks: Sequence[str] = (),
         limits: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """An API key for a person, shown in this result and never again. `limits`: further ones (`core.quota.checked`).
@@ -157,12 +172,13 @@ class Desk:
             "models": list(models),
             "requests_per_minute": requests_per_minute,
             "created": self._clock.now_ms(),
-            "expires": min(self._in(days), holder["expires"]),
+            "expires": min(self._in(days), holder["expires"], holder["until"] or holder["expires"]),
+            "networks": cidrs(networks),
             "revoked": None,
         }
         detail = {
             "person": self._pseudonym(house, "principal", holder["id"]),
-            **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
+            **{key: row[key] for key in ("models", "requests_per_minute", "expires", "networks")},
             **bounds,
         }
         await self.act("key.create", self._pseudonym(house, "key", row["id"]), detail)
@@ -184,6 +200,8 @@ class Desk:
 
     async def create_auditor(self, name: str, *, days: int) -> dict[str, Any]:
         """A token that reads the whole log, shown in this result and never again."""
+        if any(row["name"] == name and "operator" in row["roles"] for row in self._rows.rows("people")):
+            raise Conflict(f"{name!r} is an operator, and whoever operates does not audit")
         secret = secrets.new_token()
         row: dict[str, Any] = {
             "id": new_id("auditor"),
@@ -266,6 +284,25 @@ class Desk:
         if not 0 < days <= 36_500:  # noqa: PLR2004  a century
             raise InvalidRequest("days is a number from 1 to 36500")
         return self._clock.now_ms() + days * _DAY_MS
+
+
+def check_roles(roles: Sequence[str], house: str) -> None:
+    """Raises InvalidRequest: nobody may have these roles together, or not in this tenant."""
+    if {"operator", "auditor"} <= set(roles):
+        raise InvalidRequest("operator and auditor exclude each other: nobody audits what they operate")
+    allowed = OPERATOR_ROLES if house == OPERATORS else USER_ROLES
+    if not set(roles) <= set(allowed):
+        raise InvalidRequest(f"roles are {sorted(roles)}; people of {house!r} may be {', '.join(allowed)}")
+
+
+def cidrs(networks: Sequence[str]) -> list[str]:
+    """Networks in the one form they are written in. Raises InvalidRequest: one is no CIDR, or there are too many."""
+    if len(networks) > _MOST_NETWORKS:
+        raise InvalidRequest(f"a key may name {_MOST_NETWORKS} networks at most")
+    try:
+        return sorted({str(ip_network(network)) for network in networks})
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(f"a network is written as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
 
 
 def _checked(name: str, what: str) -> str:

@@ -12,9 +12,10 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
+from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, VerificationFailed
 from daulat.pipeline.consent import Prepared, Told, public
-from daulat.pipeline.operate import OPERATORS, Desk, Log, Rows
+from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows
 from daulat.tlog.note import Verifier
 
 _DAY_MS: Final = 86_400_000
@@ -47,6 +48,8 @@ class Adding(Told):
         house = self.rows.find("tenants", OPERATORS)
         if any(row["name"] == arguments["name"] for row in self._people(house["id"])):
             raise Conflict(f"an operator of the name {arguments['name']!r} exists already")
+        if any(row["name"] == arguments["name"] and row["revoked"] is None for row in self.rows.rows("auditors")):
+            raise Conflict(f"{arguments['name']!r} is an auditor, and whoever audits does not operate")
         try:
             key = public(arguments["vkey"])
         except VerificationFailed as error:
@@ -66,7 +69,9 @@ class Adding(Told):
             "citizenship": arguments["citizenship"],
             "assurance": arguments["assurance"],
             "roles": [OPERATOR],
-            "expires": self.clock.now_ms() + arguments["days"] * _DAY_MS,
+            "expires": (expires := self.clock.now_ms() + arguments["days"] * _DAY_MS),
+            "issuer": VOUCHED,
+            "until": expires,
             "version": 1,
         }
         vkey = Verifier(arguments["vkey"]).renamed(holder).vkey
@@ -77,7 +82,7 @@ class Adding(Told):
             self.rows.add("operator_keys", key_row(id_, vkey, self.origin, position))
             return {"id": id_, "name": person["name"], "vkey": vkey, "expires": person["expires"]}
 
-        vouched = {name: person[name] for name in ("citizenship", "assurance", "roles", "expires")}
+        vouched = {name: person[name] for name in VOUCHED_FOR}
         return Prepared(holder, {**vouched, "key": vkey}, carry_out)
 
     def _people(self, tenant: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from daulat.core.commitments import pseudonym
 from daulat.core.decision import sorted_roles
@@ -13,6 +13,7 @@ from daulat.core.quota import Limit, Prices
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 
 Row = Mapping[str, Any]
+_TOLD_MS: Final = 30 * 86_400_000
 
 
 def roll(number: int, rows: Callable[[str], list[dict[str, Any]]], now_ms: int, prices: Prices | None = None) -> Roll:
@@ -44,7 +45,9 @@ def person_rows(people: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple
             id=row["id"],
             tenant=row["tenant"],
             pseudonym=pseudonym(epoch_keys[row["tenant"]], "principal", row["id"]),
-            attributes=Attributes(row["citizenship"], row["assurance"], sorted_roles(row["roles"])),
+            attributes=Attributes(
+                row["citizenship"], row["assurance"], sorted_roles(row["roles"]), row["issuer"], row["until"]
+            ),
             expires=row["expires"],
             version=row["version"],
         )
@@ -55,7 +58,10 @@ def person_rows(people: Iterable[Row], epoch_keys: Mapping[str, bytes]) -> tuple
 def key_rows(
     keys: Iterable[Row], people: Mapping[str, Row], epoch_keys: Mapping[str, bytes], now_ms: int
 ) -> tuple[KeyRow, ...]:
-    """Keys that may still be used; what was revoked or has expired is absent."""
+    """Keys that may be used, and those that have expired not long ago: whoever comes with one is told so.
+
+    What was revoked is absent.
+    """
     return tuple(
         KeyRow(
             id=row["id"],
@@ -64,9 +70,10 @@ def key_rows(
             pseudonym=pseudonym(epoch_keys[people[row["person"]]["tenant"]], "key", row["id"]),
             expires=row["expires"],
             models=tuple(row["models"]),
+            networks=tuple(row["networks"] or ()),
         )
         for row in keys
-        if row["revoked"] is None and row["expires"] > now_ms
+        if row["revoked"] is None and row["expires"] > now_ms - _TOLD_MS
     )
 
 

@@ -36,7 +36,19 @@ class Asker(Protocol):
 class Turn:
     """What one request is to use, and has been given."""
 
-    __slots__ = ("asker", "begun", "day", "grant", "model", "need", "needs_place", "queued", "taken", "tenant")
+    __slots__ = (
+        "asker",
+        "begun",
+        "day",
+        "grant",
+        "model",
+        "need",
+        "needs_place",
+        "queued",
+        "taken",
+        "tenant",
+        "waited",
+    )
 
     def __init__(self, asker: Asker, grant: Grant, tenant: str, model: str, *, needs_place: bool) -> None:
         self.asker, self.grant, self.tenant, self.model, self.needs_place = asker, grant, tenant, model, needs_place
@@ -45,6 +57,7 @@ class Turn:
         self.need = Need(0, 0)
         self.day = ""
         self.queued = False  # it has waited for a place
+        self.waited = False  # for that, or for a slice
 
 
 class Turns:
@@ -140,10 +153,11 @@ class Turns:
             return
         if turn.taken is None:
             self._short[turn] = None
+            turn.waited = True
             self._kick()
         elif turn.needs_place and not self._has_room(turn.model):
             queue = self._queues.setdefault(turn.model, FairQueue())
-            turn.queued = True
+            turn.queued = turn.waited = True
             self.waiting += 1
             grant = turn.grant
             queue.push(turn.tenant, turn, cost=turn.need.tokens, weight=grant.weight, priority=grant.priority)

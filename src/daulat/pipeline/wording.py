@@ -7,12 +7,13 @@ import json
 from typing import Final
 
 from daulat.core.entries import MAX_CLIENT_STRING
-from daulat.errors import DaulatError, InvalidRequest, NotFound, Overloaded, Unavailable
+from daulat.errors import DaulatError, InvalidRequest, NotFound, Overloaded, PermissionDenied, Unavailable
 
 _SHOWN: Final = 500  # bytes of an engine's own words
 _RULES: Final = {  # the names under which an entry shows that the gateway itself refused
     InvalidRequest: "gateway.invalid_request",
     NotFound: "gateway.model",
+    PermissionDenied: "gateway.network",
     Overloaded: "gateway.overloaded",
     Unavailable: "gateway.lease",
 }

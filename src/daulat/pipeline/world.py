@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from daulat.core import charter
 from daulat.core.clock import Clock
-from daulat.core.decision import Decision, inference_question
+from daulat.core.decision import Decision, inference_question, seen_of_lease
 from daulat.core.principal import Principal
 from daulat.core.quota import Limit
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
@@ -133,9 +133,9 @@ class World:
         return found
 
     def _decide(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
-        policy = self.snapshot.policy
+        policy, lease = self.snapshot.policy, self._decoded[route.lease.index]
         decision = self._decider.decide(
-            (self.snapshot.charter.index, policy.index, principal.version, action, model.index, route.lease.index),
+            (self.snapshot.charter.index, policy.index, principal.version, action, model.index, seen_of_lease(lease)),
             lambda: inference_question(
                 self._charter,
                 action,
@@ -143,7 +143,7 @@ class World:
                 person=principal.person,
                 attributes=principal.attributes.as_dict(),
                 model=self._decoded[model.index],
-                lease=self._decoded[route.lease.index],
+                lease=lease,
             ),
         )
         who = describe(principal, action, decision)

@@ -13,8 +13,10 @@ MAX_DECISIONS: Final = 16_384
 class CachedDecider:
     """Remembers by a key which the caller guarantees to cover every value of the question.
 
-    The gateway's key is (policy, principal's version, model, action, lease), the first, third and last as log indices:
-    entries never change, so the indices stand for every context value. Liveness (expiry, revocation) is never cached.
+    The gateway's key is (charter, policy, principal's version, action, model, what rules see of the lease). Charter,
+    policy and model are log indices: entries never change, so these stand for every value. A lease is renewed every few
+    minutes, and with ten thousand keys no decision may be made anew for that. Liveness (expiry, revocation) is never
+    cached.
     """
 
     def __init__(self, decider: Decider) -> None:

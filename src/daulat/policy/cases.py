@@ -2,7 +2,7 @@
 
     [[case]]
     name = "a foreigner asks"           # what the case shows
-    action = "chat.completions"         # or another of core.decision's, model.admit, node.lease
+    action = "chat.completions"         # or another of core.decision's, keep, model.admit, node.lease
     expect = "deny"                     # or "allow"
     rules = ["use.citizenship"]         # the @id of the rules that decide; leave it out where it does not matter
     person = { citizenship = "SG" }     # only what differs from the usual; also model, lease, operator and charter
@@ -21,6 +21,7 @@ from typing import Any, Final
 from daulat.core.charter import Charter
 from daulat.core.decision import (
     INFERENCE_ACTIONS,
+    KEEP,
     MODEL_ADMIT,
     NODE_LEASE,
     Decider,
@@ -28,8 +29,10 @@ from daulat.core.decision import (
     Question,
     admission_question,
     inference_question,
+    keep_question,
     lease_question,
 )
+from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError
 
 _PARTS: Final = ("person", "model", "lease", "operator", "charter")
@@ -97,7 +100,12 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
         ConfigError: the action or a changed value's name is unknown.
     """
     usuals: dict[str, dict[str, Any]] = {
-        "person": {"citizenship": charter.country, "assurance": "high", "roles": ["user"]},
+        "person": {
+            "citizenship": charter.country,
+            "assurance": "high",
+            "roles": ["user"],
+            "issuer": (charter.issuers or (VOUCHED,))[0],
+        },
         "model": dict(_MODEL),
         "lease": {
             "jurisdiction": charter.country,
@@ -108,7 +116,7 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
             "external": "",
         },
         "operator": {"citizenship": charter.operators[0]},
-        "charter": {"signed": charter.signed, "external": charter.external},
+        "charter": {"signed": charter.signed, "external": charter.external, "issuers": charter.issuers},
     }
     asked: dict[str, dict[str, Any]] = {}
     for name, usual in usuals.items():
@@ -129,11 +137,13 @@ def question(charter: Charter, action: str, changes: Mapping[str, Mapping[str, A
             model=asked["model"],
             lease={"jurisdiction": where, "evidence": evidence},
         )
+    if action == KEEP:
+        return keep_question(charter, tenant="a-tenant", person="a-person", attributes=asked["person"])
     if action == MODEL_ADMIT:
         return admission_question(charter, "an-operator", asked["operator"]["citizenship"], asked["model"])
     if action == NODE_LEASE:
         return lease_question(charter, "a-node", where, evidence)
-    known = ", ".join((*INFERENCE_ACTIONS, MODEL_ADMIT, NODE_LEASE))
+    known = ", ".join((*INFERENCE_ACTIONS, KEEP, MODEL_ADMIT, NODE_LEASE))
     raise ConfigError(f"unknown action {action!r}; known are {known}", location=location)
 
 

@@ -20,8 +20,10 @@ from daulat.core.principal import Principal
 from daulat.core.snapshot import Snapshot
 from daulat.errors import DaulatError, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.gateway import errors as wire_errors
+from daulat.gateway import peers
 from daulat.gateway.bearer import bearer
-from daulat.identity.directory import Directory
+from daulat.gateway.forward import CLIENT
+from daulat.identity.directory import Directory, expired
 
 NEVER = {"cache-control": "no-store"}
 
@@ -35,10 +37,12 @@ class Callers:
         self._directory: Directory | None = None
 
     def principal(self, request: Request) -> Principal:
-        """Raises Unauthenticated: nobody who may ask; Unavailable: nothing is published yet."""
+        """Raises Unauthenticated: nobody who may ask; PermissionDenied: not there; Unavailable: not published yet."""
         principal = self._known().authenticate(secret(request).encode())
         if principal.expires <= self._clock.now_ms():
-            raise Unauthenticated("This API key, or its holder's eligibility, has expired.", code="expired_api_key")
+            raise expired(principal)
+        if principal.networks:
+            peers.check(principal, peers.client(request.headers.get(CLIENT.decode(), ""), {}, ()))
         return principal
 
     def auditor(self, request: Request) -> None:

@@ -37,7 +37,7 @@ from daulat.pipeline.operate import Desk
 from daulat.placement.place import Budget
 from daulat.policy.bundle import Bundle
 from daulat.policy.cedar import CedarDecider
-from daulat.processes import consenting, inventory, starting
+from daulat.processes import consenting, identifying, inventory, starting
 from daulat.processes.administering import Administering
 from daulat.processes.breaches import Breaches
 from daulat.processes.children import Child
@@ -98,6 +98,7 @@ class Control:
             self._say(words)
         self._charter = charters_core.parse(in_force.text, location=str(self._home.charter))
         self._bundle = in_force.bundle
+        self._where = identifying.configured(self._home)
         self._decider = CedarDecider(self._bundle.rules, self._bundle.schema)
         if self.plan.settings.canary_seconds * 3 > self._charter.lease_seconds:
             raise ConfigError("a lease must outlast three canaries: lower canary_seconds or raise lease_seconds")
@@ -106,7 +107,7 @@ class Control:
         await self._serve()
         self._publish()
         watches = (self._watch_devices(), self._metering.watch(), self._storing.watch(), self._consenting.watch())
-        self._heart = asyncio.gather(self._beat(), *watches)
+        self._heart = asyncio.gather(self._beat(), *watches, self._identifying.watch(lambda: self._roll))
         self._heart.add_done_callback(self._stopped_watching)
         self._start_replicas()
         await self._start_fronts()
@@ -191,6 +192,7 @@ class Control:
         blobs = Blobs(self._home.log / "blob")
         self._policy_index = await establish.policy(book, self._charter_index, bundle, blobs.put)
         self.secrets = await self._desk.begin()
+        self._identifying = identifying.Identifying(self._db, book.write, self._clock, charter, self._desk, self._where)
         self._storing = Storing(self._db, book, self._clock, charter, self._desk, self._home)
         for action, act in self._storing.acts().items():
             self._consenting.offer(action, act)
@@ -274,6 +276,7 @@ class Control:
             "replicas": rows[1],
             "logs": deploying.logs,
             **self._consenting.handlers(self._changes),
+            **self._identifying.handlers(self._changes),
             **administering.handlers(self._changes),
             **self._metering.handlers(self._changes),
             **self._storing.handlers(self._changes),

@@ -55,7 +55,7 @@ class Plan:
         return Child("daulat.processes.sequencer", _flat(arguments), log, gives_up=3, on_giving_up=on_giving_up)
 
     def fronts(self, log: Path) -> list[Child]:
-        """The workers, the pages and the vault, not started yet."""
+        """The workers and what is behind them, not started yet."""
         workers = [
             {
                 "--home": self.home.path,
@@ -63,13 +63,18 @@ class Plan:
                 "--workers": self.workers,
                 "--host": self.settings.host,
                 "--port": self.settings.port,
+                "--trusted-proxies": self.settings.trusted_proxies,
             }
             for slot in range(self.workers)
         ]
         pages = Child("daulat.processes.pages", _flat({"--home": self.home.path}), log)
         asked = keeping.Asked.of(self.settings).text()
         vault = Child("daulat.processes.vault", _flat({"--home": self.home.path, "--asked": asked}), log)
-        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), pages, vault]
+        behind = [pages, vault]
+        if self.home.signin.exists():
+            arguments = {"--home": self.home.path, "--url": self.url}
+            behind.append(Child("daulat.processes.signin", _flat(arguments), log))
+        return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), *behind]
 
     def supervisor(
         self, id_: str, wish: Deployment, prepared: Prepared, share: Share, log: Path, on_end: Callable[[], None]

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ from daulat.gateway.forward import Forwarder
 from daulat.gateway.handover import Handover
 from daulat.gateway.http import Server
 from daulat.gateway.metrics import Metrics
+from daulat.gateway.peers import Network
 from daulat.identity.directory import Directory
 from daulat.ledger.journal import Journal
 from daulat.pipeline.service import Service
@@ -46,7 +47,7 @@ from daulat.policy.cache import CachedDecider
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import edge
 from daulat.processes.borrowing import Borrower
-from daulat.settings import Home
+from daulat.settings import Home, networks
 from daulat.tlog.note import Signer
 
 DRAIN_SECONDS: Final = 5.0
@@ -95,7 +96,15 @@ class Worker:
     """Owns everything of one worker process."""
 
     def __init__(
-        self, home: Home, slot: int, workers: int, origin: str, index: int, signer: Signer, control: rpc.Client
+        self,
+        home: Home,
+        slot: int,
+        workers: int,
+        origin: str,
+        index: int,
+        signer: Signer,
+        control: rpc.Client,
+        proxies: Sequence[Network] = (),
     ) -> None:
         loop = asyncio.get_running_loop()
         clock = SystemClock()
@@ -141,11 +150,18 @@ class Worker:
             borrow=self.borrower.kick,
             vault=self.vault,
         )
-        pages = Forwarder(os.fspath(home.pages_socket))
-        kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
-        app = App(self.service, self.journal, pages, self.metrics, kept)
+        app = self._app(proxies)
         self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.allow)
         self._confirm()
+
+    def _app(self, proxies: Sequence[Network]) -> App:
+        home = self._home
+        pages = Forwarder(os.fspath(home.pages_socket))
+        kept = Forwarder(os.fspath(home.vault_pages_socket), "Files and stored completions")
+        signin = None
+        if home.signin.exists():
+            signin = Forwarder(os.fspath(home.signin_socket), "Signing in and your own keys", browsers=True)
+        return App(self.service, self.journal, pages, self.metrics, kept, signin=signin, proxies=proxies)
 
     def _model(self, replica: ReplicaRow) -> ModelRow | None:
         world = self.service.world
@@ -243,8 +259,9 @@ async def run(arguments: argparse.Namespace) -> int:
     signer = Signer.generate(f"worker-{base64.b16encode(os.urandom(6)).decode().lower()}")
     control = rpc.Client(home.control_socket)
     registered: dict[str, Any] = await control.call("worker.register", slot=arguments.slot, vkey=signer.vkey)
-    slot, workers, origin, index = arguments.slot, arguments.workers, registered["origin"], registered["index"]
-    worker = Worker(home, slot, workers, origin, index, signer, control)
+    place = (registered["origin"], registered["index"])
+    proxies = networks(arguments.trusted_proxies)
+    worker = Worker(home, arguments.slot, arguments.workers, *place, signer, control, proxies)
     loop = asyncio.get_running_loop()
 
     def broken(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -280,6 +297,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--trusted-proxies", default="")
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin(f"worker-{arguments.slot}", parent=arguments.parent)

@@ -1,7 +1,7 @@
 """The hierarchy: root, a key per tenant under it, a key per person under that, a data key per object under that.
 
-Rotation makes a new root or tenant key and wraps again what stood under the old one, row by row: each row opens before
-its step and after it, so a crash anywhere loses nothing, and the next rotation, or `settle`, goes on where it ended.
+Rotation makes a new root or tenant key and wraps again what stood under the old one: each row opens before its step and
+after it, so a crash anywhere loses nothing, and the next rotation, or `settle`, goes on where it ended.
 Objects are never touched: they stand under persons' keys. To destroy is to delete rows; a tenant's take its people's
 along, because nothing opens those any more.
 """
@@ -78,20 +78,17 @@ class Keyring:
             if row.owner == "tenant":
                 newest[row.name] = row
         stale = {row.id.hex(): newest[row.name] for row in rows if row.owner == "tenant" and newest[row.name] != row}
-        for row in rows:
-            if row.owner == "person" and row.parent in stale:
-                above = self._opened(stale[row.parent])
-                self._rows.rewrap(row.id, above.id.hex(), wrap(self._opened(row).secret, above.secret, _bound(row)))
+        moved = [row for row in rows if row.owner == "person" and row.parent in stale]
+        self._rows.rewrap([self._under(row, self._opened(stale[row.parent])) for row in moved])
         for id_ in stale:
             self._rows.remove(bytes.fromhex(id_))
             self._open.pop(bytes.fromhex(id_), None)
         version = self._root.version()
-        for row in rows:
-            if row.owner == "tenant" and row.parent != version and row.id.hex() not in stale:
-                self._rows.rewrap(row.id, version, self._root.wrap(self._opened(row).secret, _bound(row)))
-        for older in self._root.versions():
-            if older != version:
-                self._root.forget(older)
+        older = [row for row in rows if row.owner == "tenant" and row.parent != version and row.id.hex() not in stale]
+        self._rows.rewrap([(row.id, version, self._root.wrap(self._opened(row).secret, _bound(row))) for row in older])
+        for before in self._root.versions():
+            if before != version:
+                self._root.forget(before)
         return version
 
     def destroy(self, owner: Owner, name: str, people: tuple[str, ...] = ()) -> int:
@@ -104,6 +101,10 @@ class Keyring:
         self._open.clear()
         self.rotate_root()
         return gone
+
+    def _under(self, row: KeyRow, above: Key) -> tuple[bytes, str, bytes]:
+        """A person's key, wrapped by another tenant's."""
+        return row.id, above.id.hex(), wrap(self._opened(row).secret, above.secret, _bound(row))
 
     def _make(self, owner: Owner, name: str, above: Key | None) -> Key:
         key = Key(os.urandom(KEY_ID_BYTES), os.urandom(KEY_BYTES))

@@ -75,6 +75,7 @@ def test_an_answer_passes_with_its_headers_and_the_connection_is_kept(data: byte
                 b"accept-encoding: gzip",
                 b"authorization: Bearer " + SECRET.encode(),
                 b"connection: close",
+                b"daulat-client: 127.0.0.1",
                 b"host: pages",
                 b"if-none-match: a",
             ], "and nothing else of the client's"

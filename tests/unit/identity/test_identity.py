@@ -12,7 +12,7 @@ from daulat.core.principal import Attributes
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
 from daulat.identity import secrets
-from daulat.identity.directory import Directory
+from daulat.identity.directory import Directory, expired
 
 EPOCH = bytes(range(32))
 SECRET = "sk-" + "a" * 43
@@ -65,6 +65,17 @@ def test_a_version_changes_with_everything_a_decision_may_see() -> None:
     versions = {directory(**changes).authenticate(SECRET.encode()).version for changes in others}
     assert len(versions) == len(others)
     assert base not in versions
+
+
+def test_a_citizenship_that_ends_first_ends_its_holders_keys_and_a_key_keeps_its_networks() -> None:
+    for until, expires, lapses in ((0, 4000, False), (3000, 3000, True), (4000, 4000, False), (6000, 4000, False)):
+        attributes = Attributes("MY", "high", ("user",), "https://id.example", until)
+        people = (PersonRow("person_1", "tenant_1", "who", attributes, 5000, 1),)
+        keys = (KeyRow("key_1", KEY.digest, "person_1", "which", 4000, networks=("192.0.2.0/24", "2001:db8::/32")),)
+        found = directory(people=people, keys=keys).authenticate(SECRET.encode())
+        assert (found.expires, found.lapses) == (expires, lapses)
+        assert expired(found).code == ("expired_citizenship" if lapses else "expired_api_key")
+        assert [str(network) for network in found.networks] == ["192.0.2.0/24", "2001:db8::/32"]
 
 
 def test_secrets_are_long_random_and_stored_as_hashes() -> None:

@@ -156,6 +156,43 @@ def test_a_key_does_not_outlive_what_was_vouched_for_its_holder(office: Office) 
     assert run(office.desk.create_key("guest", "long", [], 0, days=90))["expires"] == NOW + 2 * DAY
 
 
+def test_a_citizenship_may_end_before_the_person_and_takes_the_keys_with_it(office: Office) -> None:
+    office.begin()
+    vouched = run(office.desk.add_person("guest", "first-agency", "MY", "high", ["user"], days=9, citizenship_days=2))
+    assert (vouched["issuer"], vouched["until"], vouched["expires"]) == ("operator", NOW + 2 * DAY, NOW + 9 * DAY)
+    assert run(office.desk.create_key("guest", "long", [], 0, days=90))["expires"] == NOW + 2 * DAY
+    none = run(office.desk.add_person("resident", "first-agency", "", "low", ["user"], days=9))
+    assert (none["until"], none["expires"]) == (0, NOW + 9 * DAY)
+
+
+def test_whoever_operates_does_not_audit(office: Office) -> None:
+    office.begin()
+    for tenant in ("first-agency", "operators"):
+        with pytest.raises(InvalidRequest, match="exclude each other"):
+            run(office.desk.add_person("both", tenant, "MY", "high", ["operator", "auditor"], days=1))
+    with pytest.raises(InvalidRequest, match="may be user, tenant-admin, auditor"):
+        run(office.desk.add_person("both", "first-agency", "MY", "high", ["operator"], days=1))
+    with pytest.raises(InvalidRequest, match="may be operator"):
+        run(office.desk.add_person("both", "operators", "MY", "high", ["auditor"], days=1))
+    with pytest.raises(Conflict, match="does not audit"):
+        run(office.desk.create_auditor("first-operator", days=1))
+    assert run(office.desk.add_person("reader", "first-agency", "", "low", ["auditor"], days=1))["roles"] == ["auditor"]
+
+
+def test_a_keys_networks_are_written_in_one_form_and_stand_in_the_log(office: Office) -> None:
+    office.begin()
+    run(
+        office.desk.create_key("first-person", "", [], 0, days=1, networks=["2001:db8::/32", "192.0.2.1", "10.0.0.0/8"])
+    )
+    networks = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+    assert office.rows.rows("keys")[-1]["networks"] == office.log.entries[-1]["detail"]["networks"] == networks
+    for wrong in ("10.0.0.1/8", "here", "", "1.2.3.4/33"):
+        with pytest.raises(InvalidRequest, match=r"written as 192\.0\.2\.0/24"):
+            run(office.desk.create_key("first-person", "", [], 0, days=1, networks=[wrong]))
+    with pytest.raises(InvalidRequest, match="64 networks"):
+        run(office.desk.create_key("first-person", "", [], 0, days=1, networks=[f"10.0.{n}.0/24" for n in range(65)]))
+
+
 @pytest.mark.parametrize("days", [0, -1, 36_501])
 def test_days_are_bounded(office: Office, days: int) -> None:
     office.begin()

@@ -70,7 +70,8 @@ def test_the_records_say_who_asked_what_under_which_rules_and_what_came_of_it() 
         "effect": "allow",
         "requested_model": "small",
     }
-    assert admission["attributes"] == {"citizenship": "MY", "assurance": "substantial", "roles": ["user"]}
+    known = {"citizenship": "MY", "assurance": "substantial", "roles": ["user"]}
+    assert admission["attributes"] == {**known, "issuer": "operator", "until": 0}
     assert "use.permit" in admission["policies"]
     indices = [admission[name] for name in ("policy", "model", "replica", "lease", "worker", "sequence")]
     assert indices == [2, 3, 11, 5, WORKER, 1]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.support.worlds import MODEL, StillClock, key, lease, replica, snapshot, world
+import json
+from dataclasses import replace
 
-from daulat.core.snapshot import STRICT_SECONDS
+import pytest
+from tests.support.worlds import MODEL, SECRET, StillClock, key, lease, replica, snapshot, world
+
+from daulat.core.decision import Decision, Question
+from daulat.core.snapshot import STRICT_SECONDS, LeaseRow
 from daulat.errors import ConfigError, Unavailable
 from daulat.identity.directory import Directory
 from daulat.pipeline.world import World
+from daulat.policy import bundle
 from daulat.policy.cache import CachedDecider
+from daulat.policy.cedar import CedarDecider
 
 
 def refused(clock: StillClock, **changes: object) -> Unavailable:
@@ -49,6 +55,42 @@ def test_replicas_whose_lease_lives_go_on_without_those_whose_lease_has_ended() 
 def test_a_renewed_lease_is_the_one_that_counts() -> None:
     made = world(StillClock(), leases=(lease(8, seconds=500), lease(5, seconds=10)))
     assert made.routes(MODEL)[0].lease.index == 8
+
+
+class Counting:
+    """`core.decision.Decider`: the shipped rules, and how often they were asked."""
+
+    def __init__(self) -> None:
+        shipped = bundle.load()
+        self.rules, self.asked = CedarDecider(shipped.rules, shipped.schema), 0
+
+    def decide(self, question: Question) -> Decision:
+        self.asked += 1
+        return self.rules.decide(question)
+
+
+def test_a_renewed_lease_on_the_same_evidence_is_no_new_question_and_on_other_evidence_is() -> None:
+    counting = Counting()
+    cached = CachedDecider(counting)
+
+    def granted(held: LeaseRow) -> bool:
+        taken = snapshot(leases=(held,))
+        made = World(taken, Directory(taken.roll), cached, StillClock(), 1)
+        (route,) = made.routes(MODEL)
+        principal = made.directory.authenticate(SECRET.encode())
+        grant = made.grant(principal, "chat.completions", made.models[MODEL], route)
+        assert f'"lease":{held.index}' in grant.under, "the record names the lease of now"
+        return grant.allowed
+
+    assert granted(lease(5))
+    assert granted(lease(8))
+    assert counting.asked == 1
+    worse = json.loads(lease(9).entry)
+    worse["evidence"]["canary"] = {"grade": "G1"}
+    assert not granted(replace(lease(9), entry=json.dumps(worse)))
+    elsewhere = {**json.loads(lease(9).entry), "jurisdiction": "SG"}
+    assert not granted(replace(lease(10), entry=json.dumps(elsewhere)))
+    assert counting.asked == 3
 
 
 def test_no_replica_no_lease_and_no_model_are_different_reasons() -> None:

@@ -58,7 +58,7 @@ def test_a_row_put_in_anothers_place_does_not_open() -> None:
     one, two = keys.person("tenant_a", "person_1"), keys.person("tenant_a", "person_2")
     held = rows.get(two.id)
     assert held is not None
-    rows.rewrap(one.id, held.parent, held.wrapped)
+    rows.rewrap([(one.id, held.parent, held.wrapped)])
     with pytest.raises(VerificationFailed):
         ring(root, rows).key(one.id)
 
@@ -100,7 +100,7 @@ def test_a_crash_at_any_step_of_a_rotation_loses_nothing(rotation: str) -> None:
         assert len(root.versions()) == 1
         assert len(rows.all()) == 5
         if not crashed:
-            assert allowed > 3
+            assert allowed >= 3
             return
     pytest.fail("it never came through")
 

@@ -1,0 +1,112 @@
+"""The hot path with one tenant, and with ten thousand of which each request is another's, in one run.
+
+    python -m benchmarks.tenants [--tenants 10000] [--rounds 5] [--seconds 5]
+
+Writes results/tenants.json, and results.md anew. What is measured is the same as in the suite `json`; both
+installations run the whole time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import statistics
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import host, load, measure, report, servers
+from benchmarks.environments import RESULTS, WORK
+from benchmarks.measure import Contestant, Row
+
+CONNECTIONS: Final = 64
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.tenants", description="Measure what many tenants cost.")
+    parser.add_argument("--tenants", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
+    parser.add_argument("--note", default="", help="what a reader should know of this run")
+    return parser.parse_args()
+
+
+def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
+    """Rows of "first", the first answers after a start, and of "json", when every key has been used."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(servers.stub())
+        every: list[tuple[Contestant, Path]] = []
+        for count, port in ((0, 18600), (tenants, 18700)):
+            server = stack.enter_context(servers.daulat(port=port, tenants=count))
+            server.name = f"daulat-{count or 1}"
+            every.append((Contestant(server.name, server, {}), servers.home_of(tenants=count) / "keys.txt"))
+
+        def row(suite: str, number: int, one: Contestant, keys: Path) -> Row:
+            made = measure.measured(
+                suite, one, engine, number, lambda: load.wrk(one.server, seconds, connections=CONNECTIONS, keys=keys)
+            )
+            return {**made, "worker_mib": round(sum(map(host.rss_mib, one.server.roles["worker"])), 1)}
+
+        rows = [row("first", 0, one, keys) for one, keys in every]
+        for (
+            one,
+            keys,
+        ) in every:  # until each key has been used: its decision and its principal are made at its first use
+            done = 0
+            while done < 2 * tenants:
+                done += int(load.wrk(one.server, 2, connections=CONNECTIONS, keys=keys)["requests"])
+        for number in range(rounds):
+            rows += [row("json", number, one, keys) for one, keys in (every if number % 2 else every[::-1])]
+    return rows
+
+
+def summary(rows: list[Row], tenants: int) -> dict[str, Any]:
+    """Medians of "json", and how the second stands to the first in each round."""
+
+    def rate(row: Row) -> float:
+        return float(row["load"]["per_second"])
+
+    def cpu(row: Row) -> float:
+        return float(row["window"]["cpu_seconds"]["worker"]) / row["load"]["requests"] * 1e6
+
+    names = ("daulat-1", f"daulat-{tenants}")
+    first = {row["server"]: round(cpu(row), 1) for row in rows if row["suite"] == "first"}
+    one, many = ([row for row in rows if row["suite"] == "json" and row["server"] == name] for name in names)
+    found: dict[str, Any] = {"first_worker_cpu_us": first}
+    for what, value in (("requests_per_second", rate), ("worker_cpu_us", cpu)):
+        ratios = [value(there) / value(here) for here, there in zip(one, many, strict=True)]
+        found[what] = {
+            names[0]: round(statistics.median(map(value, one)), 1),
+            names[1]: round(statistics.median(map(value, many)), 1),
+            "ratio": round(statistics.median(ratios), 3),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+        }
+    found["worker_mib"] = {name: each[-1]["worker_mib"] for name, each in zip(names, (one, many), strict=True)}
+    found["errors"] = sum(row["load"]["not_200"] + row["load"]["socket_errors"] for row in rows)
+    return found
+
+
+def main() -> None:
+    """See the module."""
+    arguments = _arguments()
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows = measured(arguments.tenants, arguments.rounds, arguments.seconds)
+    result = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "note": arguments.note,
+        "machine": host.describe(WORK),
+        "tenants": arguments.tenants,
+        "connections": CONNECTIONS,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "summary": summary(rows, arguments.tenants),
+        "rows": rows,
+    }
+    (RESULTS / "tenants.json").write_text(json.dumps(result, indent=1) + "\n")
+    report.tables(RESULTS)
+    print(json.dumps(result["summary"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
