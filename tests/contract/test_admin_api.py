@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 from tests.support.town import MODEL, Town
 
+from daulat.core.consent import Proposed
+from daulat.core.glass import Broken, reason
 from daulat.gateway.admin import openapi
 from daulat.gateway.admin.table import BY_ID, DOCUMENT, OPERATIONS, ROOT, Operation
+from daulat.policy.bundle import load
 from daulat.tlog.note import Signer
 
 DESCRIBED = openapi.document()
@@ -194,7 +199,8 @@ async def consent(told: Told) -> None:
     assert done["state"] == "done", "nobody else has to agree here"
     assert (await told("proposals.get", proposal=done["proposal"]))["payload"] == drafted["payload"]
     assert [row["proposal"] for row in (await told("proposals.list"))["data"]] == [done["proposal"]]
-    told.seen.add("proposals.approve")  # below, where others have to
+    elsewhere = {"proposals.approve", *(id_ for id_ in BY_ID if id_.startswith("glass."))}
+    told.seen.update(elsewhere)  # below, where others have to
 
 
 def test_where_others_have_to_agree_they_do_it_with_their_own_keys(tmp_path: Path) -> None:
@@ -218,6 +224,38 @@ def test_where_others_have_to_agree_they_do_it_with_their_own_keys(tmp_path: Pat
         done = await told("proposals.approve", who="chong", proposal=id_, body=last)
         assert (done["state"], done["approved_by"]) == ("done", ["bina", "chong"])
         assert [entry["type"] for entry in told.town.log][-2:] == ["operator.action/v2", "key/v1"]
+
+    within(tmp_path, use, approvals=2)
+
+
+def test_glass_is_broken_by_one_and_reviewed_by_two_others(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        town = told.town
+        why = {"cause": "security", "words": "a rule lets strangers in"}
+        wish = {"action": "policy.change", "arguments": {"digest": load(town.home.policies).version}, **why}
+        drafted = await told("glass.draft", body=wish)
+        made = Proposed(*(drafted[name] for name in ("origin", "proposal", "action", "prior")),
+                        hashlib.sha256(drafted["payload"].encode()).hexdigest(), drafted["expires"])  # fmt: skip
+        broken = Broken(made, drafted["cause"], reason(drafted["words"], drafted["nonce"]))
+
+        def signed(who: str, data: bytes) -> dict[str, str]:
+            key = town.keys[who]
+            return {"vkey": key.vkey, "signature": base64.b64encode(key.sign_bytes(data)).decode()}
+
+        mine = signed("ali", broken.statement())
+        await told("glass.break", who="bina", status=403, body={**drafted, **mine})
+        await told("glass.break", status=403, body={**drafted, **mine, "words": "another reason"})
+        done = await told("glass.break", body={**drafted, **mine})
+        assert (done["done"], done["state"], done["by"]) == (True, "open", "first-operator")
+        assert [row["words"] for row in (await told("glass.list"))["data"]] == [why["words"]]
+        id_ = done["proposal"]
+        own = {"verdict": "justified", **signed("ali", broken.review("justified"))}
+        await told("glass.review", proposal=id_, status=403, body=own)
+        for who, verdict, state in (("bina", "justified", "open"), ("chong", "not-justified", "closed")):
+            body = {"verdict": verdict, **signed(who, broken.review(verdict))}
+            assert (await told("glass.review", who=who, proposal=id_, body=body))["state"] == state
+        assert len((await told("glass.get", proposal=id_))["reviews"]) == 2
+        assert {id_ for id_ in BY_ID if id_.startswith("glass.")} <= told.seen
 
     within(tmp_path, use, approvals=2)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,16 +208,13 @@ def test_from_a_providers_login_to_an_answer_and_out_again(tmp_path: Path) -> No
         assert named in text
         (home / "charter.toml").write_text(text)
         with service:
-            _visited(service, provider)
+            with contextlib.ExitStack() as opened:
+                _visited(service, provider, lambda name: opened.enter_context(Browser(service, name)))
             events = [(entry["event"], entry["detail"].get("code")) for entry in service.entries("identity/v1")]
-            report = daulat(
-                "audit",
-                service.facts["url"],
-                "--vkey",
-                str(home / "log.vkey"),
-                "--token",
-                service.facts["auditor_token"],
-            )
+            (tmp_path / "token").write_text(service.facts["auditor_token"])
+            (tmp_path / "token").chmod(0o600)
+            whose = ("--vkey", str(home / "log.vkey"), "--token-file", str(tmp_path / "token"))
+            report = daulat("audit", service.facts["log_url"], *whose)
             log = (home / "daulat.log").read_text()
     for told in ("not_invited", "not_eligible", "session_elsewhere"):
         assert ("refused", told) in events
@@ -226,8 +225,8 @@ def test_from_a_providers_login_to_an_answer_and_out_again(tmp_path: Path) -> No
         assert all(number.encode() not in path.read_bytes() for path in home.rglob("*") if path.is_file())
 
 
-def _visited(service: Service, provider: RealProvider) -> None:
-    lim = Browser(service, "lim's browser")
+def _visited(service: Service, provider: RealProvider, browser: Callable[[str], Browser]) -> None:
+    lim = browser("lim's browser")
     assert lim.sign_in(provider, "lim").headers["location"] == "/me"
     made = lim.post("/me/keys", json={"label": "laptop", "networks": ["127.0.0.0/8"]})
     assert made.status_code == 201, made.text
@@ -237,14 +236,14 @@ def _visited(service: Service, provider: RealProvider) -> None:
     answer = httpx.post(f"{service.facts['url']}/v1/chat/completions", json=chat, headers=bearer, timeout=120)
     assert answer.status_code == 200, answer.text
 
-    aminah = Browser(service, "aminah's browser")
+    aminah = browser("aminah's browser")
     assert aminah.sign_in(provider, "aminah").json()["error"]["code"] == "not_invited"
     daulat("person", "add", "aminah", "--tenant", "first-agency", home=service.home)
     invited = daulat("person", "invite", "aminah", home=service.home)
     assert aminah.sign_in(provider, "aminah", invited["invitation"]).headers["location"] == "/me"
 
     daulat("person", "add", "resident", "--tenant", "first-agency", home=service.home)
-    resident = Browser(service, "resident's browser")
+    resident = browser("resident's browser")
     assert (
         resident.sign_in(
             provider, "resident", daulat("person", "invite", "resident", home=service.home)["invitation"]
@@ -255,7 +254,7 @@ def _visited(service: Service, provider: RealProvider) -> None:
     assert (none.status_code, none.json()["error"]["code"]) == (403, "not_eligible")
     assert "permanent residents" in none.json()["error"]["message"]
 
-    thief = Browser(service, "another browser")
+    thief = browser("another browser")
     thief.cookies.update(aminah.cookies)
     assert thief.get("/me").json()["error"]["code"] == "session_elsewhere"
     assert aminah.get("/me").json()["error"]["code"] == "no_session"
@@ -272,4 +271,8 @@ def _visited(service: Service, provider: RealProvider) -> None:
     assert lim.get("/me").status_code == 401
     said = lim.get(left.headers["location"])
     assert said.status_code == 200
-    assert "signin/ended" in left.headers["location"]
+    token = re.search(r'name="xsrf" value="([^"]+)"', said.text)
+    assert token is not None, said.text
+    over = lim.post(f"{provider.issuer}/session/end/confirm", data={"xsrf": token[1], "logout": "yes"})
+    assert over.headers["location"].startswith(f"{service.facts['url']}/signin/ended")
+    assert lim.get(over.headers["location"], headers={"accept": "text/html"}).status_code == 200

@@ -21,6 +21,7 @@ OPERATOR: Final = frozenset({"operator"})
 MANAGING: Final = frozenset({"tenant-admin", "operator"})  # of these, the first sees their own tenant alone
 USER: Final = frozenset({"user", "tenant-admin"})  # with an API key
 AUDITOR: Final = frozenset({"auditor"})
+SESSION: Final = frozenset({"signed in"})  # with a browser's cookie, and no key at all
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ GATEWAY: Final = {
     "/readyz": Row(EVERYBODY),
     "/v1/models": Row(USER, where="tests/redteam/test_service.py"),
     "/v1/models/": Row(USER, ("model",), "tests/redteam/test_service.py"),
+    "/signin": Row(EVERYBODY),  # handed on: SIGNIN has the rows
+    "/signin/": Row(EVERYBODY),
+    "/me": Row(SESSION),
+    "/me/": Row(SESSION),
     "/v1/files": Row(USER),  # handed on: VAULT has the rows
     "/v1/files/": Row(USER, ("file",)),
     "/v1/chat/completions/": Row(USER, ("completion",)),
@@ -95,11 +100,31 @@ PAGES: Final = {
     "POST /admin/v1/proposals/draft": Row(OPERATOR),
     "GET /admin/v1/proposals": Row(OPERATOR),
     "POST /admin/v1/proposals": Row(OPERATOR),
+    "POST /admin/v1/broken-glass/draft": Row(OPERATOR),
+    "GET /admin/v1/broken-glass": Row(OPERATOR),
+    "POST /admin/v1/broken-glass": Row(OPERATOR),
+    "GET /admin/v1/broken-glass/{proposal}": Row(OPERATOR, ("proposal",)),
+    "POST /admin/v1/broken-glass/{proposal}/reviews": Row(OPERATOR, ("proposal",)),
     "GET /admin/v1/proposals/{proposal}": Row(OPERATOR, ("proposal",)),
     "POST /admin/v1/proposals/{proposal}/approvals": Row(OPERATOR, ("proposal",)),
 }
 """What the pages process serves."""
 
+
+_SIGNIN: Final = "tests/unit/processes/test_signin.py"
+SIGNIN: Final = {
+    "GET /signin": Row(EVERYBODY),
+    "POST /signin/out": Row(SESSION, where=_SIGNIN),
+    "GET /signin/ended": Row(EVERYBODY),
+    "GET /signin/{provider}": Row(EVERYBODY, ("provider",), _SIGNIN),
+    "GET /signin/{provider}/callback": Row(EVERYBODY, ("provider",), _SIGNIN),
+    "GET /me": Row(SESSION, where=_SIGNIN),
+    "GET /me/keys": Row(SESSION, where=_SIGNIN),
+    "POST /me/keys": Row(SESSION, where=_SIGNIN),
+    "DELETE /me/keys/{key}": Row(SESSION, ("key",), _SIGNIN),
+    "POST /me/keys/{key}/revoke": Row(SESSION, ("key",), _SIGNIN),
+}
+"""What people who sign in are served."""
 
 _KEPT: Final = "tests/redteam/test_service.py"
 VAULT: Final = {

@@ -68,6 +68,9 @@ def body_for(town: Town, operation: Operation, **named: str) -> Any:
         "proposals.draft": {"action": "operator.revoke", "arguments": {"name": "bina", "reason": "x"}},
         "proposals.create": {**drafted, **signature},
         "proposals.approve": signature,
+        "glass.draft": {"action": "policy.change", "arguments": {"digest": "0" * 64}, "cause": "outage", "words": "x"},
+        "glass.break": {**drafted, **signature, "cause": "outage", "words": "x", "nonce": "0" * 32},
+        "glass.review": {**signature, "verdict": "justified"},
     }.get(operation.id)
 
 
@@ -289,6 +292,20 @@ def test_a_right_that_has_ended_ends_the_credential(tmp_path: Path, change: dict
         assert changed.status_code == 200
         answer = await town.ask(THEIRS, "GET", "people")
         assert (answer.status_code, words in answer.text) == (403, True), answer.text
+
+    within(tmp_path, use)
+
+
+def test_a_citizenship_that_has_expired_or_that_nobody_who_counts_says_manages_nothing(tmp_path: Path) -> None:
+    async def use(town: Town) -> None:
+        for person, values, words in (
+            (THEIRS, {"until": town.clock.now_ms()}, "a date that has passed"),
+            ("bina", {"until": town.clock.now_ms() - 1}, "a date that has passed"),
+            (OURS, {"issuer": "https://id.example"}, "does not count"),
+        ):
+            town.rows.change("people", town.ids[person], **values)
+            answer = await town.ask(person, "GET", "me")
+            assert (answer.status_code, words in answer.text) == (403, True), (person, answer.text)
 
     within(tmp_path, use)
 

@@ -106,8 +106,8 @@ def kept(service: Besieged) -> dict[str, str]:
     service.wait(lambda: service.upload("ours", b"rahsia").status_code == 200)
     stored = service.ask("ours", "POST", PATHS["chat.completions"], {**CHAT, "store": True})
     assert stored.status_code == 200, stored.text
-    files = service.ask("ours", "GET", "/v1/files").json()["data"]
-    return {"/v1/files": files[0]["id"], "/v1/chat/completions": stored.json()["id"]}
+    lists = {path: service.wait(lambda path=path: service.ask("ours", "GET", path).json()["data"]) for path in LISTS}
+    return {path: data[0]["id"] for path, data in lists.items()}
 
 
 LISTS = ("/v1/files", "/v1/chat/completions")

@@ -92,12 +92,22 @@ class Credentials:
             return "this person is neither an operator nor an administrator of a tenant"
         if person["expires"] <= self._clock.now_ms():
             return "this person's eligibility has expired"
-        if person["citizenship"] not in self._charter.operators:
-            return f"the charter lets citizens of {', '.join(self._charter.operators)} manage, and this person is none"
-        if ASSURANCE.index(person["assurance"]) < ASSURANCE.index(self._charter.assurance):
-            return f"the charter asks for a citizenship vouched at {self._charter.assurance}, and this one is not"
+        if why := self._unfit(person):
+            return why
         if operates and self._charter.approvals and not self._signs(person["id"]):
             return "this operator has no key that the other operators have agreed to"
+        return ""
+
+    def _unfit(self, person: Mapping[str, Any]) -> str:
+        """Why this person's citizenship is none that manages, or ""."""
+        if person["citizenship"] not in self._charter.operators:
+            return f"the charter lets citizens of {', '.join(self._charter.operators)} manage, and this person is none"
+        if 0 < person["until"] <= self._clock.now_ms():
+            return "this person's citizenship was good until a date that has passed"
+        if self._charter.issuers is not None and person["issuer"] not in self._charter.issuers:
+            return f"the charter does not count what {person['issuer']} says of citizenships"
+        if ASSURANCE.index(person["assurance"]) < ASSURANCE.index(self._charter.assurance):
+            return f"the charter asks for a citizenship vouched at {self._charter.assurance}, and this one is not"
         return ""
 
     def _signs(self, person: str) -> bool:

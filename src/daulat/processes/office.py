@@ -97,6 +97,11 @@ class Office:
             "proposals.create": self._propose,
             "proposals.get": lambda ask: served.consent["consent.show"](proposal=ask.path["proposal"]),
             "proposals.approve": self._approve,
+            "glass.draft": lambda ask: served.consent["glass.draft"](**msgspec.structs.asdict(ask.body)),
+            "glass.list": lambda _ask: served.consent["glass.all"](),
+            "glass.break": self._break,
+            "glass.get": lambda ask: served.consent["glass.show"](proposal=ask.path["proposal"]),
+            "glass.review": self._review,
         }
 
     def visible(self, actor: Actor, table: str) -> list[dict[str, Any]]:
@@ -258,10 +263,19 @@ class Office:
     # Consent: what is signed says who agrees; that the same one brings it keeps signatures from being passed around.
 
     async def _propose(self, ask: Ask) -> Any:
+        return await self._served.consent["consent.propose"](**self._drafted(ask))
+
+    async def _break(self, ask: Ask) -> Any:
+        return await self._served.consent["glass.break"](**self._drafted(ask))
+
+    async def _review(self, ask: Ask) -> Any:
+        self._signs(ask)
+        return await self._served.consent["glass.review"](**ask.path, **msgspec.structs.asdict(ask.body))
+
+    def _drafted(self, ask: Ask) -> dict[str, Any]:
         self._signs(ask)
         drafted = msgspec.structs.asdict(ask.body)
-        vkey, signature = drafted.pop("vkey"), drafted.pop("signature")
-        return await self._served.consent["consent.propose"](drafted=drafted, vkey=vkey, signature=signature)
+        return {name: drafted.pop(name) for name in ("vkey", "signature")} | {"drafted": drafted}
 
     async def _approve(self, ask: Ask) -> Any:
         self._signs(ask)

@@ -40,7 +40,7 @@ class Operation:
     @property
     def changes(self) -> bool:
         """Whether it is an administrative act."""
-        return self.method != "GET" and self.id != "proposals.draft"
+        return self.method != "GET" and not self.id.endswith(".draft")
 
 
 def _op(id_: str, method: Method, path: str, says: str, answer: Any, **more: Any) -> Operation:
@@ -117,6 +117,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _op(
         "proposals.approve", "POST", "proposals/{proposal}/approvals", "Approve another operator's proposal.",
         t.Proposal, body=t.Approval, **_MADE,
+    ),
+    _op(
+        "glass.draft", "POST", "broken-glass/draft", "Say what breaking glass would be.", t.GlassDrafted,
+        body=t.GlassDraft,
+    ),
+    _op("glass.list", "GET", "broken-glass", "List what was done so.", t.Page[t.GlassListed], **_PAGED),
+    _op("glass.break", "POST", "broken-glass", "Break glass, signed.", t.Glass, body=t.GlassSigned, **_MADE),
+    _op("glass.get", "GET", "broken-glass/{proposal}", "Show what was done so.", t.Glass),
+    _op(
+        "glass.review", "POST", "broken-glass/{proposal}/reviews", "Review what another operator did so.", t.Glass,
+        body=t.GlassReview, **_MADE,
     ),
 )  # fmt: skip
 BY_ID: Final[Mapping[str, Operation]] = {operation.id: operation for operation in OPERATIONS}

@@ -312,3 +312,75 @@ class Proposal(Listed):
     """A proposal with its payload, the exact bytes of what would be done."""
 
     payload: str
+
+
+# What one operator did alone, by breaking glass.
+
+Cause = Literal["outage", "security", "data-loss", "legal", "safety"]
+Verdict = Literal["justified", "not-justified"]
+
+
+class GlassDraft(Asked):
+    """What would be done at once, and why; the others have to review it."""
+
+    action: Annotated[str, Meta(max_length=40)]
+    arguments: dict[str, Any]
+    cause: Cause
+    words: Annotated[str, Meta(min_length=1, max_length=2000)]
+    hours: Annotated[int, Meta(ge=1, le=24)] = 4
+
+
+class GlassDrafted(Drafted):
+    """What whoever breaks the glass signs, over the lines that `daulat.core.glass` describes."""
+
+    cause: Cause
+    words: str
+    nonce: str
+
+
+class GlassSigned(Signed):
+    """A draft as it came, with the signature of whoever breaks the glass."""
+
+    cause: Cause
+    words: str
+    nonce: Annotated[str, Meta(max_length=100)]
+
+
+class GlassReview(Asked):
+    """What you think of it, signed."""
+
+    verdict: Verdict
+    vkey: Vkey
+    signature: Ed25519
+
+
+class Reviewed(Given):
+    """One operator's word on it."""
+
+    by: str
+    verdict: Verdict
+
+
+class GlassListed(Given):
+    """What was done by breaking glass. `untold`: who could not be told of it yet; `due`: until when it is reviewed."""
+
+    origin: str
+    proposal: str
+    action: str
+    prior: str
+    expires: Milliseconds
+    cause: Cause
+    words: str
+    untold: list[str]
+    by: str
+    done: bool
+    state: Literal["open", "overdue", "closed"]
+    due: Milliseconds
+    reviews: list[Reviewed]
+
+
+class Glass(GlassListed):
+    """The same with its payload, and the nonce that its reason's digest was made with."""
+
+    payload: str
+    nonce: str
