@@ -41,7 +41,7 @@ from daulat.vault import archive
 from daulat.vault.archive import About, Head
 
 _USED: Final = "restored"  # proposals that were used: each is good for once
-_EMPTY: Final = frozenset({"models", "run", "lock", "sequencer.lock"})  # what an empty home may have
+_EMPTY: Final = frozenset({"models", "run", "lock", "sequencer.lock", ".restoring"})  # what an empty home may have
 _HISTORY: Final = frozenset({"root", "tile", "log", "split", "entry", "shape", "reference", ""})
 """Kinds of problems by which a log is not what its checkpoint signs. Others say what happened: that stays told."""
 _LOG: Final = re.compile(r"log/.*|log\.vkey|sequencer\.db")
@@ -63,8 +63,8 @@ def restore(home: Home, backup: Target, keys: Target | None, progress: Progress)
         raise Conflict(f"{home.path} is not empty ({', '.join(there)}), and has no log: choose another --home")
     if keys is not None and standing != "empty":
         raise Conflict("keys are restored into an empty home alone: this one has its own")
-    home.path.parent.mkdir(parents=True, exist_ok=True)
-    staged = Home(home.path.with_name(f".{home.path.name}.restoring"))
+    staged, new = Home(home.path / ".restoring"), not home.path.exists()  # in the home: moving it is renaming it
+    home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         staged.path.mkdir(mode=0o700)
     except FileExistsError:
@@ -83,6 +83,9 @@ def restore(home: Home, backup: Target, keys: Target | None, progress: Progress)
         return {**said, "standing": _over(home, staged, archive_file.digest(backup.path)), "keys": False}
     finally:
         shutil.rmtree(staged.path, ignore_errors=True)
+        if new:
+            with contextlib.suppress(OSError):  # not where something was restored
+                home.path.rmdir()
 
 
 def _there(home: Home) -> list[str]:
@@ -177,14 +180,12 @@ def _forget_destroyed(staged: Home, keyed: Home) -> None:
 
 
 def _move_in(home: Home, staged: Home) -> None:
-    """The whole home appears at once. Its models, which a backup has not, come along."""
-    if home.models.exists():
-        staged.models.rmdir()
-        home.models.rename(staged.models)
-    if home.path.exists():
-        shutil.rmtree(home.path)
-    staged.path.rename(home.path)
-    sync_folder(home.path.parent)
+    """Everything, the log last: cut off before, it is no home that anything takes for one. Models may be there."""
+    for path in sorted(staged.path.iterdir(), key=lambda path: path == staged.log):
+        if path != staged.models:
+            path.rename(home.path / path.name)
+    home.path.chmod(0o700)
+    sync_folder(home.path)
 
 
 def _over(home: Home, staged: Home, digest: str) -> Standing:

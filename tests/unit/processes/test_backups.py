@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import consents, logs
 from tests.support.logs import NAME, ORIGIN, SIGNER, Step
+from tests.support.verbs import Run
 
 from daulat.adapters import archive_file
 from daulat.adapters.control_db import ControlDatabase
@@ -40,6 +41,7 @@ from daulat.errors import (
     SplitView,
     VerificationFailed,
 )
+from daulat.pipeline.agreed import Naming
 from daulat.processes import backing_up, checking, restoring
 from daulat.processes.backing_up import Target, back_up
 from daulat.processes.control import lock
@@ -323,6 +325,43 @@ def test_whoever_has_the_passphrase_cannot_make_another_log(home: Home, tmp_path
     assert not (tmp_path / "again").exists()
 
 
+def test_by_the_verbs(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch, capsys)
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "other").write_text(f"{OTHER}\n")
+    one, two = tmp_path / "one", tmp_path / "two"
+    secrets = ("--passphrase-file", tmp_path / "secret", "--keys-passphrase-file", tmp_path / "other")
+    said = run("backup", one, "--keys", two, *secrets, "--home", home.path)
+    assert said.code == 0, said.err
+    assert hashlib.sha256(one.read_bytes()).hexdigest() in said.out
+    assert "destroy it when somebody is erased" in said.out
+    assert "conflict" in run("backup", one, *secrets, "--home", home.path, "--json").err
+    assert (
+        "log can be read and audited, and not go on" in run("backup", tmp_path / "3", *secrets, "--home", home.path).out
+    )
+    again = run("restore", one, "--keys", two, *secrets, "--home", tmp_path / "again")
+    assert (again.code, "The home is there." in again.out) == (0, True), again.err
+    later(home)
+    refused = run("restore", one, *secrets, "--home", home.path, "--json")
+    assert (refused.code, refused.value["error"]["code"]) == (1, "not_agreed")
+
+
+def test_a_restore_that_was_cut_off_is_in_the_way_of_the_next(home: Home, tmp_path: Path) -> None:
+    back_up(home, target(tmp_path), None)
+    (tmp_path / "again" / ".restoring").mkdir(parents=True)
+    with pytest.raises(Conflict, match="cut off: delete it"):
+        restored(tmp_path / "again", target(tmp_path))
+
+
+def test_what_operators_sign_is_what_a_restore_looks_for() -> None:
+    act = Naming(lambda _: None)
+    digest = "d" * 64
+    assert hashlib.sha256(act.payload({"digest": digest}).encode()).hexdigest() == consents.named(digest)
+    assert act.prepare({"digest": digest}).subject == digest
+
+
 # Over a home that is there.
 
 
@@ -450,6 +489,32 @@ def test_a_home_that_was_set_back_is_brought_forward(home: Home, tmp_path: Path)
     append(again, Step("again", "replica.stopped/v1", {**STOPPED, "time": logs.T0 + 14_000}))
 
 
+def test_every_shard_is_in_it_and_a_new_one_is_going_on(home: Home, tmp_path: Path) -> None:
+    older = target(tmp_path, "older")
+    back_up(home, older, None)
+    open_sequencer(home, NAME, "2027")
+    both = target(tmp_path), target(tmp_path, "keys", OTHER)
+    back_up(home, *both)
+    again, found = restored(tmp_path / "again", *both)
+    assert [(origin, size) for origin, size, _ in found["heads"]] == [(ORIGIN, 9), (f"{NAME}/2027", 0)]
+    assert open_sequencer(again, NAME, "2027").size == 0
+    with pytest.raises(PermissionDenied):
+        restored(home.path, older)
+    bare, _ = restored(tmp_path / "bare", older)
+    assert restored(bare.path, both[0])[1]["standing"] == "ahead"
+    assert checking.periods(bare) == ["2026", "2027"]
+
+
+def test_an_audit_sees_who_agreed_and_who_did_not() -> None:
+    what = consents.proposed(9, "backup.restore", consents.named("e" * 64))
+    story = logs.after(consents.story(), "model-consent-done", *consents.steps(what))
+    made = logs.write({"charter": consents.PRODUCTION}, story)
+    assert audit(made, logs.VERIFIER, logs.terms()).holds
+    alone = logs.write({"charter": consents.PRODUCTION, "it-done": {"approvals": [logs.Ref("it-two")]}}, story)
+    (lie,) = [item.kind for item in audit(alone, logs.VERIFIER, logs.terms()).findings.kept if item.lie]
+    assert lie == "approvals"
+
+
 def test_two_histories_are_never_joined(home: Home, tmp_path: Path) -> None:
     fork = tmp_path / "fork"
     shutil.copytree(home.path, fork, ignore=shutil.ignore_patterns("run"))
@@ -487,7 +552,10 @@ def test_an_admission_that_was_open_is_ended_where_the_log_goes_on(home: Home, t
     """Journals are not in a backup: what they had open is said to be interrupted."""
     admission = json.loads(logs.write().entries[NAMES["started"] + 1])["admission"]
     db = sqlite3.connect(home.sequencer_db)
-    db.execute("INSERT INTO opened VALUES (?,?,?,?)", (NAMES["worker"], 1, json.dumps(admission, separators=(",", ":")).encode(), "[]"))
+    db.execute(
+        "INSERT INTO opened VALUES (?,?,?,?)",
+        (NAMES["worker"], 1, json.dumps(admission, separators=(",", ":")).encode(), "[]"),
+    )
     db.execute("INSERT INTO cursor VALUES (?,?,?,?)", (NAMES["worker"], 0, 100, 1))
     db.commit()
     db.close()
@@ -496,6 +564,10 @@ def test_an_admission_that_was_open_is_ended_where_the_log_goes_on(home: Home, t
     assert not JournalFolder(again.journal).workers()
     sequencer = open_sequencer(again, NAME, "2026")
     assert sequencer.tick() == 1
-    report = audit(LogFiles(LogFolder(again.log / "2026"), again.log / "blob"), logs.VERIFIER, logs.terms())
+    report = audit(
+        LogFiles(LogFolder(again.log / "2026"), again.log / "blob"),
+        logs.VERIFIER,
+        logs.terms(now=round(time.time() * 1000)),
+    )
     assert report.holds, report.findings.kept
     assert (report.size, report.types["inference/v1"]) == (10, 1), (report.types, report.findings.kept)
