@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
@@ -64,8 +64,10 @@ def strong(passphrase: str) -> None:
         raise ConfigError(f"a passphrase has at least {SHORTEST} characters")
 
 
-def contents(path: Path, kind: Kind, passphrase: str) -> Iterator[bytes]:
-    """What was sealed into it, chunk by chunk; whole only once this ends.
+def contents(
+    path: Path, kind: Kind, passphrase: str, look: Callable[[bytes], object] = lambda _: None
+) -> Iterator[bytes]:
+    """What was sealed into it, chunk by chunk; whole only once this ends. `look` sees each of the file's own bytes.
 
     Raises:
         ConfigError: it cannot be read, is something else, or the passphrase is wrong.
@@ -79,7 +81,8 @@ def contents(path: Path, kind: Kind, passphrase: str) -> Iterator[bytes]:
             words = f"holds {other}, not {kind}" if other else f"is no file that `daulat backup` made ({kind})"
             raise ConfigError(words, location=str(path))
         salt = start[len(magic) :]
-        pieces = opened(iter(lambda: stream.read(_PIECE), b""), _key(passphrase, salt), _binding(kind))
+        look(start)
+        pieces = opened(_seen(stream, look), _key(passphrase, salt), _binding(kind))
         try:
             first = next(pieces)
         except VerificationFailed:
@@ -108,6 +111,12 @@ def size(path: Path) -> int:
     """
     with _opened(path) as stream:
         return os.fstat(stream.fileno()).st_size
+
+
+def _seen(stream: BufferedReader, look: Callable[[bytes], object]) -> Iterator[bytes]:
+    while piece := stream.read(_PIECE):
+        look(piece)
+        yield piece
 
 
 def _opened(path: Path) -> BufferedReader:

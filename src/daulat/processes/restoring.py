@@ -70,7 +70,7 @@ def restore(home: Home, backup: Target, keys: Target | None, progress: Progress)
     except FileExistsError:
         raise Conflict(f"{staged.path} is there, from a restore that runs or was cut off: delete it") from None
     try:
-        about = _extract(staged, backup, keys)
+        about, digest = _extract(staged, backup, keys)
         problems = _sound(staged, about, progress)
         heads = [[head.origin, head.size, head.root] for head in about.heads]
         said = {"id": about.id, "created": about.created, "heads": heads, "problems": problems}
@@ -80,7 +80,7 @@ def restore(home: Home, backup: Target, keys: Target | None, progress: Progress)
             _forget_destroyed(staged, staged)
             _move_in(home, staged)
             return {**said, "standing": standing, "keys": keys is not None}
-        return {**said, "standing": _over(home, staged, archive_file.digest(backup.path)), "keys": False}
+        return {**said, "standing": _over(home, staged, digest), "keys": False}
     finally:
         shutil.rmtree(staged.path, ignore_errors=True)
         if new:
@@ -95,16 +95,18 @@ def _there(home: Home) -> list[str]:
 # Reading it.
 
 
-def _extract(staged: Home, backup: Target, keys: Target | None) -> About:
+def _extract(staged: Home, backup: Target, keys: Target | None) -> tuple[About, str]:
+    """What the backup says of itself, and the SHA-256 of the very bytes that were read."""
     for folder in (staged.keys, staged.log, staged.journal, staged.models, staged.policies, staged.vault):
         folder.mkdir(mode=0o700)
-    about = _read(staged, backup, "backup")
-    if keys is not None and _read(staged, keys, "keys").id != about.id:
+    hashed = hashlib.sha256()
+    about = _read(staged, backup, "backup", hashed.update)
+    if keys is not None and _read(staged, keys, "keys", lambda _: None).id != about.id:
         raise ConfigError("these keys were not made together with this backup", location=str(keys.path))
-    return about
+    return about, hashed.hexdigest()
 
 
-def _read(staged: Home, source: Target, kind: archive_file.Kind) -> About:
+def _read(staged: Home, source: Target, kind: archive_file.Kind, look: Callable[[bytes], object]) -> About:
     def put(name: str, content: Iterator[bytes]) -> None:
         if not NAMES[kind].fullmatch(name):
             raise VerificationFailed(f"{name[:80]!r} is nothing that a backup may hold")
@@ -117,7 +119,7 @@ def _read(staged: Home, source: Target, kind: archive_file.Kind) -> About:
             stream.flush()
             os.fsync(descriptor)
 
-    pieces = archive_file.contents(source.path, kind, source.passphrase)
+    pieces = archive_file.contents(source.path, kind, source.passphrase, look)
     about = archive.read(pieces, archive_file.size(source.path), put)
     if about.kind != kind:
         raise VerificationFailed(f"the manifest is that of {about.kind[:80]!r}, not of {kind}")

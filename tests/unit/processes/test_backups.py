@@ -154,6 +154,19 @@ def test_a_log_that_tells_of_something_bad_comes_back_and_goes_on_telling(home: 
     assert not sound(again)
 
 
+@pytest.mark.parametrize("size", [10, 255, 256, 257, 600])
+def test_logs_of_all_sizes_come_back_with_the_same_root(home: Home, tmp_path: Path, size: int) -> None:
+    append(home, *[Step(f"stopped-{number}", "replica.stopped/v1", STOPPED) for number in range(size - 10)])
+    append(home, Step("stopped", "replica.stopped/v1", STOPPED))
+    said = back_up(home, target(tmp_path), target(tmp_path, "keys", OTHER))
+    again, _ = restored(tmp_path / "again", target(tmp_path), target(tmp_path, "keys", OTHER))
+    head = checking.head(LogFolder(again.log / "2026"))
+    assert said["heads"] == [{"origin": ORIGIN, "size": size, "root": head.root.hex()}]
+    assert head == checking.head(LogFolder(home.log / "2026"))
+    append(again, Step("again", "replica.stopped/v1", STOPPED))
+    assert restoring._compare(again, home) == "behind"
+
+
 def test_without_the_keys_it_can_be_read_and_cannot_go_on(home: Home, tmp_path: Path) -> None:
     backup = target(tmp_path)
     back_up(home, backup, None)
