@@ -29,6 +29,9 @@ ELSEWHERE = {
     "daulat deploy smollm2 --engine vllm": "tests/vllm",  # needs vLLM's environment
     "daulat deploy agency-llm": "tests/integration/test_external.py",  # needs a server elsewhere
     "daulat database": "tests/contract/test_moved.py",  # with the service stopped
+    "daulat backup": "tests/integration/test_backup.py",  # passphrases, and files that are not there twice
+    "daulat restore": "tests/integration/test_backup.py",  # with the service stopped
+    "daulat operate restore-backup": "tests/integration/test_backup.py",
     "daulat operate approve": "tests/integration/test_consent.py",  # where others have to agree
     "daulat operate review ": "tests/integration/test_ceremony.py",
     "daulat operate change-rules --break-glass": "tests/integration/test_ceremony.py",

@@ -41,6 +41,8 @@ VERBS: Final = {
     "stop": ("daulat.cli.deploy:stop", "Stop serving a deployment."),
     "policy": ("daulat.cli.policy:policy", "Check, test and explain the rules."),
     "database": ("daulat.cli.database:database", "Move the control database, or its schema."),
+    "backup": ("daulat.cli.backup:backup", "Make an encrypted backup."),
+    "restore": ("daulat.cli.backup:restore", "Check a backup and put it in its place."),
     "log": ("daulat.cli.log:log", "Look at the transparency log and check it."),
     "receipt": ("daulat.cli.receipt:receipt", "Fetch the receipt of one answer."),
     "verify": ("daulat.cli.verify:verify", "Check a receipt with public keys alone."),

@@ -11,11 +11,9 @@ from typing import Any
 
 import click
 
-from daulat.adapters import log_files, request_index
-from daulat.adapters.journal_files import JournalFolder
-from daulat.adapters.log_files import LogFiles, LogFolder
+from daulat.adapters import log_files
+from daulat.adapters.log_files import LogFolder
 from daulat.adapters.models import ModelStore
-from daulat.adapters.seal import SqliteSeal
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
@@ -26,7 +24,7 @@ from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
 from daulat.pipeline import admitted
 from daulat.pipeline.admitted import Admission
-from daulat.processes import log_keys
+from daulat.processes import checking, log_keys
 from daulat.processes.control import lock
 from daulat.processes.sequencer import alone, open_sequencer
 from daulat.settings import Home
@@ -46,10 +44,6 @@ def _folder(home: Home, period: str | None = None) -> LogFolder:
     if not folder.published():
         raise NotFound(f"there is no log in {folder.folder}: the first `daulat up` begins it")
     return folder
-
-
-def _periods(home: Home) -> list[str]:
-    return sorted(path.parent.name for path in home.log.glob("*/checkpoint"))
 
 
 @log.command("show")
@@ -125,15 +119,13 @@ def fsck(without_models: bool, home: Home, as_json: bool) -> None:
         daulat log fsck
         daulat log fsck --without-models
     """
-    progress, periods = Progress(quiet=as_json), _periods(home)
+    progress, periods = Progress(quiet=as_json), checking.periods(home)
     problems = [problem for period in periods for problem in _check(home, period, progress)]
     if not without_models:
         problems += _check_models(home, periods, progress)
     lines = [f"{'BAD ' if item['serious'] else 'note'}  {item['log']}: {item['what']}" for item in problems]
     serious = sum(bool(item["serious"]) for item in problems)
-    lines.append(
-        f"{len(_periods(home))} log(s) checked: {serious} serious problem(s), {len(problems) - serious} note(s)."
-    )
+    lines.append(f"{len(periods)} log(s) checked: {serious} serious problem(s), {len(problems) - serious} note(s).")
     emit({"sound": not serious, "problems": problems}, as_json=as_json, text="\n".join(lines))
     if serious:
         raise SystemExit(1)
@@ -141,26 +133,9 @@ def fsck(without_models: bool, home: Home, as_json: bool) -> None:
 
 def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
     folder = _folder(home, period)
-    verifier = Verifier(folder.vkey())
-    seal = SqliteSeal(home.sequencer_db, verifier.name)
-    index = request_index.IndexReader(home.index_db, verifier.name)
-    try:
-        in_force = seal.origins()[-1:] == [verifier.name]
-        shard = ledger_fsck.Shard(
-            verifier,
-            LogFiles(folder, home.log / "blob"),
-            lambda: seal.load() if in_force else None,
-            seal.checkpoint(),
-            index,
-        )
-        now = round(time.time() * 1000)
-        found = ledger_fsck.check(
-            shard, JournalFolder(home.journal), now, lambda done, size: progress.bar(f"log {period}", done, size)
-        )
-        return [{"log": verifier.name, "what": item.what, "serious": item.serious} for item in found]
-    finally:
-        index.close()
-        seal.close()
+    name = Verifier(folder.vkey()).name
+    found = checking.problems(home, period, lambda done, size: progress.bar(f"log {period}", done, size))
+    return [{"log": name, "what": item.what, "serious": item.serious} for item in found]
 
 
 def _check_models(home: Home, periods: list[str], progress: Progress) -> list[dict[str, Any]]:
@@ -191,7 +166,7 @@ def roll(period: str, new_key: bool, home: Home, as_json: bool) -> None:
         daulat log roll 2027
         daulat log roll 2027-h2 --new-key
     """
-    if not period or not all(part.isalnum() for part in period.split("-")) or period in _periods(home):
+    if not period or not all(part.isalnum() for part in period.split("-")) or period in checking.periods(home):
         raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
     _folder(home)
     held = lock(home)
@@ -219,16 +194,7 @@ def reindex(home: Home, as_json: bool) -> None:
     """
     held = lock(home)
     try:
-        request_index.drop(home.index_db)
-        counts = {}
-        for period in _periods(home):
-            folder = _folder(home, period)
-            head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
-            index = request_index.RequestIndex(home.index_db, head.origin)
-            for start in range(0, head.size, 4096):
-                index.add(start, read_entries(folder, start, min(head.size, start + 4096), head.size))
-            index.close()
-            counts[head.origin] = head.size
+        counts = checking.reindex(home)
     finally:
         os.close(held)
     emit(counts, as_json=as_json, text="\n".join(f"{origin}: {size} entries" for origin, size in counts.items()))
@@ -244,7 +210,7 @@ def key(home: Home, as_json: bool) -> None:
     Example:
         daulat log key
     """
-    keys = {period: _folder(home, period).vkey().strip() for period in _periods(home)}
+    keys = {period: _folder(home, period).vkey().strip() for period in checking.periods(home)}
     if not keys:
         raise VerificationFailed(f"there is no log in {home.log} yet: the first `daulat up` begins it")
     emit(keys, as_json=as_json, text="\n".join(keys.values()))

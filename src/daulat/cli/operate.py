@@ -28,7 +28,7 @@ from daulat.cli.signing import (
     signing_options,
     state_of,
 )
-from daulat.core.consent import CHARTER, MODEL, POLICY
+from daulat.core.consent import CHARTER, MODEL, POLICY, RESTORE
 from daulat.core.glass import VERDICTS
 from daulat.errors import IntegrityError
 from daulat.settings import Home
@@ -209,6 +209,24 @@ def admit_model(model: str, signing: Signing, home: Home, as_json: bool) -> None
 
     digest = ModelStore(home.models).find(model).digest
     propose(home, MODEL, {"digest": digest}, signing, as_json=as_json)
+
+
+@operate.command("restore-backup")
+@click.argument("path", metavar="FILE", type=FILE)
+@signing_options
+@emergency_options
+@home_option
+@json_option
+def restore_backup(path: Path, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that this backup may be restored over this home, once and until the proposal ends: `daulat restore`.
+
+    \b
+    Example:
+        daulat operate restore-backup /media/safe/monday.backup --key ~/operator.key
+    """
+    from daulat.adapters import archive_file
+
+    propose(home, RESTORE, {"digest": archive_file.digest(path)}, signing, as_json=as_json)
 
 
 @operate.command("erase-person")

@@ -20,7 +20,7 @@ from daulat.adapters import operator_key
 from daulat.cli import emit
 from daulat.cli.admin import ask
 from daulat.cli.status import day
-from daulat.core.consent import CHARTER, MODEL, POLICY, Kind, Proposed
+from daulat.core.consent import CHARTER, MODEL, POLICY, RESTORE, Kind, Proposed
 from daulat.core.glass import CAUSES, Broken
 from daulat.core.glass import reason as reason_of
 from daulat.errors import ConfigError, IntegrityError
@@ -192,7 +192,7 @@ def made_of(shown: Mapping[str, Any]) -> Proposed:
 
 def arguments_of(shown: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in a proposal's payload."""
-    if shown["action"] in {CHARTER, POLICY, MODEL}:
+    if shown["action"] in {CHARTER, POLICY, MODEL, RESTORE}:
         return {"digest": shown["payload"].removesuffix("\n")}
     return dict(json.loads(shown["payload"])["arguments"])
 

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from daulat.core.consent import MODEL, POLICY, Proposed
+from daulat.core.consent import MODEL, POLICY, RESTORE, Proposed
 
 LONGEST_MS: Final = 86_400_000  # from breaking the glass to the end of what it is for
 REVIEWERS: Final = 2
 CAUSES: Final = ("outage", "security", "data-loss", "legal", "safety")
 VERDICTS: Final = ("justified", "not-justified")
-BREAKABLE: Final = frozenset({POLICY, MODEL, "lease.override", "backup.restore"})
+BREAKABLE: Final = frozenset({POLICY, MODEL, "lease.override", RESTORE})
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 

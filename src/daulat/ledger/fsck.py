@@ -57,10 +57,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`serious`: the log cannot be trusted as it is. Else the next start mends it."""
+    """`serious`: the log cannot be trusted as it is. Else the next start mends it. `kind`: of the audit's finding."""
 
     what: str
     serious: bool
+    kind: str = ""
 
 
 def check(shard: Shard, journals: Journals, now: int, progress: Progress | None = None) -> Iterator[Problem]:
@@ -72,7 +73,7 @@ def check(shard: Shard, journals: Journals, now: int, progress: Progress | None 
         return
     for finding in report.findings.kept:
         if finding.lie:
-            yield Problem(str(finding), serious=True)
+            yield Problem(str(finding), serious=True, kind=finding.kind)
     sealed = shard.sealed()
     try:
         yield from _places(shard, sealed, report.checkpoint)

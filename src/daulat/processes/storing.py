@@ -11,7 +11,9 @@ from daulat.adapters import rpc
 from daulat.adapters.control_db import ControlDatabase
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
+from daulat.core.consent import RESTORE
 from daulat.errors import DaulatError, InvalidRequest
+from daulat.pipeline.agreed import Naming
 from daulat.pipeline.book import Book
 from daulat.pipeline.consent import Act
 from daulat.pipeline.erase import Erasing, Erasure, Scope
@@ -40,7 +42,9 @@ class Storing:
     def acts(self) -> dict[str, Act]:
         """What operators have to agree to."""
         scopes: dict[str, Scope] = {"person.erase": "person", "tenant.erase": "tenant"}
-        return {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
+        erasing = {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
+        # The agreement is the act: `daulat restore` finds it in the log, with the service stopped.
+        return {**erasing, RESTORE: Naming(lambda _: None)}
 
     async def watch(self) -> None:
         """Finish erasures that were begun, for as long as the service runs: the vault may have been away."""

@@ -140,6 +140,20 @@ def test_charter_rules_and_models_are_proposed_by_their_digest(
     assert "0 models answer to 'nothing'" in run("operate", "admit-model", "nothing", *key, "--yes").err
 
 
+def test_a_backup_is_proposed_by_its_files_digest(
+    run: Shell, service: Service, key: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "monday.backup").write_bytes(b"sealed")
+    digest = hashlib.sha256(b"sealed").hexdigest()
+    proposed = named("backup.restore", digest)
+    service.answers = {"consent.draft": proposed, "consent.propose": shown("open", approved_by=[])}
+    assert run("operate", "restore-backup", tmp_path / "monday.backup", *key, "--yes").code == 0
+    assert service.asked[0][1] == {"action": "backup.restore", "arguments": {"digest": digest}, "days": 7}
+    (tmp_path / "monday.backup").write_bytes(b"another")
+    assert "nothing is signed" in run("operate", "restore-backup", tmp_path / "monday.backup", *key, "--yes").err
+    assert "cannot be read" in run("operate", "restore-backup", tmp_path / "tuesday.backup", *key, "--yes").err
+
+
 @pytest.mark.parametrize("action", ["charter.change", "policy.change"])
 def test_what_does_not_stand_here_is_not_approved_of(
     run: Shell, service: Service, key: tuple[str, ...], action: str

@@ -1,0 +1,65 @@
+"""A home's log, checked from its files; and the index that can be made anew from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from daulat.adapters import request_index
+from daulat.adapters.journal_files import JournalFolder
+from daulat.adapters.log_files import LogFiles, LogFolder
+from daulat.adapters.seal import SqliteSeal
+from daulat.ledger import fsck
+from daulat.ledger.fsck import Problem
+from daulat.ledger.reading import read_entries
+from daulat.settings import Home
+from daulat.tlog import checkpoint as checkpoints
+from daulat.tlog.checkpoint import Checkpoint
+from daulat.tlog.note import Verifier
+
+_AT_ONCE = 4096  # entries
+
+
+def periods(home: Home) -> list[str]:
+    """Every shard that has a checkpoint, by its name."""
+    return sorted(path.parent.name for path in home.log.glob("*/checkpoint"))
+
+
+def head(folder: LogFolder) -> Checkpoint:
+    """The published checkpoint, under the shard's own public key.
+
+    Raises:
+        NotFound, VerificationFailed: there is none, or it is not signed.
+    """
+    return checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
+
+
+def problems(home: Home, period: str, progress: Callable[[int, int], None] | None = None) -> Iterator[Problem]:
+    """Everything about one shard, as `ledger.fsck` says. Works beside a running service."""
+    folder = LogFolder(home.log / period)
+    verifier = Verifier(folder.vkey())
+    seal = SqliteSeal(home.sequencer_db, verifier.name)
+    index = request_index.IndexReader(home.index_db, verifier.name)
+    try:
+        in_force = seal.origins()[-1:] == [verifier.name]
+        files = LogFiles(folder, home.log / "blob")
+        shard = fsck.Shard(verifier, files, lambda: seal.load() if in_force else None, seal.checkpoint(), index)
+        yield from fsck.check(shard, JournalFolder(home.journal), round(time.time() * 1000), progress)
+    finally:
+        index.close()
+        seal.close()
+
+
+def reindex(home: Home) -> dict[str, int]:
+    """Make the index of request ids anew: entries by origin. Nobody may have it open."""
+    request_index.drop(home.index_db)
+    counts = {}
+    for period in periods(home):
+        folder = LogFolder(home.log / period)
+        found = head(folder)
+        index = request_index.RequestIndex(home.index_db, found.origin)
+        for start in range(0, found.size, _AT_ONCE):
+            index.add(start, read_entries(folder, start, min(found.size, start + _AT_ONCE), found.size))
+        index.close()
+        counts[found.origin] = found.size
+    return counts
