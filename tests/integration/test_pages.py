@@ -65,6 +65,8 @@ def commands(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Service(tmp_path_factory.mktemp("pages") / "home", environment={"DAULAT_CONTEXT": "512"}) as running:
+        with running.client() as client:  # a tenant that keeps something has keys
+            client.post("files", data={"purpose": "user_data"}, files={"file": ("a.txt", b"a")}).raise_for_status()
         yield running
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pkcs11
 import pytest
+from tests.support.outside_vaults import softhsm_token
 from tests.support.service import daulat
 
 from daulat.adapters import operator_key, token_key
@@ -20,17 +19,12 @@ PIN = "482913"
 
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with one token, called aminah, and its PIN."""
+def token(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the PIN of a token that is called aminah."""
     folder = tmp_path_factory.mktemp("token")
-    (folder / "tokens").mkdir()
-    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
     (folder / "pin").write_text(f"{PIN}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
-        made = ("--init-token", "--free", "--label", "aminah", "--pin", PIN, "--so-pin", "12345678")
-        subprocess.run(["softhsm2-util", *made], check=True, capture_output=True)
-        yield folder
+    softhsm_token(folder, "aminah", PIN)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -28,22 +28,27 @@ def secret(path: Path, text: str) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def pkcs11_root(folder: Path) -> Iterator[Root]:
-    """A new token of SoftHSM2."""
+def softhsm_token(folder: Path, label: str, pin: str) -> None:
+    """A new token of SoftHSM2. Its module reads once a process where tokens lie: all of a process' lie in one place."""
     if not SOFTHSM.exists() or importlib.util.find_spec("pkcs11") is None:
         pytest.skip("needs Debian's softhsm2 and the extra `pkcs11`")
-    from daulat.adapters.vault_pkcs11 import Pkcs11Root  # noqa: PLC0415
-
     tokens = Path(os.environ.setdefault("SOFTHSM2_HOME_OF_TESTS", str(folder)))
     configuration = tokens / "softhsm2.conf"
     if not configuration.exists():  # the module reads it once a process
         (tokens / "tokens").mkdir()
         configuration.write_text(f"directories.tokendir = {tokens / 'tokens'}\nobjectstore.backend = file\n")
     os.environ["SOFTHSM2_CONF"] = str(configuration)
-    label = f"test-{os.urandom(4).hex()}"
-    command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", "87654321"]
+    command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", pin]
     subprocess.run(command, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def pkcs11_root(folder: Path) -> Iterator[Root]:
+    """In a token of its own."""
+    label = f"test-{os.urandom(4).hex()}"
+    softhsm_token(folder, label, "87654321")
+    from daulat.adapters.vault_pkcs11 import Pkcs11Root  # noqa: PLC0415
+
     uri = f"pkcs11:token={label};object=daulat%20vault?module-path={SOFTHSM}"
     yield Pkcs11Root(uri, secret(folder / "pin", "87654321"))
 
