@@ -13,7 +13,9 @@ from typing import Any, Final
 from daulat.audit import facts
 from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
+from daulat.audit.retention import Retention
 from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
+from daulat.core.retention import SET as RETENTION
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -43,6 +45,7 @@ class Consent:
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
         self.carried: set[str] = set()  # of these, what an older shard is said to have had
         self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
+        self.retention = Retention()
 
     def proposed(self, proposal: ProposalFacts) -> Iterator[Finding]:
         """Take in a proposal, and check it."""
@@ -141,6 +144,8 @@ class Consent:
             {"operator.add": self._coming, "operator.revoke": self._leaving}.get(proposal.proposed.action, set()).add(
                 key
             )
+        if proposal.proposed.action == RETENTION:
+            self.retention.set(entry)
         if scope := ERASURES.get(proposal.proposed.action):
             self._erasing.add((scope, str(entry["subject"])))
 

@@ -32,6 +32,7 @@ VERBS: Final = {
     "operator": ("daulat.cli.operate:operator", "Make and register operators' keys."),
     "operate": ("daulat.cli.operate:operate", "Propose and approve what one operator may not do alone."),
     "vault": ("daulat.cli.vault:vault", "See whether data can be kept, and rotate its keys."),
+    "retention": ("daulat.cli.retention:retention", "Say how long a tenant's data is kept."),
     "model": ("daulat.cli.model:model", "Import models and look at them."),
     "deploy": ("daulat.cli.deploy:deploy", "Have a model served, or change how it is."),
     "deployments": ("daulat.cli.deploy:deployments", "List what is to be served, and how far that is so."),

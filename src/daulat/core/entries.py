@@ -160,6 +160,12 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "charter", "scope", "subject", "keys", "objects", "rows"),
         (("charter", "charter/v1"),),
     ),
+    # Objects that a tenant's retention rule took away. `tenant`: its pseudonym, null where it was erased meanwhile;
+    # `rule`: `core.retention.Rule`; `deleted`: how many, by the same fields. One `batch` counts once.
+    "retention/v1": Shape(
+        ("type", "time", "charter", "tenant", "batch", "rule", "deleted"),
+        (("charter", "charter/v1"),),
+    ),
     INFERENCE: Shape(
         ("type", "admission", "completion"),
         (

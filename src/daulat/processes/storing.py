@@ -11,11 +11,13 @@ from daulat.adapters import rpc
 from daulat.adapters.control_db import ControlDatabase
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
+from daulat.core.retention import SET
 from daulat.errors import DaulatError, InvalidRequest
 from daulat.pipeline.book import Book
 from daulat.pipeline.consent import Act
 from daulat.pipeline.erase import Erasing, Erasure, Scope
 from daulat.pipeline.operate import Desk
+from daulat.processes.retaining import Retaining
 from daulat.settings import Home
 from daulat.vault import residency
 from daulat.vault.residency import LEASE_MS, Site
@@ -36,11 +38,13 @@ class Storing:
         self._granting = asyncio.Lock()
         self._rows = rows
         self._erasure = Erasure(rows, book.write, self._charter_index, self._destroy)
+        self._retaining = Retaining(rows, book.write, self._charter_index, home)
 
     def acts(self) -> dict[str, Act]:
         """What operators have to agree to."""
         scopes: dict[str, Scope] = {"person.erase": "person", "tenant.erase": "tenant"}
-        return {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
+        erasing = {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
+        return {**erasing, SET: self._retaining.act}
 
     async def watch(self) -> None:
         """Finish erasures that were begun, for as long as the service runs: the vault may have been away."""
@@ -53,7 +57,12 @@ class Storing:
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
-        return {"vault.lease": self._lease, "vault.rotate": changes(self._rotate), "vault.status": self._status}
+        return {
+            "vault.lease": self._lease,
+            "vault.rotate": changes(self._rotate),
+            "vault.status": self._status,
+            **self._retaining.handlers(),
+        }
 
     async def _lease(self, kind: str, place: str, jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, int]:
         """A lease for the place where objects are kept.

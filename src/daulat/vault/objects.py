@@ -15,13 +15,16 @@ from typing import Any, Final
 
 from daulat.core.clock import Clock
 from daulat.core.ids import new_id
+from daulat.core.retention import Rule
 from daulat.errors import InvalidRequest, NotFound, VerificationFailed
 from daulat.vault.keyring import Keyring
-from daulat.vault.ports import Index, Kind, Owner, Place, Row
+from daulat.vault.ports import Index, Kind, Owner, Place, Retired, Row
 from daulat.vault.sealed import Binding, Key, key_of, opened, seal
 
 MOST_OBJECTS: Final = 10_000  # of one person
 _PAGE: Final = 100
+_BATCH: Final = 500  # objects of a kind that are retired in one step
+_DAY_MS: Final = 86_400_000
 _WORDS: Final[Mapping[Kind, str]] = {"file": "file", "completion": "stored completion"}
 
 
@@ -185,6 +188,39 @@ class Objects:
         for row in rows:
             self._place.delete(row.name)
         return rows
+
+    def retire(self, tenant: str, rule: Rule) -> bool:
+        """Take some of a tenant's objects that its rule keeps no longer out of the lists; whether there were any.
+
+        From then on nobody finds them. They are noted in the same step, and stay so until `settled`.
+        """
+        rows, now = list[Row](), self._clock.now_ms()
+        with self._lock:
+            for kind in _WORDS:
+                if (days := rule.days(kind)) is not None:
+                    rows += self._index.made_before(kind, tenant, now - days * _DAY_MS, _BATCH)
+            if rows:
+                self._index.retire(new_id("batch"), rule, rows)
+        return bool(rows)
+
+    def retired(self) -> Retired | None:
+        """What was taken out first, and is not settled."""
+        with self._lock:
+            return self._index.retired()
+
+    def dispose(self, batch: Retired) -> None:
+        """Delete the bytes of what was retired. Doing it again does nothing.
+
+        Raises:
+            Unavailable: the place does not answer.
+        """
+        for _, name in batch.objects:
+            self._place.delete(name)
+
+    def settled(self, batch: Retired) -> None:
+        """The bytes are gone, and it is written down."""
+        with self._lock:
+            self._index.settle(batch.id)
 
     def tidy(self) -> int:
         """Bytes that nothing names are taken away; how many objects that were. Only while nothing is being put."""
