@@ -213,6 +213,16 @@ _listed(
     sa.Column("files", sa.Integer),  # days; null: until deleted
     sa.Column("completions", sa.Integer),
 )
+# Archives of what is held about somebody, that were agreed to (`pipeline.export`).
+_listed(
+    "exports",
+    "export",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("done", sa.BigInteger),
+)
 # Entries in force, by what they are about: where they stand in which log, and their text.
 live: Final = sa.Table(
     "live",

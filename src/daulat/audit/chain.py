@@ -87,6 +87,7 @@ class Chain:
             "storage.lease/v1": self._storage,
             "erasure/v1": self._erasure,
             "retention/v1": self._retention,
+            "export/v1": self._export,
             "node.revoked/v1": self._revoked,
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
@@ -212,6 +213,9 @@ class Chain:
 
     def _retention(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self.consent.retention.deleted(index, entry, carried=self.restates or not self._whole)
+
+    def _export(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self.consent.exported(index, entry, self._needed(), carried=self.restates)
 
     def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         time = facts.natural(entry, "time")

@@ -39,10 +39,15 @@ class Kept:
         return Rule() if row is None else _rule(row)
 
     def all(self) -> list[dict[str, Any]]:
-        """Every tenant with its rule: {"tenant", "name", "files", "completions"}."""
+        """Every tenant with its rule: {"tenant", "name", "pseudonym", "files", "completions"}."""
         rules = {row["tenant"]: _rule(row) for row in self._rows.rows(TABLE)}
         return [
-            {"tenant": row["id"], "name": row["name"], **rules.get(row["id"], Rule()).as_dict()}
+            {
+                "tenant": row["id"],
+                "name": row["name"],
+                "pseudonym": _pseudonym(row),
+                **rules.get(row["id"], Rule()).as_dict(),
+            }
             for row in self._rows.rows("tenants")
         ]
 

@@ -32,6 +32,7 @@ from daulat.policy.cedar import CedarDecider
 from daulat.processes import behind, edge, keeping
 from daulat.processes.callers import Callers, Teller, answering, failed, secret
 from daulat.processes.retaining import Sweeper
+from daulat.processes.rights import Giving
 from daulat.settings import Home
 from daulat.vault.keyring import Keyring
 from daulat.vault.objects import Objects, Whose
@@ -64,6 +65,7 @@ class Vault:
         self.reason = "the vault is being opened"
         self._objects: Objects | None = None
         self.sweeper = Sweeper(self.objects, rpc.Client(home.control_socket))
+        self._giving = Giving(self.objects, rpc.Client(home.control_socket))
         self._keys: Keyring | None = None
         self._site: Site | None = None
         self._lease: Lease | None = None
@@ -102,6 +104,7 @@ class Vault:
             "destroy": self.destroy,
             "status": self.status,
             "retain": self.sweeper.wake,
+            **self._giving.handlers(),
         }
 
     def objects(self) -> Objects:
