@@ -116,14 +116,15 @@ class Consent:
 
     def alone(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """An act of one operator, where the charter asks `needed` others to agree."""
+        action = str(entry["action"])[:40]  # of a strange log, anything
         roles = entry["detail"].get("roles") if isinstance(entry["detail"], dict) else None
         manages = (
-            entry["action"] in {"person.add", "person.change"}
+            action in {"person.add", "person.change"}
             and roles is not None
             and (not isinstance(roles, list) or OPERATOR in roles)
         )
-        if needed and (entry["action"] not in ALONE or manages):
-            words = f"{str(entry['action'])[:40]!r} was done by one operator, and needs the approval of {needed} others"
+        if needed and (action not in ALONE or manages):
+            words = f"{action!r} was done by one operator, and needs the approval of {needed} others"
             yield Finding("approvals", words, index)
 
     def done(self, index: int, entry: Mapping[str, Any], charter: int, needed: int) -> Iterator[Finding]:
