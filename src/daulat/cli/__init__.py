@@ -46,7 +46,7 @@ VERBS: Final = {
     "receipt": ("daulat.cli.receipt:receipt", "Fetch the receipt of one answer."),
     "verify": ("daulat.cli.verify:verify", "Check a receipt with public keys alone."),
     "breach": ("daulat.cli.breach:breach", "Keep a data breach's clocks; assemble its notice."),
-    "pdpa": ("daulat.cli.pdpa:pdpa", "Give people what is held about them; print the record of processing."),
+    "pdpa": ("daulat.cli.pdpa:pdpa", "Give people what is held about them."),
     "audit": ("daulat.cli.audit:audit", "Check a whole log with public keys and an auditor's token."),
     "accelerators": ("daulat.cli.accelerators:accelerators", "Show this machine's NPUs, GPUs and CPU."),
     "tokens": ("daulat.cli.tokens:tokens", "Count tokens as DeepSeek's models do."),

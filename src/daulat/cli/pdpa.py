@@ -109,7 +109,7 @@ def _kept(home: Home, person: str, archive: Archive) -> list[dict[str, Any]]:
         if "unreadable" in said:
             found.append({**each, "path": None, "unreadable": said["unreadable"]})
             continue
-        name = each["about"].get("filename", "") if each["kind"] == "file" else f"{each['id']}.json"
+        name = each["about"].get("filename", each["id"]) if each["kind"] == "file" else f"{each['id']}.json"
         path = f"{each['kind']}s/{number}/{safe(name)}"
         archive.add(path, base64.b64decode(said["content"]))
         found.append({**each, "path": path})

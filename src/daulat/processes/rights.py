@@ -21,7 +21,6 @@ from daulat.vault.objects import Kept, Objects, Whose
 from daulat.vault.ports import Kind
 
 _KINDS: Final[tuple[Kind, ...]] = ("file", "completion")
-_MOST: Final = 100_000  # more than anybody may keep
 
 
 class Rights:
@@ -61,11 +60,7 @@ class Giving:
     async def _list(self, person: str) -> list[dict[str, Any]]:
         """Everything that they keep, oldest first, without its content."""
         whose, objects = await self._whose(person), self._objects()
-        found = list[dict[str, Any]]()
-        for kind in _KINDS:
-            page = await asyncio.to_thread(objects.list, whose, kind, limit=_MOST, newest_first=False)
-            found += [_shown(kind, kept) for kept in page.kept]
-        return found
+        return [_shown(kind, kept) for kind, kept in await asyncio.to_thread(objects.all, whose)]
 
     async def _read(self, person: str, kind: str, id: str) -> dict[str, str]:  # noqa: A002  a parameter's name
         """One object's content, base64, or why it cannot be read: what is damaged does not keep the rest from them."""

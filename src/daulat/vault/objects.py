@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -153,6 +154,18 @@ class Objects:
                 last = rows[-1]
         return Page(tuple(found), more=False)
 
+    def all(self, whose: Whose) -> Sequence[tuple[Kind, Kept]]:
+        """Everything of a person, oldest first; of a row that was changed, `about` says that it is `unreadable`."""
+        found: deque[tuple[Kind, Kept]] = deque()  # `list` is a method here
+        with self._lock:
+            for kind in _WORDS:
+                last = None
+                while rows := self._index.page(kind, whose.person, last, _PAGE, newest_first=False):
+                    own = (row for row in rows if row.tenant == whose.tenant and not self._over(row))
+                    found += [(kind, _kept(row, self._about_or_why(row))) for row in own]
+                    last = rows[-1]
+        return tuple(found)
+
     def change(self, whose: Whose, kind: Kind, id_: str, about: Mapping[str, Any]) -> Kept:
         """Say something else of it.
 
@@ -265,6 +278,12 @@ class Objects:
 
     def _over(self, row: Row) -> bool:
         return row.expires is not None and row.expires <= self._clock.now_ms()
+
+    def _about_or_why(self, row: Row) -> Mapping[str, Any]:
+        try:
+            return self._about(row)
+        except VerificationFailed as error:
+            return {"unreadable": error.message}
 
     def _about(self, row: Row) -> Mapping[str, Any]:
         data = b"".join(opened([row.about], self._keys.key(key_of(row.about)), _binding(row)))

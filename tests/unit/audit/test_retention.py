@@ -74,3 +74,15 @@ def test_what_is_otherwise_is_a_lie(changes: Mapping[str, Any], expected: str) -
 
 def test_a_rule_that_does_not_say_what_it_is_was_not_set() -> None:
     assert "how long they are kept" in words(audited({"it-done": {"detail": {}}}))
+
+
+def test_whatever_stands_in_it_the_audit_ends_with_a_report() -> None:
+    """As `tests.fuzz.test_odd_entries` does with the entries that were there before."""
+    odd: list[Any] = [None, True, -1, 0.5, 2**64, "", "x", [], [None], {}, {"": None}, {"files": {}, "completions": []}]
+    for name in ("tenant", "batch", "rule", "deleted"):
+        for value in odd:
+            report = audited({"deleted": {name: value}})
+            sound = (name == "tenant" and value is None) or (name == "batch" and isinstance(value, str))
+            assert report.holds == sound, (name, value)
+    for value in odd:
+        assert not audited({"it-done": {"detail": value}}).holds, value

@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ class Site:
         self.control = FakeControl(home)
         clock = SystemClock()
         ring = Keyring(MemoryRoot(), MemoryKeys(), clock)
-        self.place = MemoryPlace()
-        self.objects = Objects(ring, MemoryIndex(), self.place, clock, lambda: None, 1 << 20)
+        self.place, self.index = MemoryPlace(), MemoryIndex()
+        self.objects = Objects(ring, self.index, self.place, clock, lambda: None, 1 << 20)
         self.rights = Rights(self.control.rows, self.control._note, clock, 0, self.control.desk)
         self.control.more = {
             **self.rights.handlers(lambda use_case: use_case),
@@ -177,6 +178,8 @@ def test_what_is_damaged_is_named_and_does_not_keep_the_rest(site: Site, run: Sh
     site.agree()
     name = next(iter(site.place.objects))
     site.place.objects[name] = site.place.objects[name][:-1] + b"x"
+    renamed = next(row for row in site.index.rows if row.kind == "completion")
+    site.index.rows[site.index.rows.index(renamed)] = replace(renamed, created=1)
     path = tmp_path / "a.zip"
     assert run("pdpa", "access", "first-person", "-o", path, "--plain").code == 0
     with zipfile.ZipFile(path) as inner:
@@ -184,7 +187,8 @@ def test_what_is_damaged_is_named_and_does_not_keep_the_rest(site: Site, run: Sh
         assert first["path"] is None
         assert "changed" in first["unreadable"]
         assert inner.read(second["path"]) == b"two"
-        assert third["path"]
+        assert "changed" in third["about"]["unreadable"]
+        assert inner.read(third["path"]) == b'{"completion": {}}'
 
 
 def test_where_the_log_cannot_be_written_no_archive_stays(
