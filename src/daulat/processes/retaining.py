@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from daulat.adapters import rpc
 from daulat.core.retention import Rule, counted
-from daulat.errors import DaulatError, Unavailable
+from daulat.errors import DaulatError
 from daulat.pipeline.operate import Log, Rows
 from daulat.pipeline.retain import Kept, Setting
 from daulat.settings import Home
@@ -55,15 +55,16 @@ class Sweeper:
 
     async def watch(self) -> None:
         """Keep the rules, for as long as the process lives."""
+        said = ""
         while True:
             self._now.clear()
             try:
                 await self.sweep()
-                seconds = SWEEP_SECONDS
+                said, seconds = "", SWEEP_SECONDS
             except DaulatError as error:
-                if not isinstance(error, Unavailable):
+                if error.message != said and error.code != "vault_unavailable":  # that it says itself
                     _log.warning("retention waits: %s", error.message)
-                seconds = _AGAIN_SECONDS
+                said, seconds = error.message, _AGAIN_SECONDS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), seconds)
 
