@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What only computes is tested on every core; what runs services and watches the clock, on its own.
+EVERY_CORE := --numprocesses logical
+OTHER_LANES := fuzz fault vllm deepseek
 # Settings of whoever runs make must not leak into tests or the service's own environment.
 export PYTHONNOUSERSITE = 1
 
-.PHONY: up test test-slow test-fault test-vllm test-deepseek tiny-deepseek check format bench demo-ascend lock clean help
+.PHONY: up test test-slow environments test-fault test-vllm test-deepseek tiny-deepseek check format bench demo-ascend lock clean help
 
 up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 	@tools/bubblewrap >&2
@@ -16,13 +19,14 @@ up: $(VENV)/serve.stamp ## start the service: make up ARGS="--port 9000"
 test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 	@tools/bubblewrap >&2
 	@tools/debian-packages postgresql >&2 || echo "The control database is tested on SQLite alone." >&2
-	$(BIN)/python -m pytest -m "not slow and not peers" $(ARGS)
+	$(BIN)/python -m pytest $(EVERY_CORE) -m "not slow and not peers" $(ARGS)
 
 test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
 	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql softhsm2 >&2
+	$(BIN)/python -m pytest $(EVERY_CORE) -m slow --timeout 900 tests/fuzz $(ARGS) || [ $$? -eq 5 ] # 5: none of those asked for
 	PATH="$$PATH:$(abspath $(VENV)/vault-servers/bin)" \
-	    $(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/fault --ignore tests/vllm --ignore tests/deepseek $(ARGS)
+	    $(BIN)/python -m pytest -m slow --timeout 900 $(OTHER_LANES:%=--ignore tests/%) $(ARGS)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
 	@tools/bubblewrap >&2
@@ -38,6 +42,8 @@ test-deepseek: $(VENV)/dev.stamp tiny-deepseek ## build a tiny real DeepSeek, ca
 
 tiny-deepseek: $(VENV)/dev.stamp $(VENV)/deepseek.stamp ## build the tiny DeepSeek that the two lanes above ask, where .cache has it not
 	$(BIN)/python -m tests.support.tiny_deepseek $(VENV)/deepseek/bin/python
+
+environments: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp $(VENV)/deepseek.stamp $(VENV)/vllm.stamp ## install whatever the lanes above need, ahead of them
 
 check: $(VENV)/dev.stamp ## format, lint, strict types, import contracts, docs
 	$(BIN)/ruff format --check .

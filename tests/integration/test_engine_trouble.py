@@ -150,7 +150,7 @@ def test_a_hole_in_a_running_sandbox_is_found_and_nothing_is_answered_until_it_i
 
 def test_an_engine_used_behind_the_gateways_back_shows_in_the_audit(service: Service, tmp_path: Path) -> None:
     service.stop()
-    fresh = Service(tmp_path / "home", environment=service.environment)
+    fresh = Service(tmp_path / "home", environment={**service.environment, "DAULAT_CONTEXT": "256"})  # holds no more
     fresh.start("--slots", "1")
     token = tmp_path / "token"
     token.write_text(fresh.facts["auditor_token"])
