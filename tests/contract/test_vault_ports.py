@@ -14,8 +14,9 @@ from daulat.adapters.vault_folder import Folder
 from daulat.adapters.vault_index import SqliteIndex
 from daulat.adapters.vault_keys import SqliteKeys
 from daulat.adapters.vault_root import PassphraseRoot
-from daulat.errors import Conflict, InvalidRequest, NotFound, VerificationFailed
-from daulat.vault.ports import Index, KeyRow, KeyRows, Place, Root, Row
+from daulat.core.retention import Rule
+from daulat.errors import Conflict, InvalidRequest, NotFound, Unavailable, VerificationFailed
+from daulat.vault.ports import Index, KeyRow, KeyRows, Place, Retired, Root, Row
 
 KEY = bytes(range(32))
 ROOTS: dict[str, Callable[[Path], Any]] = {
@@ -241,3 +242,46 @@ def test_what_has_expired_is_listed(index: Index) -> None:
     assert [each.id for each in index.expired(99)] == []
     assert [each.id for each in index.expired(100)] == ["id-1"]
     assert [each.id for each in index.expired(500)] == ["id-1", "id-2"]
+
+
+def test_what_is_retired_is_out_of_the_lists_and_noted_until_it_is_settled(index: Index) -> None:
+    for number in range(4):
+        index.add(row(number))
+    index.add(row(1, "q"))
+    index.add(row(1, kind="completion"))
+    assert [each.created for each in index.made_before("file", "t", 2, 10)] == [0, 1, 1, 2]
+    assert [each.created for each in index.made_before("file", "t", 2, 3)] == [0, 1, 1]
+    assert list(index.made_before("file", "another", 2, 10)) == []
+    assert index.retired() is None
+    rule = Rule(files=1)
+    index.retire("batch_1", rule, [row(0), row(1)])
+    index.retire("batch_2", Rule(2, 3), [row(2), row(1, kind="completion")])
+    assert index.get("file", "p", "id-1") is None
+    assert index.get("file", "q", "id-1") == row(1, "q")
+    assert index.taken("p") == (1, 7)
+    first = Retired("batch_1", "t", rule, (("file", row(0).name), ("file", row(1).name)))
+    assert index.retired() == first
+    assert index.retired() == first
+    index.settle("batch_1")
+    index.settle("batch_1")
+    second = (("file", row(2).name), ("completion", row(1, kind="completion").name))
+    assert index.retired() == Retired("batch_2", "t", Rule(2, 3), second)
+    index.settle("batch_2")
+    assert index.retired() is None
+    index.add(row(1))  # its place is free again
+
+
+def test_sqlite_retires_all_of_a_batch_or_nothing_and_keeps_it_over_a_start(tmp_path: Path) -> None:
+    index = SqliteIndex(tmp_path / "index.db")
+    index.add(row(1))
+    index._db.execute("CREATE TRIGGER full BEFORE INSERT ON retired BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(Unavailable, match="disk is full"):
+        index.retire("batch", Rule(1), [row(1)])
+    assert index.get("file", "p", "id-1") == row(1)
+    assert index.retired() is None
+    index._db.execute("DROP TRIGGER full")
+    index.retire("batch", Rule(1), [row(1)])
+    index.close()
+    again = SqliteIndex(tmp_path / "index.db")
+    assert again.retired() == Retired("batch", "t", Rule(1), (("file", row(1).name),))
+    again.close()

@@ -42,6 +42,7 @@ ELSEWHERE = {
 """Pages and beginnings of commands that are tried elsewhere, and where."""
 FAILS = ("daulat model fit deepseek-r1 --on a2 --precision bf16",)
 """Commands that are shown because they end with 1."""
+SIGNS = ("daulat operate ", "daulat operator key", "daulat init sign", "daulat retention set ")
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -108,7 +109,7 @@ def _filled_in(line: str, service: Service) -> str:
     """A page's example values replaced by this service's."""
     if "3284e5" in line:
         line = line.replace("3284e5", str(daulat("replicas", home=service.home)[-1]["id"])[:6])
-    if line.startswith(("daulat operate ", "daulat operator key", "daulat init sign")) and ".key" in line:
+    if line.startswith(SIGNS) and ".key" in line:
         line += " --passphrase-file passphrase" + " --yes" * (not line.startswith("daulat operator key"))
     if "proposal_0123" in line:
         proposals = daulat("operate", "list", home=service.home)

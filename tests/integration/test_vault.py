@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,7 +179,75 @@ def test_an_object_put_in_the_place_of_another_is_refused_and_leaves_an_entry(se
     assert mine.files.content(made.id).content == b"mine"
 
 
-def test_a_person_is_erased_by_consent_and_every_proof_holds(service: Service, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def signing(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The first operator's key: nobody else has to agree in an evaluation."""
+    folder = tmp_path_factory.mktemp("operator")
+    (folder / "passphrase").write_text("a passphrase for tests alone\n")
+    secret = ("--passphrase-file", str(folder / "passphrase"))
+    daulat("operator", "key", str(folder / "key"), "--name", "ali", *secret)
+    daulat("operator", "first", str(folder / "key"), home=service.home)
+    return ("--key", str(folder / "key"), *secret, "--yes")
+
+
+def test_a_rule_takes_away_what_is_over_and_the_log_counts_it(
+    service: Service, signing: tuple[str, ...], tmp_path: Path
+) -> None:
+    mine, theirs = client(service), client(service, "other_key")
+    old, new = (mine.files.create(file=content, purpose="user_data") for content in (b"old", b"new"))
+    other = theirs.files.create(file=b"of another tenant", purpose="user_data")
+    with contextlib.closing(sqlite3.connect(service.home / "vault" / "index.db")) as index, index:
+        for id_ in (old.id, other.id):  # as if it were two days later
+            moved = index.execute("UPDATE object SET created = created - 172800000 WHERE id = ?", (id_,))
+            assert moved.rowcount == 1
+    before = len(list((service.home / "vault" / "objects").iterdir()))
+    rule = ("--files", "1", "--completions", "none")
+    assert daulat("retention", "set", "first-agency", *rule, *signing, home=service.home)["state"] == "done"
+    (entry,) = service.wait(lambda: service.entries("retention/v1"))
+    assert entry["deleted"] == {"files": 1, "completions": 0}
+    assert entry["tenant"] == service.entries("operator.action/v2")[-1]["subject"]
+    with pytest.raises(openai.NotFoundError):
+        mine.files.retrieve(old.id)
+    assert mine.files.content(new.id).content == b"new"
+    assert theirs.files.content(other.id).content == b"of another tenant"
+    theirs.files.delete(other.id)
+    assert len(list((service.home / "vault" / "objects").iterdir())) == before - 2
+    audited(service, tmp_path)
+
+
+def test_a_person_gets_all_that_is_held_about_them_once(
+    service: Service, signing: tuple[str, ...], tmp_path: Path
+) -> None:
+    mine = client(service)
+    made = mine.files.create(file=("resit.txt", MARK.encode()), purpose="user_data")
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    answer = mine.chat.completions.create(model=MODEL, max_tokens=4, store=True, messages=messages)
+    service.wait(
+        lambda: any(one["admission"]["request_id"] == answer._request_id for one in service.entries("inference/v1"))
+    )
+    path = tmp_path / "first-person.zip"
+    asked = ("pdpa", "access", "first-person", "-o", str(path), "--plain")
+    assert "nobody has agreed" in daulat(*asked, home=service.home, code=1)
+    assert daulat("operate", "export-person", "first-person", *signing, home=service.home)["state"] == "done"
+    found = daulat(*asked, home=service.home)
+    (entry,) = service.entries("export/v1")
+    assert (entry["digest"], entry["held"]) == (found["digest"], found["held"])
+    with zipfile.ZipFile(path) as archive:
+        kept = {each["id"]: each["path"] for each in json.loads(archive.read("manifest.json"))["objects"]}
+        assert archive.read(kept[made.id]) == MARK.encode()
+        assert kept[made.id].endswith("/resit.txt")
+        stored = json.loads(archive.read(kept[answer.id]))
+        assert stored["completion"]["choices"][0]["message"]["content"] == answer.choices[0].message.content
+        requests = [json.loads(line)["entry"] for line in archive.read("log.jsonl").splitlines()]
+    asked_for = [one["admission"]["request_id"] for one in requests if one["type"] == "inference/v1"]
+    assert answer._request_id in asked_for
+    assert "nobody has agreed" in daulat(*asked[:-2], str(tmp_path / "again"), "--plain", home=service.home, code=1)
+    audited(service, tmp_path)
+
+
+def test_a_person_is_erased_by_consent_and_every_proof_holds(
+    service: Service, signing: tuple[str, ...], tmp_path: Path
+) -> None:
     mine, theirs = client(service), client(service, "other_key")
     stays = mine.files.create(file=b"stays", purpose="user_data")
     gone = theirs.files.create(file=MARK.encode(), purpose="user_data")
@@ -183,11 +255,6 @@ def test_a_person_is_erased_by_consent_and_every_proof_holds(service: Service, t
     receipt = service.wait(lambda: fetched(service, answer._request_id))
     backup = tmp_path / "backup"
     shutil.copytree(service.home / "vault", backup)
-    (tmp_path / "passphrase").write_text("a passphrase for tests alone\n")
-    secret = ("--passphrase-file", str(tmp_path / "passphrase"))
-    daulat("operator", "key", str(tmp_path / "key"), "--name", "ali", *secret)
-    daulat("operator", "first", str(tmp_path / "key"), home=service.home)
-    signing = ("--key", str(tmp_path / "key"), *secret, "--yes")
     assert daulat("operate", "erase-person", "other-person", *signing, home=service.home)["state"] == "done"
     with pytest.raises(openai.AuthenticationError):
         theirs.files.list()

@@ -45,6 +45,15 @@ from daulat.tlog.merkle import leaf_hash
 
 OK = [{"replica": Ref("started"), "lease": Ref("lease"), "outcome": "ok"}]
 
+DELETED = {
+    "time": T0 + 41,
+    "charter": Ref("charter"),
+    "tenant": "d" * 22,
+    "batch": "batch_1",
+    "rule": {"files": 30, "completions": None},
+    "deleted": {"files": 3, "completions": 0},
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -245,6 +254,8 @@ CHAIN: list[Case] = [
          lambda: write({"charter": APPROVED, "model-consent-two": {"key": Ref("key-one")}}, consents.story())),
     Case("a key ceremony that one of its operators has not signed", "ceremony", "ceremony",
          lambda: write({"ceremony": {"roster": "4" * 64}}, consents.story())),
+    Case("something that was deleted by a rule that nobody has set", "retention", "deleted",
+         lambda: write(steps=after(story(), "action", Step("deleted", "retention/v1", DELETED)))),
     Case("glass that was broken without a cause", "glass", "glass",
          lambda: write({"glass": {"cause": ""}}, consents.broken())),
     change("a model that one operator admitted alone", "approvals", "model", charter=APPROVED),

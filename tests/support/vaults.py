@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from daulat.core.retention import Rule
 from daulat.errors import Conflict, NotFound, VerificationFailed
-from daulat.vault.ports import Destroyed, KeyRow, Kind, Owner, Row
+from daulat.vault.ports import Destroyed, KeyRow, Kind, Owner, Retired, Row
 from daulat.vault.sealed import unwrap, wrap
 
 
@@ -115,6 +116,7 @@ class MemoryIndex:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.notes: list[Retired] = []
 
     def add(self, row: Row) -> None:
         if self.get(row.kind, row.person, row.id) is not None:
@@ -153,3 +155,18 @@ class MemoryIndex:
 
     def owned(self, owner: Owner, name: str) -> Iterator[Row]:
         return (row for row in list(self.rows) if (row.person if owner == "person" else row.tenant) == name)
+
+    def made_before(self, kind: Kind, tenant: str, time_ms: int, limit: int) -> Sequence[Row]:
+        rows = [row for row in self.rows if (row.kind, row.tenant) == (kind, tenant) and row.created <= time_ms]
+        return sorted(rows, key=lambda row: row.created)[:limit]
+
+    def retire(self, batch: str, rule: Rule, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.remove(row)
+        self.notes.append(Retired(batch, rows[0].tenant, rule, tuple((row.kind, row.name) for row in rows)))
+
+    def retired(self) -> Retired | None:
+        return next(iter(self.notes), None)
+
+    def settle(self, batch: str) -> None:
+        self.notes = [note for note in self.notes if note.id != batch]

@@ -203,6 +203,26 @@ _listed(
     sa.Column("shard", sa.String, nullable=False),
     sa.Column("position", sa.BigInteger, nullable=False),  # of its review/v1
 )
+# How long a tenant's objects are kept (`core.retention`).
+_listed(
+    "retentions",
+    "retention rule",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the tenant's id once more
+    sa.Column("tenant", sa.ForeignKey("tenants.id"), nullable=False),
+    sa.Column("files", sa.Integer),  # days; null: until deleted
+    sa.Column("completions", sa.Integer),
+)
+# Archives of what is held about somebody, that were agreed to (`pipeline.export`).
+_listed(
+    "exports",
+    "export",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the id once more
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("done", sa.BigInteger),
+)
 # Entries in force, by what they are about: where they stand in which log, and their text.
 live: Final = sa.Table(
     "live",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from daulat.core.retention import Rule
 from daulat.errors import Conflict, Unavailable
-from daulat.vault.ports import Kind, Owner, Row
+from daulat.vault.ports import Kind, Owner, Retired, Row
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS object(
@@ -18,6 +20,10 @@ CREATE TABLE IF NOT EXISTS object(
 CREATE INDEX IF NOT EXISTS object_of ON object(person, kind, position);
 CREATE INDEX IF NOT EXISTS object_tenant ON object(tenant);
 CREATE INDEX IF NOT EXISTS object_expires ON object(expires) WHERE expires IS NOT NULL;
+CREATE TABLE IF NOT EXISTS retired(
+    position INTEGER PRIMARY KEY AUTOINCREMENT, batch TEXT NOT NULL, tenant TEXT NOT NULL, rule TEXT NOT NULL,
+    kind TEXT NOT NULL, name TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS retired_batch ON retired(batch);
 """
 _COLUMNS: Final = "kind, id, name, tenant, person, created, expires, size, version, about"
 _SELECT: Final = f"SELECT {_COLUMNS} FROM object"  # noqa: S608  ours, like everything that is put behind it
@@ -78,6 +84,38 @@ class SqliteIndex:
         column = {"person": "person", "tenant": "tenant"}[owner]
         query = f"{_SELECT} WHERE {column} = ? ORDER BY position"
         return (Row(*found) for found in self._db.execute(query, (name,)).fetchall())
+
+    def made_before(self, kind: Kind, tenant: str, time_ms: int, limit: int) -> Sequence[Row]:
+        query = f"{_SELECT} WHERE tenant = ? AND kind = ? AND created <= ? ORDER BY created, position LIMIT ?"
+        return [Row(*found) for found in self._db.execute(query, (tenant, kind, time_ms, limit))]
+
+    def retire(self, batch: str, rule: Rule, rows: Sequence[Row]) -> None:
+        said = json.dumps(rule.as_dict())
+        noting = "INSERT INTO retired(batch, tenant, rule, kind, name) VALUES (?,?,?,?,?)"
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("DELETE FROM object WHERE name = ?", [(row.name,) for row in rows])
+                self._db.executemany(noting, [(batch, row.tenant, said, row.kind, row.name) for row in rows])
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise Unavailable(f"the vault's index cannot be written: {error}", code="storage_failed") from None
+
+    def retired(self) -> Retired | None:
+        query = "SELECT batch, tenant, rule, kind, name FROM retired WHERE batch = "
+        first = "(SELECT batch FROM retired ORDER BY position LIMIT 1)"
+        found = self._db.execute(f"{query}{first} ORDER BY position").fetchall()
+        if not found:
+            return None
+        batch, tenant, rule, _, _ = found[0]
+        return Retired(batch, tenant, Rule.read(json.loads(rule)), tuple((kind, name) for *_, kind, name in found))
+
+    def settle(self, batch: str) -> None:
+        self._write("DELETE FROM retired WHERE batch = ?", (batch,))
 
     def close(self) -> None:
         self._db.close()

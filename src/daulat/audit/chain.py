@@ -86,6 +86,8 @@ class Chain:
             "node.lease/v1": self._lease,
             "storage.lease/v1": self._storage,
             "erasure/v1": self._erasure,
+            "retention/v1": self._retention,
+            "export/v1": self._export,
             "node.revoked/v1": self._revoked,
             "replica.started/v1": self._replica,
             "replica.stopped/v1": self._stopped,
@@ -208,6 +210,12 @@ class Chain:
     def _erasure(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         facts.erasure(index, entry)
         yield from self.consent.erased(index, entry, self._needed())
+
+    def _retention(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self.consent.retention.deleted(index, entry, carried=self.restates or not self._whole)
+
+    def _export(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        yield from self.consent.exported(index, entry, self._needed(), carried=self.restates)
 
     def _revoked(self, _index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         time = facts.natural(entry, "time")

@@ -7,13 +7,18 @@ that two pseudonyms are two people, the log shows as well.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from daulat.audit import facts
 from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
+from daulat.audit.retention import Retention
 from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
+from daulat.core.export import ACT as EXPORT
+from daulat.core.export import HELD
+from daulat.core.retention import SET as RETENTION
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -43,6 +48,8 @@ class Consent:
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
         self.carried: set[str] = set()  # of these, what an older shard is said to have had
         self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
+        self.retention = Retention()
+        self._exports: Counter[str] = Counter()  # by subject, how often it was agreed to and not done yet
 
     def proposed(self, proposal: ProposalFacts) -> Iterator[Finding]:
         """Take in a proposal, and check it."""
@@ -142,6 +149,10 @@ class Consent:
             {"operator.add": self._coming, "operator.revoke": self._leaving}.get(proposal.proposed.action, set()).add(
                 key
             )
+        if proposal.proposed.action == RETENTION:
+            self.retention.set(entry)
+        if proposal.proposed.action == EXPORT:
+            self._exports[str(entry["subject"])] += 1
         if scope := ERASURES.get(proposal.proposed.action):
             self._erasing.add((scope, str(entry["subject"])))
 
@@ -149,6 +160,23 @@ class Consent:
         """Somebody's keys were destroyed, while `needed` others had to agree to it."""
         if needed and (entry["scope"], entry["subject"]) not in self._erasing:
             yield Finding("approvals", f"a {str(entry['scope'])[:20]} was erased, and nobody has agreed to it", index)
+
+    def exported(self, index: int, entry: Mapping[str, Any], needed: int, *, carried: bool) -> Iterator[Finding]:
+        """Somebody's data was given out: each agreement is good for once. `carried`: an older shard may have it.
+
+        Raises:
+            VerificationFailed: a value has a wrong type.
+        """
+        if not isinstance(entry["held"], dict) or set(entry["held"]) != set(HELD):
+            raise VerificationFailed(f"an export counts {', '.join(HELD)}")
+        for name in HELD:
+            facts.natural(entry["held"], name)
+        subject = entry["subject"]
+        if not isinstance(subject, str) or not isinstance(entry["digest"], str) or type(entry["sealed"]) is not bool:
+            raise VerificationFailed("an export names whose it is, its digest, and whether it is sealed")
+        if needed and not carried and not self._exports[subject]:
+            yield Finding("approvals", "somebody's data was given out, and nobody has agreed to it", index)
+        self._exports[subject] -= bool(self._exports[subject])
 
     def rests(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """A charter, rules or a model that came into force while `needed` others had to agree to it.

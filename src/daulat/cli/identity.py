@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from daulat.cli import emit
@@ -30,6 +32,27 @@ def invite(wanted: str, days: int, home: Home, as_json: bool) -> None:
         f"{address}\n\nShown once. For {found['name']}, until {day(found['expires'])}: whoever opens it becomes them."
     )
     emit({**found, "address": address}, as_json=as_json, text=text)
+
+
+@person.command("correct")
+@click.argument("wanted", metavar="PERSON")
+@click.option("--name", help="What they are called.")
+@click.option("--citizenship", help="ISO 3166-1 alpha-2, or empty when none is vouched.")
+@click.option("--assurance", help="How well that is known: low|substantial|high.")
+@click.option("--role", "roles", multiple=True, help="Instead of the roles that they have; may be given again.")
+@click.option("--days", type=int, help="How long the vouching is good for, from now.")
+@home_option
+@json_option
+def correct(wanted: str, home: Home, as_json: bool, roles: tuple[str, ...], **said: Any) -> None:
+    """Put right what is held about a person. The log gets the attributes, and of a name that it changed.
+
+    \b
+    Example:
+        daulat person correct aminah --assurance high
+    """
+    changes = {name: value for name, value in {**said, "roles": list(roles) or None}.items() if value is not None}
+    found = ask(home, "person.correct", person=wanted, changes=changes)
+    emit(found, as_json=as_json, text=f"{found['name']}: {', '.join(found['changed'])} put right.")
 
 
 @click.group()

@@ -29,6 +29,7 @@ from daulat.cli.signing import (
     state_of,
 )
 from daulat.core.consent import CHARTER, MODEL, POLICY, RESTORE
+from daulat.core.export import ACT as EXPORT
 from daulat.core.glass import VERDICTS
 from daulat.errors import IntegrityError
 from daulat.settings import Home
@@ -257,6 +258,21 @@ def erase_tenant(tenant: str, signing: Signing, home: Home, as_json: bool) -> No
         daulat operate erase-tenant ministry-of-health --key ~/operator.key
     """
     propose(home, "tenant.erase", {"tenant": tenant}, signing, as_json=as_json)
+
+
+@operate.command("export-person")
+@click.argument("person")
+@signing_options
+@home_option
+@json_option
+def export_person(person: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that everything held about a person be given out, once. Then: daulat pdpa access PERSON -o FILE.
+
+    \b
+    Example:
+        daulat operate export-person aminah --key ~/operator.key
+    """
+    propose(home, EXPORT, {"person": person}, signing, as_json=as_json)
 
 
 @operate.command("approve")

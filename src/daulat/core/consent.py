@@ -43,6 +43,7 @@ ALONE: Final = frozenset(
         "limit.set",
         "person.add",  # a user; `operator.add` is another act
         "person.change",  # of a user
+        "person.correct",  # the name of a user, which the log does not learn
         "person.end",
         "prices.set",  # what tokens cost, as `prices.toml` had it at a start
         "replica.drain",

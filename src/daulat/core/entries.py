@@ -160,6 +160,18 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "charter", "scope", "subject", "keys", "objects", "rows"),
         (("charter", "charter/v1"),),
     ),
+    # Objects that a tenant's retention rule took away. `tenant`: its pseudonym, null where it was erased meanwhile;
+    # `rule`: `core.retention.Rule`; `deleted`: how many, by the same fields. One `batch` counts once.
+    "retention/v1": Shape(
+        ("type", "time", "charter", "tenant", "batch", "rule", "deleted"),
+        (("charter", "charter/v1"),),
+    ),
+    # Somebody's data was given out: `subject` their pseudonym, `held` how much of each kind (`core.export.HELD`),
+    # `sealed` whether under a passphrase, `digest` the archive's SHA-256 in hex.
+    "export/v1": Shape(
+        ("type", "time", "charter", "subject", "held", "sealed", "digest"),
+        (("charter", "charter/v1"),),
+    ),
     INFERENCE: Shape(
         ("type", "admission", "completion"),
         (

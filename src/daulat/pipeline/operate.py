@@ -87,7 +87,7 @@ class Desk:
         """Raises InvalidRequest: the name is malformed; Conflict: it is taken."""
         row = {
             "id": new_id("tenant"),
-            "name": self._free("tenants", _checked(name, "tenant")),
+            "name": self._free("tenants", checked_name(name, "tenant")),
             "epoch_key": base64.b64encode(os.urandom(EPOCH_KEY_BYTES)).decode(),
         }
         await self.act("tenant.add", self._pseudonym(row, "tenant", row["id"]), {})
@@ -125,7 +125,7 @@ class Desk:
         row = {
             "id": new_id("person"),
             "tenant": house["id"],
-            "name": self._free("people", _checked(name, "person"), house["id"]),
+            "name": self._free("people", checked_name(name, "person"), house["id"]),
             "citizenship": citizenship,
             "assurance": assurance,
             "roles": sorted(set(roles)),
@@ -168,7 +168,7 @@ class Desk:
             "id": new_id("key"),
             "digest": secrets.digest(secret),
             "person": holder["id"],
-            "label": _checked(label or "key", "key"),
+            "label": checked_name(label or "key", "key"),
             "models": list(models),
             "requests_per_minute": requests_per_minute,
             "created": self._clock.now_ms(),
@@ -206,7 +206,7 @@ class Desk:
         row: dict[str, Any] = {
             "id": new_id("auditor"),
             "digest": secrets.digest(secret),
-            "name": _checked(name, "auditor"),
+            "name": checked_name(name, "auditor"),
             "expires": self._in(days),
             "revoked": None,
         }
@@ -305,7 +305,8 @@ def cidrs(networks: Sequence[str]) -> list[str]:
         raise InvalidRequest(f"a network is written as 192.0.2.0/24 or 2001:db8::/32: {error}") from None
 
 
-def _checked(name: str, what: str) -> str:
+def checked_name(name: str, what: str) -> str:
+    """A name that somebody or something can have. Raises InvalidRequest: it is none."""
     if not name or len(name) > 100 or not name.isprintable():  # noqa: PLR2004
         raise InvalidRequest(f"a {what}'s name has 1 to 100 printable characters")
     return name

@@ -1,4 +1,4 @@
-"""What the control process does for the vault: leases for the place where data lies, new keys, erasure."""
+"""What the control process does for the vault: leases for its place, new keys, retention, people's rights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from daulat.adapters.control_db import ControlDatabase
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
 from daulat.core.consent import RESTORE
+from daulat.core.export import ACT
+from daulat.core.retention import SET
 from daulat.errors import DaulatError, InvalidRequest
 from daulat.pipeline.agreed import Naming
 from daulat.pipeline.book import Book
 from daulat.pipeline.consent import Act
 from daulat.pipeline.erase import Erasing, Erasure, Scope
 from daulat.pipeline.operate import Desk
+from daulat.processes.retaining import Retaining
+from daulat.processes.rights import Rights
 from daulat.settings import Home
 from daulat.vault import residency
 from daulat.vault.residency import LEASE_MS, Site
@@ -38,13 +42,16 @@ class Storing:
         self._granting = asyncio.Lock()
         self._rows = rows
         self._erasure = Erasure(rows, book.write, self._charter_index, self._destroy)
+        self._rights = Rights(rows, book.write, clock, self._charter_index, desk)
+        self._retaining = Retaining(rows, book.write, self._charter_index, home)
 
     def acts(self) -> dict[str, Act]:
         """What operators have to agree to."""
         scopes: dict[str, Scope] = {"person.erase": "person", "tenant.erase": "tenant"}
         erasing = {action: Erasing(scope, self._rows, self._erasure) for action, scope in scopes.items()}
-        # The agreement is the act: `daulat restore` finds it in the log, with the service stopped.
-        return {**erasing, RESTORE: Naming(lambda _: None)}
+        # Of a restore the agreement is the act: `daulat restore` finds it in the log, with the service stopped.
+        restoring = Naming(lambda _: None)
+        return {**erasing, SET: self._retaining.act, ACT: self._rights.act, RESTORE: restoring}
 
     async def watch(self) -> None:
         """Finish erasures that were begun, for as long as the service runs: the vault may have been away."""
@@ -57,7 +64,13 @@ class Storing:
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
-        return {"vault.lease": self._lease, "vault.rotate": changes(self._rotate), "vault.status": self._status}
+        return {
+            "vault.lease": self._lease,
+            "vault.rotate": changes(self._rotate),
+            "vault.status": self._status,
+            **self._retaining.handlers(),
+            **self._rights.handlers(changes),
+        }
 
     async def _lease(self, kind: str, place: str, jurisdiction: str, evidence: Mapping[str, Any]) -> dict[str, int]:
         """A lease for the place where objects are kept.

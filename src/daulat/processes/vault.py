@@ -31,6 +31,8 @@ from daulat.gateway.stored import Completions
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import behind, edge, keeping
 from daulat.processes.callers import Callers, Teller, answering, failed, secret
+from daulat.processes.retaining import Sweeper
+from daulat.processes.rights import Giving
 from daulat.settings import Home
 from daulat.vault.keyring import Keyring
 from daulat.vault.objects import Objects, Whose
@@ -62,6 +64,8 @@ class Vault:
         self._tell = Teller(home.control_socket)
         self.reason = "the vault is being opened"
         self._objects: Objects | None = None
+        self.sweeper = Sweeper(self.objects, rpc.Client(home.control_socket))
+        self._giving = Giving(self.objects, rpc.Client(home.control_socket))
         self._keys: Keyring | None = None
         self._site: Site | None = None
         self._lease: Lease | None = None
@@ -94,7 +98,14 @@ class Vault:
 
     def handlers(self) -> dict[str, rpc.Handler]:
         """For workers and the control process."""
-        return {"keep": self.keep, "rotate": self.rotate, "destroy": self.destroy, "status": self.status}
+        return {
+            "keep": self.keep,
+            "rotate": self.rotate,
+            "destroy": self.destroy,
+            "status": self.status,
+            "retain": self.sweeper.wake,
+            **self._giving.handlers(),
+        }
 
     def objects(self) -> Objects:
         """Raises Unavailable: the vault is not open."""
@@ -228,7 +239,7 @@ async def run(home: Home, asked: keeping.Asked) -> None:
     vault = Vault(home, asked)
     server, serving = await behind.serve(vault.application(), home.vault_pages_socket)
     calls = await rpc.serve(home.vault_socket, vault.handlers())
-    opening = asyncio.create_task(vault.stay_open())
+    opening = asyncio.gather(vault.stay_open(), vault.sweeper.watch())
     opening.add_done_callback(lambda _: stop.set())  # what it raises is a defect: the control process starts us again
     edge.ready()
     await stop.wait()

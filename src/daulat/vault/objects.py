@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from daulat.core.clock import Clock
 from daulat.core.ids import new_id
+from daulat.core.retention import Rule
 from daulat.errors import InvalidRequest, NotFound, VerificationFailed
 from daulat.vault.keyring import Keyring
-from daulat.vault.ports import Index, Kind, Owner, Place, Row
+from daulat.vault.ports import Index, Kind, Owner, Place, Retired, Row
 from daulat.vault.sealed import Binding, Key, key_of, opened, seal
 
 MOST_OBJECTS: Final = 10_000  # of one person
 _PAGE: Final = 100
+_BATCH: Final = 500  # objects of a kind that are retired in one step
+_DAY_MS: Final = 86_400_000
 _WORDS: Final[Mapping[Kind, str]] = {"file": "file", "completion": "stored completion"}
 
 
@@ -150,6 +154,18 @@ class Objects:
                 last = rows[-1]
         return Page(tuple(found), more=False)
 
+    def all(self, whose: Whose) -> Sequence[tuple[Kind, Kept]]:
+        """Everything of a person, oldest first; of a row that was changed, `about` says that it is `unreadable`."""
+        found: deque[tuple[Kind, Kept]] = deque()  # `list` is a method here
+        with self._lock:
+            for kind in _WORDS:
+                last = None
+                while rows := self._index.page(kind, whose.person, last, _PAGE, newest_first=False):
+                    own = (row for row in rows if row.tenant == whose.tenant and not self._over(row))
+                    found += [(kind, _kept(row, self._about_or_why(row))) for row in own]
+                    last = rows[-1]
+        return tuple(found)
+
     def change(self, whose: Whose, kind: Kind, id_: str, about: Mapping[str, Any]) -> Kept:
         """Say something else of it.
 
@@ -185,6 +201,39 @@ class Objects:
         for row in rows:
             self._place.delete(row.name)
         return rows
+
+    def retire(self, tenant: str, rule: Rule) -> bool:
+        """Take some of a tenant's objects that its rule keeps no longer out of the lists; whether there were any.
+
+        From then on nobody finds them. They are noted in the same step, and stay so until `settled`.
+        """
+        rows, now = list[Row](), self._clock.now_ms()
+        with self._lock:
+            for kind in _WORDS:
+                if (days := rule.days(kind)) is not None:
+                    rows += self._index.made_before(kind, tenant, now - days * _DAY_MS, _BATCH)
+            if rows:
+                self._index.retire(new_id("batch"), rule, rows)
+        return bool(rows)
+
+    def retired(self) -> Retired | None:
+        """What was taken out first, and is not settled."""
+        with self._lock:
+            return self._index.retired()
+
+    def dispose(self, batch: Retired) -> None:
+        """Delete the bytes of what was retired. Doing it again does nothing.
+
+        Raises:
+            Unavailable: the place does not answer.
+        """
+        for _, name in batch.objects:
+            self._place.delete(name)
+
+    def settled(self, batch: Retired) -> None:
+        """The bytes are gone, and it is written down."""
+        with self._lock:
+            self._index.settle(batch.id)
 
     def tidy(self) -> int:
         """Bytes that nothing names are taken away; how many objects that were. Only while nothing is being put."""
@@ -229,6 +278,12 @@ class Objects:
 
     def _over(self, row: Row) -> bool:
         return row.expires is not None and row.expires <= self._clock.now_ms()
+
+    def _about_or_why(self, row: Row) -> Mapping[str, Any]:
+        try:
+            return self._about(row)
+        except VerificationFailed as error:
+            return {"unreadable": error.message}
 
     def _about(self, row: Row) -> Mapping[str, Any]:
         data = b"".join(opened([row.about], self._keys.key(key_of(row.about)), _binding(row)))

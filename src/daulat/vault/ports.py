@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from daulat.core.retention import Rule
+
 Owner = Literal["tenant", "person"]
 Kind = Literal["file", "completion"]
 
@@ -141,6 +143,16 @@ class Row:
     about: bytes  # a sealed JSON object
 
 
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Objects of one tenant that a rule took away, until the log says so: their kinds, and where their bytes lie."""
+
+    id: str
+    tenant: str
+    rule: Rule
+    objects: tuple[tuple[Kind, str], ...]
+
+
 class Index(Protocol):
     """Port: the rows. Each call is one durable step."""
 
@@ -174,4 +186,20 @@ class Index(Protocol):
 
     def owned(self, owner: Owner, name: str) -> Iterator[Row]:
         """Everything of a person or tenant."""
+        ...
+
+    def made_before(self, kind: Kind, tenant: str, time_ms: int, limit: int) -> Sequence[Row]:
+        """The oldest of a tenant's rows, made by then."""
+        ...
+
+    def retire(self, batch: str, rule: Rule, rows: Sequence[Row]) -> None:
+        """Take these rows of one tenant out, and note that it was done by this rule."""
+        ...
+
+    def retired(self) -> Retired | None:
+        """What was noted first, and not settled."""
+        ...
+
+    def settle(self, batch: str) -> None:
+        """Strike the note out."""
         ...
