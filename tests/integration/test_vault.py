@@ -190,16 +190,21 @@ def signing(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return ("--key", str(folder / "key"), *secret, "--yes")
 
 
+def moved_by_days(service: Service, id_: str, days: int) -> None:
+    """As if it had been stored at another time."""
+    with contextlib.closing(sqlite3.connect(service.home / "vault" / "index.db")) as index, index:
+        moved = index.execute("UPDATE object SET created = created + ? WHERE id = ?", (days * 86_400_000, id_))
+        assert moved.rowcount == 1
+
+
 def test_a_rule_takes_away_what_is_over_and_the_log_counts_it(
     service: Service, signing: tuple[str, ...], tmp_path: Path
 ) -> None:
     mine, theirs = client(service), client(service, "other_key")
     old, new = (mine.files.create(file=content, purpose="user_data") for content in (b"old", b"new"))
     other = theirs.files.create(file=b"of another tenant", purpose="user_data")
-    with contextlib.closing(sqlite3.connect(service.home / "vault" / "index.db")) as index, index:
-        for id_ in (old.id, other.id):  # as if it were two days later
-            moved = index.execute("UPDATE object SET created = created - 172800000 WHERE id = ?", (id_,))
-            assert moved.rowcount == 1
+    for id_ in (old.id, other.id):
+        moved_by_days(service, id_, -2)
     before = len(list((service.home / "vault" / "objects").iterdir()))
     rule = ("--files", "1", "--completions", "none")
     assert daulat("retention", "set", "first-agency", *rule, *signing, home=service.home)["state"] == "done"
@@ -209,6 +214,7 @@ def test_a_rule_takes_away_what_is_over_and_the_log_counts_it(
     with pytest.raises(openai.NotFoundError):
         mine.files.retrieve(old.id)
     assert mine.files.content(new.id).content == b"new"
+    moved_by_days(service, other.id, 2)  # a row that somebody has changed does not open
     assert theirs.files.content(other.id).content == b"of another tenant"
     theirs.files.delete(other.id)
     assert len(list((service.home / "vault" / "objects").iterdir())) == before - 2
