@@ -142,7 +142,7 @@ def moment(text: str) -> int:
         InvalidRequest: it is no time, or one without its zone.
     """
     if text == "now":
-        return round(time.time() * 1000)
+        return int(time.time() * 1000)  # rounded up it would be in the future
     try:
         said = datetime.fromisoformat(text)
     except ValueError:
