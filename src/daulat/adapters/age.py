@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from daulat.errors import ConfigError
+from daulat.adapters import passphrase as passphrases
 
-SHORTEST: Final = 12  # characters of a passphrase
 CHUNK_BYTES: Final = 65_536
 _COST: Final = 17  # log2 of scrypt's N: 128 MiB and about half a second; age reads up to 22
 _LABEL: Final = b"age-encryption.org/v1/scrypt"
@@ -36,8 +35,7 @@ class Sealing:
 
     def __init__(self, sink: Sink, passphrase: str, cost: int = _COST) -> None:
         """Raises ConfigError: the passphrase is too short."""
-        if len(passphrase) < SHORTEST:
-            raise ConfigError(f"a passphrase has at least {SHORTEST} characters")
+        passphrases.strong(passphrase)
         file_key, nonce = os.urandom(16), os.urandom(16)
         sink.write(_header(file_key, passphrase, cost) + nonce)
         self._sink, self._held, self._counter = sink, bytearray(), 0

@@ -18,16 +18,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
-from daulat.adapters.sealed_key import SHORTEST
-from daulat.adapters.vault_root import sync_folder
+from daulat.adapters import passphrase as passphrases
+from daulat.adapters.journal_files import sync_folder
 from daulat.errors import ConfigError, Conflict, VerificationFailed
-from daulat.vault.sealed import HEADER_BYTES, KEY_BYTES, KEY_ID_BYTES, Binding, Key, opened, seal
+from daulat.vault.sealed import HEADER_BYTES, KEY_ID_BYTES, Binding, Key, opened, seal
 
 Kind = Literal["backup", "keys"]
 _MAGIC: Final[dict[Kind, bytes]] = {"backup": b"daulat backup 1\n", "keys": b"daulat keys 1\n"}
-_COST: Final = 2**17  # with r 8: 128 MiB and about half a second (OWASP's first choice)
+_COSTS: Final = {"n": 2**17, "r": 8, "p": 1}  # the format's own: a file does not name them
 _PIECE: Final = 1 << 18
 
 
@@ -37,7 +35,7 @@ def create(path: Path, kind: Kind, passphrase: str, content: Iterable[bytes]) ->
     Raises:
         ConfigError: the passphrase is too short; Conflict: the file exists; OSError: there is no room.
     """
-    strong(passphrase)
+    passphrases.strong(passphrase)
     if path.exists():
         raise Conflict(f"{path} exists already: a backup is never written over")
     salt, hashed = os.urandom(KEY_ID_BYTES), hashlib.sha256()
@@ -56,12 +54,6 @@ def create(path: Path, kind: Kind, passphrase: str, content: Iterable[bytes]) ->
     finally:
         beside.unlink(missing_ok=True)
     return hashed.hexdigest()
-
-
-def strong(passphrase: str) -> None:
-    """Raises ConfigError: whoever has the file would soon guess it."""
-    if len(passphrase) < SHORTEST:
-        raise ConfigError(f"a passphrase has at least {SHORTEST} characters")
 
 
 def contents(
@@ -127,7 +119,7 @@ def _opened(path: Path) -> BufferedReader:
 
 
 def _key(passphrase: str, salt: bytes) -> Key:
-    return Key(salt, Scrypt(salt, KEY_BYTES, _COST, 8, 1).derive(passphrase.encode()))
+    return Key(salt, passphrases.derive(passphrase.encode(), salt, _COSTS))
 
 
 def _binding(kind: Kind) -> Binding:

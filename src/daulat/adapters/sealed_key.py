@@ -16,16 +16,13 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from daulat.adapters import passphrase as passphrases
 from daulat.errors import ConfigError, Conflict, VerificationFailed
 from daulat.tlog.note import Signer, Verifier
 
 FORMAT: Final = "daulat/operator-key/v1"
-SHORTEST: Final = 12  # characters of a passphrase
-_SCRYPT: Final = {"n": 2**17, "r": 8, "p": 1}  # 128 MiB and about half a second (OWASP's first choice)
-_MOST: Final = {"n": 2**20, "r": 16, "p": 4}  # what is computed at a file's word
-_SALT_BYTES, _NONCE_BYTES, _KEY_BYTES = 16, 12, 32
+_SALT_BYTES, _NONCE_BYTES = 16, 12
 _LONGEST: Final = 8_192  # bytes of a file
 
 
@@ -35,15 +32,17 @@ def create(path: Path, name: str, passphrase: str) -> str:
     Raises:
         ConfigError: the passphrase is too short, or the name has a space or a '+'; Conflict: the file exists.
     """
-    if len(passphrase) < SHORTEST:
-        raise ConfigError(f"a passphrase has at least {SHORTEST} characters")
+    passphrases.strong(passphrase)
     try:
         signer = Signer.generate(name)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     salt, nonce = os.urandom(_SALT_BYTES), os.urandom(_NONCE_BYTES)
-    value = {"format": FORMAT, "vkey": signer.vkey, "scrypt": {"salt": _text(salt), **_SCRYPT}, "nonce": _text(nonce)}
-    sealed = AESGCM(_derived(passphrase, salt, _SCRYPT)).encrypt(nonce, signer.export().encode(), _bound(value))
+    costs = {"salt": _text(salt), **passphrases.COSTS}
+    value = {"format": FORMAT, "vkey": signer.vkey, "scrypt": costs, "nonce": _text(nonce)}
+    sealed = AESGCM(passphrases.derive(passphrase.encode(), salt, costs)).encrypt(
+        nonce, signer.export().encode(), _bound(value)
+    )
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -73,7 +72,7 @@ def unseal(path: Path, passphrase: str) -> Signer:
     value = _read(path)
     salt = _bytes(value["scrypt"]["salt"], path)
     try:
-        opened = AESGCM(_derived(passphrase, salt, value["scrypt"])).decrypt(
+        opened = AESGCM(passphrases.derive(passphrase.encode(), salt, value["scrypt"])).decrypt(
             _bytes(value["nonce"], path), _bytes(value["sealed"], path), _bound(value)
         )
         signer = Signer.load(opened.decode())
@@ -83,40 +82,20 @@ def unseal(path: Path, passphrase: str) -> Signer:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LONGEST + 1)
-        value = json.loads(data) if len(data) <= _LONGEST else None
-    except OSError as error:
-        raise ConfigError(f"the key cannot be read: {error.strerror}", location=str(path)) from None
-    except (ValueError, RecursionError):
-        value = None
+    value = passphrases.read_json(path, "the key", _LONGEST)
     if not isinstance(value, dict) or value.get("format") != FORMAT or not _formed(value):
         raise ConfigError(f"is no key of the format {FORMAT!r}: `daulat operator key create`", location=str(path))
     return value
 
 
 def _formed(value: dict[str, Any]) -> bool:
-    costs = value.get("scrypt")
-    if not isinstance(costs, dict) or set(costs) != {"salt", *_SCRYPT}:
-        return False
-    texts = [value.get(name) for name in ("vkey", "nonce", "sealed")] + [costs["salt"]]
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(value.get(name), str) for name in ("vkey", "nonce", "sealed")):
         return False
     try:
         Verifier(value["vkey"])
     except VerificationFailed:
         return False
-    numbers = [(costs[name], most) for name, most in _MOST.items()]
-    return all(type(number) is int and 1 <= number <= most for number, most in numbers) and _power(costs["n"])
-
-
-def _power(number: int) -> bool:
-    return number > 1 and number & (number - 1) == 0
-
-
-def _derived(passphrase: str, salt: bytes, costs: dict[str, Any]) -> bytes:
-    return Scrypt(salt, _KEY_BYTES, costs["n"], costs["r"], costs["p"]).derive(passphrase.encode())
+    return passphrases.affordable(value.get("scrypt"))
 
 
 def _bound(value: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from daulat.adapters.vault_root import sync_folder
+from daulat.adapters.journal_files import sync_folder
 from daulat.errors import InvalidRequest, NotFound, Unavailable
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,120}\Z")

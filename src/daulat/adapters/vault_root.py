@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from daulat.adapters import key_file
+from daulat.adapters import passphrase as passphrases
+from daulat.adapters.journal_files import sync_folder
 from daulat.errors import ConfigError, Conflict, VerificationFailed
 from daulat.vault.sealed import KEY_BYTES, unwrap, wrap
 
 FORMAT: Final = "daulat/vault-root/v1"
-_SCRYPT: Final = {"n": 2**17, "r": 8, "p": 1}  # 128 MiB and about half a second (OWASP's first choice)
-_MOST: Final = {"n": 2**20, "r": 16, "p": 4}  # what is computed at a file's word
 _SALT_BYTES: Final = 16
 _LONGEST: Final = 262_144  # bytes of a file
 _PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{12,}\Z")  # a short one is soon guessed by whoever copies the root's file
@@ -47,7 +46,7 @@ class PassphraseRoot:
             write_private(passphrase, base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
         said = key_file.read(passphrase, "passphrase", form=_PASSPHRASE).encode()
         if not path.exists():
-            self._costs: dict[str, Any] = {"salt": _text(os.urandom(_SALT_BYTES)), **_SCRYPT}
+            self._costs: dict[str, Any] = {"salt": _text(os.urandom(_SALT_BYTES)), **passphrases.COSTS}
             self._derived = _derive(said, self._costs)
             self._keys: dict[str, bytes] = {}
             self.rotate()
@@ -113,40 +112,20 @@ def write_private(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """Make names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LONGEST + 1)
-        value = json.loads(data) if len(data) <= _LONGEST else None
-    except OSError as error:
-        raise ConfigError(f"the vault's root cannot be read: {error.strerror}", location=str(path)) from None
-    except (ValueError, RecursionError):
-        value = None
+    value = passphrases.read_json(path, "the vault's root", _LONGEST)
     if not isinstance(value, dict) or value.get("format") != FORMAT or not _formed(value):
         raise ConfigError(f"is no root key of the format {FORMAT!r}", location=str(path))
     return value
 
 
 def _formed(value: dict[str, Any]) -> bool:
-    costs, versions = value.get("scrypt"), value.get("versions")
-    if not isinstance(costs, dict) or set(costs) != {"salt", *_SCRYPT} or not isinstance(costs["salt"], str):
-        return False
+    versions = value.get("versions")
     if not isinstance(versions, dict) or value.get("current") not in versions:
         return False
     if not all(isinstance(sealed, str) and len(sealed) < _LONGEST for sealed in versions.values()):
         return False
-    numbers = [(costs[name], most) for name, most in _MOST.items()]
-    known = all(type(number) is int and 1 <= number <= most for number, most in numbers)
-    return known and costs["n"] > 1 and costs["n"] & (costs["n"] - 1) == 0
+    return passphrases.affordable(value.get("scrypt"))
 
 
 def _derive(passphrase: bytes, costs: dict[str, Any]) -> bytes:
@@ -154,7 +133,7 @@ def _derive(passphrase: bytes, costs: dict[str, Any]) -> bytes:
         salt = base64.b64decode(costs["salt"], validate=True)
     except ValueError:
         salt = b""
-    return Scrypt(salt, KEY_BYTES, costs["n"], costs["r"], costs["p"]).derive(passphrase)
+    return passphrases.derive(passphrase, salt, costs)
 
 
 def _text(data: bytes) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from daulat.adapters import archive_file, log_files
+from daulat.adapters import passphrase as passphrases
 from daulat.adapters.log_files import LogFolder
 from daulat.errors import ConfigError, Conflict, NotFound, Unavailable, VerificationFailed
 from daulat.ledger.reading import read_entries
@@ -75,7 +76,7 @@ def back_up(home: Home, backup: Target, keys: Target | None) -> dict[str, Any]:
         Unavailable, VerificationFailed: the log is not in order: `daulat log fsck`.
     """
     for target in (backup, *([keys] if keys else [])):
-        archive_file.strong(target.passphrase)
+        passphrases.strong(target.passphrase)
         if target.path.exists():
             raise Conflict(f"{target.path} exists already: a backup is never written over")
     if keys is not None and keys.passphrase == backup.passphrase:

@@ -22,10 +22,10 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from daulat.adapters import archive_file
+from daulat.adapters.journal_files import sync_folder
 from daulat.adapters.log_files import LogFolder
 from daulat.adapters.vault_index import SqliteIndex
 from daulat.adapters.vault_keys import SqliteKeys
-from daulat.adapters.vault_root import sync_folder
 from daulat.core import entries
 from daulat.core.consent import RESTORE, naming
 from daulat.errors import ConfigError, Conflict, IntegrityError, PermissionDenied, SplitView, VerificationFailed

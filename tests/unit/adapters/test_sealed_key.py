@@ -19,7 +19,7 @@ PASSPHRASE = "three blind mice, and a cat"
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_key, "_SCRYPT", {"n": 2, "r": 8, "p": 1})
+    monkeypatch.setattr("daulat.adapters.passphrase.COSTS", {"n": 2, "r": 8, "p": 1})
 
 
 @pytest.fixture

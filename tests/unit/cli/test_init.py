@@ -22,7 +22,7 @@ NAMES = ("aminah", "bina", "chong")
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
-    monkeypatch.setattr(sealed_key, "_SCRYPT", {"n": 2, "r": 8, "p": 1})
+    monkeypatch.setattr("daulat.adapters.passphrase.COSTS", {"n": 2, "r": 8, "p": 1})
     (tmp_path / "passphrase").write_text(f"{PASSPHRASE}\n")
     for name in (*NAMES, "devi"):
         sealed_key.create(tmp_path / f"{name}.key", name, PASSPHRASE)

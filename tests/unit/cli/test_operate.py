@@ -56,7 +56,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     made = Service()
     monkeypatch.setattr(module, "ask", made)
     monkeypatch.setattr(shared, "ask", made)
-    monkeypatch.setattr(sealed_key, "_SCRYPT", {"n": 2, "r": 8, "p": 1})
+    monkeypatch.setattr("daulat.adapters.passphrase.COSTS", {"n": 2, "r": 8, "p": 1})
     return made
 
 
