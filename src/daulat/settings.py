@@ -216,6 +216,7 @@ class Settings:
     vault_storage_country: str = ""  # where that is, for a bucket whose region says no country that is known
     vault_storage_secret_file: str = ""  # a bucket's access key id and secret, on one line
     vault_person_mib: int = 1024  # what one person may keep
+    vault_file_mib: int = 512  # how large a file may be
     database: str = ""  # URL of the control database in PostgreSQL, without a password; empty: `control.db` in the home
     log_period: str = ""  # name of the log's shard; empty: the year of the first start
 
@@ -231,6 +232,7 @@ _BOUNDS: Final = {
     "answer_seconds": (1, 86_400),
     "device_seconds": (1, 3600),
     "vault_person_mib": (1, 1_048_576),
+    "vault_file_mib": (1, 1_048_576),
 }
 
 

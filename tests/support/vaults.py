@@ -110,6 +110,9 @@ class MemoryPlace:
     def names(self) -> Iterator[str]:
         return iter(list(self.objects))
 
+    def tidy(self) -> None:
+        """Nothing is ever half there."""
+
 
 class MemoryIndex:
     """`vault.ports.Index`."""

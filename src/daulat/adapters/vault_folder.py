@@ -13,6 +13,7 @@ from daulat.errors import InvalidRequest, NotFound, Unavailable
 
 _NAME: Final = re.compile(r"[a-z0-9_]{1,120}\Z")
 _PIECE: Final = 1 << 18
+_SYNC: Final = 1 << 26  # bytes after which they go to the disk, so that the end of a large object need not wait for all
 
 
 class Folder:
@@ -22,8 +23,6 @@ class Folder:
         self._path = path
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
-        for left in path.glob(".*.new"):  # of a write that was cut off
-            left.unlink(missing_ok=True)
 
     def describe(self) -> str:
         return "a folder of this machine"
@@ -38,6 +37,9 @@ class Folder:
                 with os.fdopen(descriptor, "wb") as stream:
                     for piece in data:
                         size += stream.write(piece)
+                        if size // _SYNC > (size - len(piece)) // _SYNC:
+                            stream.flush()
+                            os.fdatasync(descriptor)
                     stream.flush()
                     os.fsync(descriptor)
                 beside.replace(path)
@@ -70,6 +72,10 @@ class Folder:
 
     def names(self) -> Iterator[str]:
         return (path.name for path in self._path.iterdir() if _NAME.match(path.name))
+
+    def tidy(self) -> None:
+        for left in self._path.glob(".*.new"):
+            left.unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
         if not _NAME.match(name):

@@ -134,6 +134,16 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise _failed(error) from None
 
+    def tidy(self) -> None:
+        """Parts of uploads that were never completed."""
+        try:
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket):
+                for each in page.get("Uploads", ()):
+                    if _NAME.match(each["Key"]):
+                        self._abort(each["Key"], each["UploadId"])
+        except (ClientError, BotoCoreError) as error:
+            raise _failed(error) from None
+
     def _part(self, key: str, upload: str, number: int, data: bytes) -> dict[str, Any]:
         told = self._client.upload_part(Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=data)
         return {"ETag": told["ETag"], "PartNumber": number}
@@ -142,7 +152,7 @@ class Bucket:
         try:
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
         except (ClientError, BotoCoreError):
-            return  # the provider's own rules for what was left half-done take it away
+            return  # `tidy` tries again
 
     def _key(self, name: str) -> str:
         if not _NAME.match(name):

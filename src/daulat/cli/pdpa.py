@@ -26,7 +26,7 @@ from daulat.pipeline import export, processing
 from daulat.settings import Home
 
 _FORMAT: Final = "daulat/export/v1"
-_SECONDS: Final = 120.0  # for one object of at most some megabytes
+_SECONDS: Final = 120.0  # for some megabytes of an object
 
 
 @click.group()
@@ -101,19 +101,34 @@ def _filled(home: Home, person: str, archive: Archive, *, sealed: bool) -> dict[
 
 
 def _kept(home: Home, person: str, archive: Archive) -> list[dict[str, Any]]:
-    """What the vault has of them, each as a file of its own; where each stands, or why it cannot be read."""
+    """What the vault has of them, each as a file of its own; where each stands, or why it cannot be read.
+
+    One that does not open to its end has a path and the reason: the file there holds as much of it as does.
+    """
     listed: list[dict[str, Any]] = _vault(home, "export.list", person=person)
     found = list[dict[str, Any]]()
     for number, each in enumerate(listed, 1):
-        said = _vault(home, "export.read", person=person, kind=each["kind"], id=each["id"])
+        which = {"person": person, "kind": each["kind"], "id": each["id"]}
+        said = _vault(home, "export.read", **which)
         if "unreadable" in said:
-            found.append({**each, "path": None, "unreadable": said["unreadable"]})
+            found.append({**each, "path": None, **said})
             continue
         name = each["about"].get("filename", each["id"]) if each["kind"] == "file" else f"{each['id']}.json"
         path = f"{each['kind']}s/{number}/{safe(name)}"
-        archive.add(path, base64.b64decode(said["content"]))
-        found.append({**each, "path": path})
+        broken = dict[str, str]()
+        archive.stream(path, _content(home, which, said, broken))
+        found.append({**each, "path": path, **broken})
     return found
+
+
+def _content(home: Home, which: dict[str, str], said: dict[str, Any], broken: dict[str, str]) -> Iterator[bytes]:
+    """An object piece by piece, of which `said` is the first; why it does not open any further goes into `broken`."""
+    offset = 0
+    while data := base64.b64decode(said.get("content", "")):
+        yield data
+        offset += len(data)
+        said = _vault(home, "export.read", **which, offset=offset)
+    broken |= said if "unreadable" in said else {}
 
 
 def _vault(home: Home, method: str, **params: Any) -> Any:

@@ -31,7 +31,8 @@ _OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a
 _OWN_BELOW: Final = (b"/signin/", b"/me/")
 _ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
 _KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
-_KEPT_LISTS: Final = frozenset({b"/v1/files", b"/v1/chat/completions"})
+_FILES: Final = b"/v1/files"
+_KEPT_LISTS: Final = frozenset({_FILES, b"/v1/chat/completions"})
 _KEPT_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"DELETE"})
 _BEHIND: Final = _OWN | _KEPT_LISTS
 _BELOW: Final = (*_OWN_BELOW, *_KEPT)
@@ -187,8 +188,8 @@ class App:
             raise framing.too_large(MOST_BYTES)
         self._forwarder.forward(exchange)
 
-    def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """Whether a large body, or one of unknown size, may be kept in memory for whoever sent these headers.
+    def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        """Let a large body, or one of unknown size, in for whoever sent these headers; whether it is taken as it comes.
 
         Raises:
             InvalidRequest, Unauthenticated: not here, or not for them.
@@ -196,6 +197,7 @@ class App:
         if target.startswith(_ADMIN):
             raise framing.too_large(MOST_BYTES)
         self.authenticate(headers)
+        return target.partition(b"?")[0] == _FILES
 
     def _vault(self, exchange: Exchange) -> None:
         """Files and stored completions: whoever is nobody is told here, and the vault asks once more."""

@@ -34,6 +34,28 @@ class Wire(Protocol):
     def close(self) -> None: ...
 
 
+class Sink(Protocol):
+    """Who takes a body as it comes."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def fed(self) -> None:
+        """That was all of it."""
+        ...
+
+
+class Source(Wire, Protocol):
+    """A connection whose request has a body that is still coming."""
+
+    def pour(self, sink: Sink) -> None:
+        """From now on, give it to `sink`."""
+        ...
+
+    def hold(self) -> None:
+        """Read nothing more of it, until somebody asks again."""
+        ...
+
+
 class Exchange:
     """One request, and the way to answer it (`pipeline.ports.Reply`)."""
 
@@ -162,3 +184,32 @@ class Exchange:
         connection, self._connection, self.listener = self._connection, None, None
         if connection is not None:
             connection.answered(keep=keep)
+
+
+class Incoming(Exchange):
+    """One whose body is still coming: nothing of it is read before somebody asks for it with `pour`."""
+
+    __slots__ = ("_source", "begun", "length")
+
+    def __init__(self, source: Source, method: bytes, target: bytes, headers: dict[bytes, bytes], length: int) -> None:
+        """`length`: in bytes, or `framing.CHUNKED`."""
+        super().__init__(source, method, target, headers, b"")
+        self._source, self.length = source, length
+        self.begun = False  # to be answered
+
+    def pour(self, sink: Sink) -> bool:
+        """Whether the client is still there to send it."""
+        if self._connection is None:
+            return False
+        self._source.pour(sink)
+        return True
+
+    def hold(self) -> None:
+        """Until the next `pour`."""
+        if self._connection is not None:
+            self._source.hold()
+
+    def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
+        """See `Exchange.start`."""
+        self.begun = True
+        super().start(status, headers, length=length)

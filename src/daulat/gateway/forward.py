@@ -9,7 +9,8 @@ from typing import Any, Final
 import httptools
 
 from daulat.errors import Unavailable
-from daulat.gateway.exchange import Exchange
+from daulat.gateway.exchange import Exchange, Incoming
+from daulat.gateway.framing import CHUNKED
 
 _PASSED: Final = (
     b"authorization",
@@ -25,8 +26,10 @@ CLIENT: Final = b"daulat-client"
 _NOT_PASSED: Final = frozenset(
     {b"connection", b"transfer-encoding", b"content-length", b"date", b"server", b"keep-alive"}
 )
+_HIGH_WATER: Final = 256 * 1024
 _FINAL: Final = 200  # statuses below are interim answers
-_BEGIN_SECONDS: Final = 30.0  # until it begins to answer
+_BEGIN_SECONDS: Final = 30.0  # until it begins to answer, or takes more of a body
+_KEPT_SECONDS: Final = 120.0  # until it begins to answer when it took a large body: that is made durable first
 
 
 class Forwarder:
@@ -54,7 +57,7 @@ class Forwarder:
 
 
 class _Pages(asyncio.Protocol):
-    """That process' side of one forwarded request."""
+    """That process' side of one forwarded request; the sink of a body that is still coming."""
 
     def __init__(self, exchange: Exchange, what: str, client: str, passed: Sequence[bytes]) -> None:
         self._exchange, self._what, self._client, self._passed = exchange, what, client, passed
@@ -63,21 +66,66 @@ class _Pages(asyncio.Protocol):
         self._length: int | None = None
         self._transport: Any = None
         self._over = self._begun = False
-        self._patience = asyncio.get_running_loop().call_later(_BEGIN_SECONDS, self._broke)
+        self._incoming = exchange if isinstance(exchange, Incoming) else None  # while its body is coming
+        self._chunked = self._incoming is not None and self._incoming.length == CHUNKED
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._wait(_BEGIN_SECONDS)
         exchange = self._exchange
         exchange.listener = self
         passed = b"".join(
             b"%b: %b\r\n" % (name, exchange.headers[name]) for name in self._passed if name in exchange.headers
         )
         passed += b"%b: %b\r\n" % (CLIENT, self._client.encode())
-        if exchange.method == b"POST" or exchange.body:
+        incoming = self._incoming
+        if incoming is not None or exchange.method == b"POST" or exchange.body:
+            length = len(exchange.body) if incoming is None else incoming.length
             kind = exchange.headers.get(b"content-type", b"")
-            passed += b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(exchange.body))
-        head = b"%b %b HTTP/1.1\r\nhost: pages\r\nconnection: close\r\n%b\r\n"
+            passed += b"content-type: %b\r\n" % kind
+            passed += b"transfer-encoding: chunked\r\n" if self._chunked else b"content-length: %d\r\n" % length
+        if incoming is None:
+            passed += b"connection: close\r\n"
+        # Else we close: whoever answers before the body's end would otherwise close on what we are just writing, and
+        # we might never read that answer.
+        head = b"%b %b HTTP/1.1\r\nhost: pages\r\n%b\r\n"
         transport.write(head % (exchange.method, exchange.target, passed) + exchange.body)
+        if incoming is not None:
+            transport.set_write_buffer_limits(_HIGH_WATER)
+            self.resume_writing()
+
+    # A body that is still coming (`exchange.Sink`).
+
+    def feed(self, data: bytes) -> None:
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def fed(self) -> None:
+        self._incoming = None
+        if self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        if not self._begun and not self._over:
+            self._wait(_KEPT_SECONDS)
+
+    def pause_writing(self) -> None:
+        if self._incoming is not None and not self._over:
+            self._incoming.hold()
+            self._wait(_BEGIN_SECONDS)
+
+    def resume_writing(self) -> None:
+        if self._incoming is not None and not self._over:
+            self._wait_no_more()
+            if not self._incoming.pour(self):
+                self.client_gone()
+
+    def _wait(self, seconds: float) -> None:
+        self._wait_no_more()
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._broke)
+
+    def _wait_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -96,7 +144,10 @@ class _Pages(asyncio.Protocol):
         if self._parser.get_status_code() < _FINAL:
             return
         self._begun = True
-        self._patience.cancel()
+        self._wait_no_more()
+        if self._incoming is not None:  # it is not asked for any more
+            self._incoming.hold()
+            self._incoming = None
         self._exchange.start(self._parser.get_status_code(), self._headers, length=self._length)
         if self._exchange.method == b"HEAD":
             self._finish()
@@ -123,15 +174,15 @@ class _Pages(asyncio.Protocol):
             self._exchange.abandon()  # a short answer must not look like a whole one
         else:
             self._exchange.fail(Unavailable(f"{self._what} are not available."))
-        self._transport.close()
+        self._transport.abort()  # not `close`: it would wait for what is written to be taken
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._patience.cancel()
+        self._wait_no_more()
         self._broke()
 
     def client_gone(self) -> None:
         self._over = True
-        self._transport.close()
+        self._transport.abort()
 
     def pause(self) -> None:
         self._transport.pause_reading()

@@ -72,11 +72,11 @@ def expects_continue(headers: Mapping[bytes, bytes], version: str) -> bool:
     return version == "1.1"
 
 
-def body_length(headers: Mapping[bytes, bytes], version: str, most: int) -> int:
+def body_length(headers: Mapping[bytes, bytes], version: str) -> int:
     """How long the body is, or CHUNKED (RFC 9112 sections 6.1 to 6.3).
 
     Raises:
-        InvalidRequest: there are two answers to that, or none; or it is longer than `most`.
+        InvalidRequest: there are two answers to that, or none.
     """
     coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
     if coding is not None:
@@ -89,6 +89,4 @@ def body_length(headers: Mapping[bytes, bytes], version: str, most: int) -> int:
         return 0
     if not length.isdigit() or len(length) > _MAX_DIGITS:
         raise InvalidRequest("Content-Length is not a number.")
-    if int(length) > most:
-        raise too_large(most)
     return int(length)

@@ -5,12 +5,14 @@ RFC 9112 does not is refused by `framing`.
 
 A connection answers one request at a time, in order; what a pipelining client sends meanwhile waits, bounded. Bodies
 are bounded, every wait has an end (`sweep`), and a client that does not take its answer stops the engine's bytes
-instead of filling our memory. RFC 9112 is named where a rule comes from it.
+instead of filling our memory. A large body for a route that takes it as it comes (`Incoming`) is never collected: it is
+read no faster than it is taken. RFC 9112 is named where a rule comes from it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -21,7 +23,7 @@ from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
-from daulat.gateway.exchange import Exchange
+from daulat.gateway.exchange import Exchange, Incoming, Sink
 from daulat.gateway.framing import wire_error
 from daulat.pipeline.actions import PATHS
 
@@ -47,6 +49,7 @@ _OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
 _SMALL_BODY: Final = 65_536  # anybody may send one
+_STEP: Final = 1 << 20  # of a body that is taken as it comes: its time counts anew with each
 
 
 class Server:
@@ -57,10 +60,11 @@ class Server:
         handle: Callable[[Exchange], None],
         limits: Callable[[], Limits],
         refused: Callable[[str], None],
-        allow: Callable[[bytes, Mapping[bytes, bytes]], object],
+        allow: Callable[[bytes, Mapping[bytes, bytes]], bool],
     ) -> None:
-        """`handle` gets every whole request; `refused` counts what never became one, by error code; `allow` raises
-        where the sender of this target and these headers may not have us keep a large body in memory."""
+        """`handle` gets every whole request, and every `Incoming` one; `refused` counts what never became one, by error
+        code; `allow` raises where the sender of this target and these headers may not send a large body, and says
+        whether it is taken as it comes."""
         self.handle, self.refused, self.allow = handle, refused, allow
         self.connections: set[Connection] = set()
         self.draining = False
@@ -75,6 +79,7 @@ class Server:
     def tick(self) -> None:
         """About once a second: the limits in force, the `Date` header's text, and the usual first lines."""
         self.limits = self._limits()
+        self.small = min(_SMALL_BODY, self.limits.body_bytes)
         self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
@@ -102,12 +107,14 @@ class Connection(asyncio.Protocol):
         "_exchange",
         "_expects",
         "_headers",
+        "_incoming",
         "_left",
         "_lingers",
         "_method",
         "_parser",
         "_reading",
         "_server",
+        "_sink",
         "_size",
         "_stalled",
         "_state",
@@ -124,6 +131,8 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self.write: Callable[[bytes], object] = _discard  # the transport's own, while the connection is open
         self._exchange: Exchange | None = None
+        self._incoming: Incoming | None = None  # that exchange, while its body is still coming
+        self._sink: Sink | None = None  # who takes it now
         self._buffer = b""
         self._state = "head"  # -> "body" -> "busy" -> "head"; "closed"
         self._reading = True
@@ -153,7 +162,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._state, self.write = "closed", _discard
-        exchange, self._exchange = self._exchange, None
+        exchange, self._exchange, self._incoming, self._sink = self._exchange, None, None, None
         if exchange is not None:
             exchange.gone()
 
@@ -214,33 +223,84 @@ class Connection(asyncio.Protocol):
         self._state = "body"
         if self._expects:
             self._transport.write(_CONTINUE)
+        if self._incoming is not None:
+            self._exchange, self.keeps = self._incoming, False  # who answers early need not read what is left
+            self.hold()
+            self._server.handle(self._incoming)
         return True
 
     def _take_body(self) -> bool:
+        if self._incoming is not None:
+            return self._pass_on(self._incoming)
         if self._chunked:
-            data, self._buffer = self._buffer, b""
-            size = self._size
-            try:
-                self._parser.feed_data(data)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                if not self._whole:
-                    raise
-                self.keeps = False  # the body is whole, what follows it is no request
-            if self._whole:
-                self._complete(b"".join(self._body))
-                return True
-            self._beside = self._beside + len(data) if self._size == size else 0
-            if self._beside > self._server.limits.header_bytes:
-                raise wire_error("headers_too_large", "The body's chunk extensions or trailers are too large.")
-            return False
-        part = self._buffer[: self._left]
-        self._buffer = self._buffer[len(part) :]
-        self._left -= len(part)
-        self._body.append(part)
-        if self._left:
-            return False
+            if not self._parse_chunks():
+                return False
+        else:
+            part = self._buffer[: self._left]
+            self._buffer = self._buffer[len(part) :]
+            self._left -= len(part)
+            self._body.append(part)
+            if self._left:
+                return False
         self._complete(b"".join(self._body))
         return True
+
+    def _parse_chunks(self) -> bool:
+        """Into `_body`; whether it is whole."""
+        data, self._buffer = self._buffer, b""
+        size = self._size
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._whole:
+                raise
+            self.keeps = False  # the body is whole, what follows it is no request
+        if self._whole:
+            return True
+        self._beside = self._beside + len(data) if self._size == size else 0
+        if self._beside > self._server.limits.header_bytes:
+            raise wire_error("headers_too_large", "The body's chunk extensions or trailers are too large.")
+        return False
+
+    # A body that is taken as it comes (`exchange.Source`).
+
+    def _pass_on(self, incoming: Incoming) -> bool:
+        """What there is of the body, to whoever takes it; whether that was its end."""
+        if self._sink is None:
+            return False
+        if self._chunked:
+            whole = self._parse_chunks()
+            part = b"".join(self._body)
+            self._body.clear()
+        else:
+            part = self._buffer[: self._left]
+            self._buffer = self._buffer[len(part) :]
+            self._left -= len(part)
+            self._size += len(part)
+            whole = not self._left
+        sink, before = self._sink, self._size - len(part)
+        if self._size // _STEP > before // _STEP:
+            self._deadline = time.monotonic() + self._server.limits.body_seconds
+        if part:
+            sink.feed(part)  # which may hold, or end it all
+        if whole and self._incoming is incoming:
+            self._state, self._incoming, self._sink = "busy", None, None
+            self._read_on()  # the client may still leave
+            sink.fed()
+        return whole
+
+    def pour(self, sink: Sink) -> None:
+        """See `Source`."""
+        self._sink = sink
+        self._deadline = time.monotonic() + self._server.limits.body_seconds
+        self._read_on()
+        asyncio.get_running_loop().call_soon(self._advance)  # what came with the head, or while it was held
+
+    def hold(self) -> None:
+        """See `Source`."""
+        self._sink = None
+        self._deadline = math.inf  # it is not the client who is slow
+        self._pause_reading()
 
     # httptools' callbacks.
 
@@ -264,7 +324,7 @@ class Connection(asyncio.Protocol):
         if self._state == "body" and not self._whole:
             self._size += len(data)
             limit = self._server.limits.body_bytes
-            if self._size > limit:
+            if self._size > limit and self._incoming is None:
                 raise framing.too_large(limit)
             self._body.append(data)
 
@@ -288,10 +348,17 @@ class Connection(asyncio.Protocol):
             self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)
         if parser.should_upgrade() and b"transfer-encoding" in headers:
             raise InvalidRequest("An upgrade with a chunked body is refused.")
-        self._left = framing.body_length(headers, version, limits.body_bytes)
+        self._left = framing.body_length(headers, version)
         self._chunked = self._left == framing.CHUNKED
-        if self._chunked or self._left > _SMALL_BODY:
-            self._server.allow(self._target, headers)
+        if self._chunked or self._left > self._server.small:
+            self._check_large(limits)
+
+    def _check_large(self, limits: Limits) -> None:
+        """A body that not everybody may send, or of unknown size."""
+        if self._server.allow(self._target, self._headers):
+            self._incoming = Incoming(self, self._method, self._target, self._headers, self._left)
+        elif self._left > limits.body_bytes:
+            raise framing.too_large(limits.body_bytes)
 
     # Answering.
 
@@ -302,7 +369,7 @@ class Connection(asyncio.Protocol):
 
     def answered(self, *, keep: bool) -> None:
         """The exchange is over: read on, or close."""
-        self._exchange = None
+        self._exchange = self._incoming = self._sink = None
         if self._state == "closed":
             return
         if not keep or self._server.draining:
@@ -336,6 +403,7 @@ class Connection(asyncio.Protocol):
             return
         self._state, self._buffer, self.write = "closed", b"", _discard
         if self._lingers:
+            self._read_on()
             self._deadline = time.monotonic() + _LINGER_SECONDS
             self._transport.write_eof()
         else:
@@ -388,6 +456,12 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: DaulatError) -> None:
         """Say what is wrong and close: what follows on this connection cannot be trusted to be a request."""
         self._server.refused(error.code)
+        incoming, self._incoming, self._sink = self._incoming, None, None
+        if incoming is not None and self._exchange is incoming:
+            self._exchange = None
+            if incoming.begun:
+                self._state = "busy"
+            incoming.gone()
         if self._state == "busy":
             self._transport.abort()
             return

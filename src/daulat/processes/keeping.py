@@ -29,6 +29,7 @@ class Asked:
     storage_country: str
     storage_secret_file: str
     person_mib: int
+    file_mib: int
 
     @classmethod
     def of(cls, settings: Settings) -> Asked:
@@ -39,6 +40,7 @@ class Asked:
             settings.vault_storage_country,
             settings.vault_storage_secret_file,
             settings.vault_person_mib,
+            settings.vault_file_mib,
         )
 
     @classmethod
@@ -54,6 +56,10 @@ class Asked:
     @property
     def person_bytes(self) -> int:
         return self.person_mib << 20
+
+    @property
+    def file_bytes(self) -> int:
+        return self.file_mib << 20
 
 
 def root(home: Home, asked: Asked) -> Root:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from daulat.adapters import rpc
@@ -20,6 +22,7 @@ from daulat.pipeline.operate import Desk, Log, Rows
 from daulat.vault.objects import Kept, Objects, Whose
 from daulat.vault.ports import Kind
 
+_PIECE: Final = 8 << 20  # bytes of an object that are given out at once, and a chunk of it more
 _KINDS: Final[tuple[Kind, ...]] = ("file", "completion")
 
 
@@ -53,6 +56,8 @@ class Giving:
     def __init__(self, objects: Callable[[], Objects], control: rpc.Client) -> None:
         """`objects` raises Unavailable while the vault is closed."""
         self._objects, self._control = objects, control
+        self._lock = threading.Lock()
+        self._reading: tuple[tuple[Whose, Kind, str], int, Iterator[bytes]] | None = None
 
     def handlers(self) -> dict[str, rpc.Handler]:
         return {"export.list": self._list, "export.read": self._read}
@@ -62,17 +67,34 @@ class Giving:
         whose, objects = await self._whose(person), self._objects()
         return [_shown(kind, kept) for kind, kept in await asyncio.to_thread(objects.all, whose)]
 
-    async def _read(self, person: str, kind: str, id: str) -> dict[str, str]:  # noqa: A002  a parameter's name
-        """One object's content, base64, or why it cannot be read: what is damaged does not keep the rest from them."""
+    async def _read(self, person: str, kind: str, id: str, offset: int = 0) -> dict[str, Any]:  # noqa: A002  a parameter's name
+        """Some megabytes of an object's content from `offset` on, base64, nothing behind its end; or why it cannot be
+        read: what is damaged does not keep the rest from them."""
         chosen = next((known for known in _KINDS if known == kind), None)
         if chosen is None:
             raise InvalidRequest(f"kept are {' and '.join(_KINDS)}s")
         whose, objects = await self._whose(person), self._objects()
         try:
-            data = await asyncio.to_thread(lambda: b"".join(objects.content(whose, chosen, id)))
+            data = await asyncio.to_thread(self._piece, objects, (whose, chosen, id), offset)
         except VerificationFailed as error:
             return {"unreadable": error.message}
         return {"content": base64.b64encode(data).decode()}
+
+    def _piece(self, objects: Objects, which: tuple[Whose, Kind, str], offset: int) -> bytes:
+        """Who goes on where they ended does not have it opened from its beginning again."""
+        with self._lock:
+            held, self._reading = self._reading, None
+            if held is not None and held[:2] == (which, offset):
+                pieces = held[2]
+            else:
+                pieces = _behind(objects.content(*which), offset)
+            data = bytearray()
+            for piece in pieces:
+                data += piece
+                if len(data) >= _PIECE:
+                    break
+            self._reading = which, offset + len(data), pieces
+            return bytes(data)
 
     async def _whose(self, person: str) -> Whose:
         """Raises NotFound: nobody has agreed to it."""
@@ -83,3 +105,13 @@ class Giving:
 def _shown(kind: Kind, kept: Kept) -> dict[str, Any]:
     said = {"id": kept.id, "created": kept.created, "expires": kept.expires, "size": kept.size}
     return {"kind": kind, **said, "about": dict(kept.about)}
+
+
+def _behind(pieces: Iterator[bytes], offset: int) -> Iterator[bytes]:
+    """What comes behind the first `offset` bytes."""
+    left = offset
+    for piece in pieces:
+        if left < len(piece):
+            return chain((piece[left:],), pieces)
+        left -= len(piece)
+    return iter(())

@@ -73,7 +73,7 @@ class Vault:
 
     def application(self) -> Starlette:
         routes = [
-            *Files(self.objects, self.reads, self.keeps, self.broke).routes(),
+            *Files(self.objects, self.reads, self.keeps, self.broke, self._asked.file_bytes).routes(),
             *Completions(self.objects, self.reads, self.keeps).routes(),
         ]
         made = answering(routes)

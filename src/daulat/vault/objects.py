@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -66,6 +66,7 @@ class Objects:
         self._keys, self._index, self._place, self._clock = keys, index, place, clock
         self._leased, self._most_bytes = leased, most_bytes
         self._lock = threading.RLock()
+        self._coming = Counter[str]()  # bytes by person, of what is being put
 
     def put(
         self,
@@ -85,21 +86,18 @@ class Objects:
         """
         self._leased()
         with self._lock:
-            count, taken = self._index.taken(whose.person)
-            if count >= MOST_OBJECTS:
-                raise InvalidRequest(f"There are {count} objects already: delete some.", code="storage_limit_exceeded")
+            taken = self._room(whose.person, 0)
             key = self._keys.person(whose.tenant, whose.person)
         name, size = new_id("obj"), 0
 
         def counted() -> Iterator[bytes]:
             nonlocal size
             for piece in content:
+                self._leased()  # a lease may run out while it comes
                 size += len(piece)
-                if taken + size > self._most_bytes:
-                    words = (
-                        f"More than {self._most_bytes} bytes in all: delete something, or ask the operator for more."
-                    )
-                    raise InvalidRequest(words, code="storage_limit_exceeded")
+                with self._lock:
+                    self._coming[whose.person] += len(piece)
+                    self._fits(taken + self._coming[whose.person])
                 yield piece
 
         try:
@@ -109,11 +107,33 @@ class Objects:
             row = replace(row, about=_sealed(said, key, row))
             with self._lock:
                 self._keys.key(key.id)  # destroyed meanwhile: what was just written is for nobody
+                self._room(whose.person, size)
                 self._index.add(row)
         except BaseException:
             self._place.delete(name)
             raise
+        finally:
+            with self._lock:
+                self._coming[whose.person] -= size
+                self._coming += Counter()  # drops those at nought
         return _kept(row, said)
+
+    def _room(self, person: str, size: int) -> int:
+        """How many bytes this person keeps.
+
+        Raises:
+            InvalidRequest: there is no room for an object of this size.
+        """
+        count, taken = self._index.taken(person)
+        if count >= MOST_OBJECTS:
+            raise InvalidRequest(f"There are {count} objects already: delete some.", code="storage_limit_exceeded")
+        self._fits(taken + size)
+        return taken
+
+    def _fits(self, size: int) -> None:
+        if size > self._most_bytes:
+            words = f"More than {self._most_bytes} bytes in all: delete something, or ask the operator for more."
+            raise InvalidRequest(words, code="storage_limit_exceeded")
 
     def get(self, whose: Whose, kind: Kind, id_: str) -> Kept:
         """Raises NotFound: this person has none of that id; VerificationFailed: its row was changed."""
@@ -238,6 +258,7 @@ class Objects:
     def tidy(self) -> int:
         """Bytes that nothing names are taken away; how many objects that were. Only while nothing is being put."""
         with self._lock:
+            self._place.tidy()
             known, left = set(self._index.names()), [*self._place.names()]
             lost = [name for name in left if name not in known]
             for name in lost:

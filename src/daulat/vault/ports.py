@@ -126,6 +126,10 @@ class Place(Protocol):
 
     def names(self) -> Iterator[str]: ...
 
+    def tidy(self) -> None:
+        """Take away what a `put` left that a crash cut off. Only while nothing is being put."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -21,6 +21,7 @@ from daulat.gateway.stored import Completions
 from daulat.processes.callers import failed, missing
 from daulat.vault.objects import Whose
 
+MOST = 32 << 20  # bytes of a file
 PEOPLE = {"sk-ali": Whose("t1", "ali"), "sk-bala": Whose("t1", "bala"), "sk-chong": Whose("t2", "chong")}
 
 
@@ -30,7 +31,7 @@ class Site:
     def __init__(self) -> None:
         self.kept, self.closed, self.refused = Kept(most_bytes=64 << 20), "", False
         self.broken: list[str] = []
-        files = Files(self.objects, self.reads, self.keeps, lambda _, error: self.broken.append(error.message))
+        files = Files(self.objects, self.reads, self.keeps, lambda _, error: self.broken.append(error.message), MOST)
         completions = Completions(self.objects, self.reads, self.keeps)
         handlers: dict[Any, Any] = {DaulatError: failed, 404: missing}
         routes = [*files.routes(), *completions.routes()]
