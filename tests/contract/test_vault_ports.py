@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,45 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(place: Place) -> None:
     with pytest.raises(NotFound):
         place.get("obj_3")
     assert "obj_3" not in list(place.names())
+
+
+def test_what_a_crash_left_of_a_write_is_tidied_away(place: Place) -> None:
+    place.put("obj_4", [b"whole"])
+    if isinstance(place, Folder):
+        (place._path / ".obj_5.new").write_bytes(b"half")
+    elif not isinstance(place, MemoryPlace):
+        calls: Any = place
+        upload = calls._client.create_multipart_upload(Bucket=calls._bucket, Key="obj_5")["UploadId"]
+        calls._part("obj_5", upload, 1, b"half" * 2_000_000)
+        assert left(place) == 1
+    place.tidy()
+    place.tidy()
+    assert left(place) == 0
+    assert list(place.names()) == ["obj_4"]
+    assert b"".join(place.get("obj_4")) == b"whole"
+
+
+def left(place: Any) -> int:
+    """Writes that are not done."""
+    if isinstance(place, Folder):
+        return len([path for path in place._path.iterdir() if path.name.startswith(".")])
+    if isinstance(place, MemoryPlace):
+        return 0
+    return len(place._client.list_multipart_uploads(Bucket=place._bucket).get("Uploads", ()))
+
+
+def test_a_large_object_needs_little_memory(place: Place) -> None:
+    size, piece = 100 << 20, bytes(range(256)) * 1024
+    if isinstance(place, MemoryPlace):
+        pytest.skip("it is memory")
+    tracemalloc.start()
+    try:
+        assert place.put("obj_6", (piece for _ in range(size // len(piece)))) == size
+        assert sum(map(len, place.get("obj_6"))) == size
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    place.delete("obj_6")
 
 
 def test_names_that_lead_elsewhere_are_refused(place: Place) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import time
 import zipfile
@@ -126,6 +128,88 @@ def test_completions_are_kept_when_asked_and_their_owners_alone(service: Service
         assert mine.chat.completions.delete(one.id).deleted
 
 
+LARGE = 512 << 20
+
+
+def highest(service: Service) -> dict[str, int]:
+    """By process, the most memory that it ever had, in bytes."""
+    found = {}
+    for row in daulat("status", home=service.home)["processes"]:
+        if row["name"].startswith(("vault", "worker")):
+            said = Path(f"/proc/{row['pid']}/status").read_text()
+            found[row["name"]] = int(said.partition("VmHWM:")[2].split()[0]) << 10
+    return found
+
+
+def receive(mine: OpenAI, id_: str, into: bytearray) -> None:
+    """As much of a file as arrives."""
+    with mine.files.with_streaming_response.content(id_) as answer:
+        for data in answer.iter_bytes():
+            into += data
+
+
+def sealed(service: Service) -> set[str]:
+    return {path.name for path in (service.home / "vault" / "objects").iterdir()}
+
+
+def test_half_a_gigabyte_passes_both_ways_and_nobody_holds_it(service: Service, tmp_path: Path) -> None:
+    mine, before = client(service), highest(service)
+    path, piece = tmp_path / "large.bin", os.urandom(1 << 20)
+    hashed = hashlib.sha256()
+    with path.open("wb") as stream:
+        for number in range(LARGE >> 20):
+            data = number.to_bytes(8) + piece[8:]
+            hashed.update(data)
+            stream.write(data)
+    with path.open("rb") as stream:
+        made = mine.files.create(file=stream, purpose="user_data")
+    assert (made.bytes, [file.id for file in mine.files.list()]) == (LARGE, [made.id])
+    found = hashlib.sha256()
+    with mine.files.with_streaming_response.content(made.id) as answer:
+        for data in answer.iter_bytes():
+            found.update(data)
+    assert found.digest() == hashed.digest()
+    grown = {name: most - before[name] for name, most in highest(service).items()}
+    assert len(grown) >= 2
+    assert max(grown.values()) < 48 << 20, grown
+    with path.open("ab") as stream:
+        stream.write(b"and one byte more")
+    with path.open("rb") as stream, pytest.raises(openai.APIStatusError, match=f"at most {LARGE} bytes") as refused:
+        mine.files.create(file=stream, purpose="user_data")
+    assert refused.value.status_code == 413
+    assert mine.files.delete(made.id).deleted
+
+
+def test_a_file_that_is_damaged_or_cut_off_in_the_middle_is_never_whole(service: Service) -> None:
+    mine, before = client(service), sealed(service)
+    content = os.urandom(100_000_000)
+    made = mine.files.create(file=content, purpose="user_data")
+    assert hashlib.sha256(mine.files.content(made.id).content).digest() == hashlib.sha256(content).digest()
+    (name,) = sealed(service) - before
+    with (service.home / "vault" / "objects" / name).open("r+b") as stream:
+        stream.seek(70_000_000)
+        byte = stream.read(1)
+        stream.seek(70_000_000)
+        stream.write(bytes([byte[0] ^ 1]))
+    got = bytearray()
+    with pytest.raises(Exception, match="without sending complete message body"):
+        receive(mine, made.id, got)
+    assert 60_000_000 < len(got) < 70_000_000
+    assert content.startswith(got)
+    assert mine.files.delete(made.id).deleted
+
+    def broken() -> Iterator[bytes]:
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + content[:30_000_000]
+        service.wait(lambda: sealed(service) - before)  # it is on its way, under a name that is none
+        raise KeyError("the client leaves")
+
+    headers = {"authorization": f"Bearer {service.facts['api_key']}", "content-type": "multipart/form-data; boundary=b"}
+    with pytest.raises(KeyError):
+        httpx.post(f"http://127.0.0.1:{service.port}/v1/files", content=broken(), headers=headers, trust_env=False)
+    service.wait(lambda: sealed(service) == before)
+    assert list(mine.files.list()) == []
+
+
 def test_strangers_and_wrong_methods_are_told_so(service: Service) -> None:
     stranger = OpenAI(api_key="sk-" + "a" * 43, base_url=f"http://127.0.0.1:{service.port}/v1", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
@@ -137,6 +221,8 @@ def test_strangers_and_wrong_methods_are_told_so(service: Service) -> None:
 def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service) -> None:
     mine = client(service)
     made = mine.files.create(file=b"stays", purpose="user_data")
+    half = uploading(service, 5_000_000)
+    service.wait(lambda: [name for name in sealed(service) if name.startswith(".")])
     (pid,) = [row["pid"] for row in daulat("status", home=service.home)["processes"] if row["name"] == "vault"]
     os.kill(pid, signal.SIGSTOP)
     time.sleep(7)  # until the worker notices that it says nothing
@@ -153,6 +239,24 @@ def test_a_vault_that_is_killed_is_there_again_with_everything(service: Service)
             assert time.monotonic() < end
             time.sleep(0.2)
     wait_open(service)
+    assert half.recv(15) == b"HTTP/1.1 503 Se"
+    half.close()
+    assert not [name for name in sealed(service) if name.startswith(".")], "half an upload"
+
+
+def uploading(service: Service, size: int) -> socket.socket:
+    """So many bytes of a file that is larger."""
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=LONG_SECONDS)
+    lines = (
+        "POST /v1/files HTTP/1.1",
+        "Host: test",
+        f"Authorization: Bearer {service.facts['api_key']}",
+        "Content-Type: multipart/form-data; boundary=b",
+        f"Content-Length: {size * 2}",
+    )
+    form = '\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    connection.sendall(("\r\n".join(lines) + form).encode() + bytes(size))
+    return connection
 
 
 def test_the_place_is_leased_in_the_log_and_the_audit_finds_nothing(service: Service, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from daulat.adapters import age, rpc
 from daulat.core.clock import SystemClock
 from daulat.core.commitments import pseudonym
 from daulat.pipeline.retain import Kept as Rules
+from daulat.processes import rights
 from daulat.processes.rights import Giving, Rights
 from daulat.settings import Home
 from daulat.vault.keyring import Keyring
@@ -189,6 +191,32 @@ def test_what_is_damaged_is_named_and_does_not_keep_the_rest(site: Site, run: Sh
         assert inner.read(second["path"]) == b"two"
         assert "changed" in third["about"]["unreadable"]
         assert inner.read(third["path"]) == b'{"completion": {}}'
+
+
+def test_a_large_object_comes_in_pieces_and_as_much_of_it_as_opens(
+    site: Site, run: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rights, "_PIECE", 100_000)
+    person, contents = site.person(), [os.urandom(300_000) for _ in range(2)]
+    for number, content in enumerate(contents):
+        site.put(person, "file", f"file-{number}", content, filename=f"{number}.bin")
+    _, second = site.place.objects
+    whole = site.place.objects[second]
+    site.place.objects[second] = whole[:-1] + bytes([whole[-1] ^ 1])
+    site.agree()
+    which = {"person": person["id"], "kind": "file", "id": "file-0"}
+    for offset in (0, 250_000, 0, 131_072, 299_999, 300_000, 400_000):
+        said = rpc.call(run.home.vault_socket, "export.read", **which, offset=offset)
+        assert contents[0][offset:].startswith(base64.b64decode(said["content"]))
+        assert bool(said["content"]) is (offset < 300_000)
+    path = tmp_path / "a.zip"
+    assert run("pdpa", "access", "first-person", "-o", path, "--plain").code == 0
+    with zipfile.ZipFile(path) as inner:
+        one, other = json.loads(inner.read("manifest.json"))["objects"]
+        assert inner.read(one["path"]) == contents[0]
+        assert "unreadable" not in one
+        assert "changed" in other["unreadable"]
+        assert inner.read(other["path"]) == contents[1][: 4 * 65_536]
 
 
 def test_where_the_log_cannot_be_written_no_archive_stays(

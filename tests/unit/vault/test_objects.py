@@ -119,6 +119,49 @@ def test_limits_hold_and_what_went_beyond_leaves_nothing() -> None:
     kept.put(BALA, "file-4", b"x" * 100)
 
 
+def test_what_is_on_its_way_counts_and_two_together_do_not_pass_the_limit() -> None:
+    kept = Kept(most_bytes=100)
+    kept.put(ALI, "file-1", b"x" * 20)
+
+    def meanwhile(size: int) -> Iterator[bytes]:
+        yield b"x" * 50
+        kept.put(BALA, f"file-{size}", b"x" * 50)
+        kept.put(ALI, f"file-{size}", b"x" * size)
+        yield b"x" * 10
+
+    with pytest.raises(InvalidRequest, match="100 bytes"):
+        kept.objects.put(ALI, "file", "file-2", meanwhile(31), dict)
+    assert [row.id for row in kept.index.rows if row.person == "ali"] == ["file-1"]
+    with pytest.raises(InvalidRequest, match="100 bytes"):  # the one that ends later does not fit any more
+        kept.objects.put(ALI, "file", "file-2", meanwhile(30), dict)
+    assert [row.id for row in kept.index.rows if row.person == "ali"] == ["file-1", "file-30"]
+    assert not kept.objects._coming
+    kept.put(ALI, "file-3", b"x" * 50)
+
+
+def test_a_lease_that_runs_out_or_keys_that_go_while_it_comes_leave_nothing() -> None:
+    kept = Kept()
+
+    def late() -> Iterator[bytes]:
+        yield b"x" * 200_000
+        kept.lease = False
+        yield b"x"
+
+    with pytest.raises(Unavailable):
+        kept.objects.put(ALI, "file", "file-1", late(), dict)
+    kept.lease = True
+
+    def erased() -> Iterator[bytes]:
+        yield b"x" * 200_000
+        kept.objects.destroy("person", "ali")
+        yield b"x"
+
+    with pytest.raises(NotFound):
+        kept.objects.put(ALI, "file", "file-1", erased(), dict)
+    assert not kept.place.objects
+    assert not kept.index.rows
+
+
 def test_an_upload_that_breaks_off_leaves_nothing() -> None:
     kept = Kept()
 

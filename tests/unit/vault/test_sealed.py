@@ -20,6 +20,13 @@ STEP = CHUNK_BYTES + TAG_BYTES
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES]
 
 
+KNOWN = bytes.fromhex(  # "kept", under KEY as BINDING; data key 00..1f, nonce 00..0b, prefix 00..06
+    "6461756c6174206f626a65637420310a6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b000102030405060708090a0bb9dc439f"
+    "514fc718c94edced754a6cf118fcd7835b18f7e37f67aa4a8587394aca1b197846d4664ff7d6b7f5d437112300010203"
+    "0405061e13c52a0978312814ecf83bede64b0bc06d3479"
+)
+
+
 def sealed_bytes(plaintext: bytes) -> bytes:
     return b"".join(seal([plaintext], KEY, BINDING))
 
@@ -60,6 +67,36 @@ def test_the_bytes_are_those_that_the_format_says() -> None:
     first = AESGCM(data_key).decrypt(prefix + b"\0\0\0\0" + b"\0", data[99 : 99 + STEP], said)
     last = AESGCM(data_key).decrypt(prefix + b"\0\0\0\1" + b"\1", data[99 + STEP :], said)
     assert (first, last) == (b"a" * CHUNK_BYTES, b"a")
+
+
+def test_what_was_sealed_once_opens_for_ever() -> None:
+    assert open_whole(KNOWN) == b"kept"
+    with pytest.raises(VerificationFailed):
+        open_whole(KNOWN, binding=Binding("tenant_1", "object_1", 2))
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_done_to_its_bytes_only_its_own_beginning_comes_out(data: st.DataObject) -> None:
+    plain = b"".join(bytes([number]) * 30_000 for number in range(9))
+    before = sealed_bytes(plain)
+    at = st.integers(0, len(before)) | st.sampled_from([HEADER_BYTES + STEP * number for number in range(5)])
+    start, end, where = data.draw(at), data.draw(at), data.draw(at)
+    piece = data.draw(st.sampled_from([before[start:end], b"", b"\0", before[:HEADER_BYTES]]))
+    changed = before[:where] + piece + before[max(where, end) :]
+    out = bytearray()
+    if changed == before:
+        assert open_whole(changed) == plain
+        return
+    with pytest.raises(VerificationFailed):
+        take([changed], out)
+    assert plain.startswith(out)
+    assert len(out) < len(plain)
+
+
+def take(data: list[bytes], into: bytearray) -> None:
+    for piece in opened(data, KEY, BINDING):
+        into += piece
 
 
 @pytest.mark.parametrize(
