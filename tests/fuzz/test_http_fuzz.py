@@ -33,6 +33,7 @@ from daulat.core.snapshot import Limits
 TARGET = b"/v1/chat/completions"
 CODING = b"Transfer-Encoding: chunked"
 LIMITS = Limits(header_bytes=8192, body_bytes=65_536)
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + b"x" * 700 + b"\r\n--b--\r\n"
 REQUESTS = (
     post(),
     post(STREAMED),
@@ -48,6 +49,7 @@ REQUESTS = (
     request(b"*", method=b"OPTIONS"),
     get(b"/healthz") + post() + get(b"/readyz") + post(STREAMED),
     request(TARGET, CODING, body=chunked(CHAT)) + post(),
+    request(b"/v1/files", CODING, body=chunked(FORM[:20], FORM[20:], extension=b";a=b")) + post(),
 )
 STATUSES = frozenset({200, 400, 401, 404, 405, 408, 413, 414, 415, 417, 431, 501, 503, 505})
 
