@@ -389,7 +389,7 @@ class Control:
             else {"entry": lease.index, "node": lease.node, "seconds_left": seconds_left},
             "deployments": self.replicas.roster.deployment_rows(),
             "replicas": self.replicas.roster.replica_rows(),
-            "waiting": list(self._waiting),
+            "waiting": [*self._waiting, *self._metering.waiting],
             "reviews": self._consenting.reviews(),
             "breaches": self._breaches.open_ones(),
             "not_serving_because": [*self._refusals(), *_no_room(self._home)],
