@@ -54,9 +54,8 @@ def usage() -> None:
     """Say who has used how much, and what it costs: by itself, what `show` shows.
 
     \b
-    Examples:
+    Example:
         daulat usage
-        daulat usage --by day,model
     """
 
 
