@@ -17,7 +17,7 @@ from daulat.core import charter as charters
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock, SystemClock
 from daulat.core.consent import CHARTER, MODEL, OPERATOR, POLICY
-from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, Unavailable
+from daulat.errors import ConfigError, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from daulat.pipeline import establish
 from daulat.pipeline.agreed import Agreed, Naming, sha256
 from daulat.pipeline.book import Book
@@ -173,6 +173,13 @@ class Consenting:
     def ceremony(self) -> int | None:
         """The log index of the key ceremony, where there was one."""
         return self._book.index(CEREMONY)
+
+    def established(self) -> dict[str, Any]:
+        """What the key ceremony established, as its entry says. Raises NotFound: there was none."""
+        held = self._book.held(CEREMONY)
+        if held is None:
+            raise NotFound("there was no key ceremony: this installation is an evaluation")
+        return {"entry": held["position"], **held["value"]}
 
     def must_be_agreed(self, facts: ModelFacts) -> None:
         """Raises PermissionDenied: this model was never admitted, and nobody has agreed to it."""

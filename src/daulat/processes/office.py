@@ -19,6 +19,7 @@ from daulat.pipeline.deploy import Deployments, told
 from daulat.pipeline.limits import Limits
 from daulat.pipeline.operate import OPERATORS, Desk, Rows
 from daulat.processes.deploying import Deploying
+from daulat.processes.services import Services
 
 Does = Callable[["Ask"], Awaitable[Any]]
 _AT_THE_MACHINE: Final = "api_key_file"  # of an engine's options: a file that this machine's own user may name
@@ -54,12 +55,13 @@ class Served:
     status: Callable[[], Awaitable[dict[str, Any]]]
     deployments: Callable[[], Awaitable[list[dict[str, Any]]]]
     replicas: Callable[[], Awaitable[list[dict[str, Any]]]]
+    services: Services
     does: Mapping[str, rpc.Handler]
     deploying: Callable[[Deployments], Deploying]
 
 
 class Office:
-    """Operations by id. Those that change something are done one at a time."""
+    """Operations by id; `oversight` has the rest. Those that change something are done one at a time."""
 
     def __init__(self, rows: Any, desk: Desk, clock: Clock, served: Served) -> None:
         self._rows: Rows = rows
@@ -122,7 +124,7 @@ class Office:
     async def prepare(self, ask: Ask) -> None:
         """What takes its time and changes nothing, before an act holds up the others."""
         if ask.operation.id == "deployments.put":
-            wish = _given(ask.body)
+            wish = given(ask.body)
             if _AT_THE_MACHINE in wish.get("options", {}):
                 raise PermissionDenied(f"{_AT_THE_MACHINE} names a file of this machine: `daulat deploy` there sets it")
             model = wish.pop("model")
@@ -170,14 +172,15 @@ class Office:
             raise PermissionDenied("operators come and go by consent: propose operator.add")
         if not ask.operates and (body.citizenship, body.assurance, body.roles) != ("", "low", ("user",)):
             raise PermissionDenied(_VOUCHING)
-        vouched = (body.citizenship, body.assurance, body.roles)
-        made = await self._of(ask).add_person(body.name, ask.named["tenant"]["id"], *vouched, days=body.days)
+        vouched, days = (body.citizenship, body.assurance, body.roles), {"days": body.days}
+        days |= {"citizenship_days": body.citizenship_days}
+        made = await self._of(ask).add_person(body.name, ask.named["tenant"]["id"], *vouched, **days)
         return self._rows.find("people", made["id"])
 
     async def _change_person(self, ask: Ask) -> dict[str, Any]:
         person = self._rows.find("people", ask.named["person"]["id"])  # as it is now that nobody else changes it
         _unmoved(ask, f"{person['id']}.{person['version']}")
-        changes = _given(ask.body)
+        changes = given(ask.body)
         if not changes:
             raise InvalidRequest("nothing is to be changed: give citizenship, assurance, roles or days")
         return await self._admins(ask).change_person(person["id"], changes)
@@ -190,8 +193,9 @@ class Office:
     async def _create_key(self, ask: Ask) -> dict[str, Any]:
         body = ask.body
         limits = (body.label, body.models, body.requests_per_minute)
-        further = {} if body.limits is msgspec.UNSET else _given(body.limits)
-        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, days=body.days, limits=further)
+        further = {} if body.limits is msgspec.UNSET else given(body.limits)
+        bounds = {"days": body.days, "limits": further, "networks": body.networks}
+        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, **bounds)
         return {**self._rows.find("keys", made["id"]), "api_key": made["api_key"]}
 
     async def _revoke_key(self, ask: Ask) -> dict[str, Any]:
@@ -219,7 +223,7 @@ class Office:
 
     async def _limit(self, ask: Ask) -> dict[str, Any]:
         scope, name = ask.path["scope"], ask.path["name"]
-        await self._limits(ask).set(scope, name, _given(ask.body))
+        await self._limits(ask).set(scope, name, given(ask.body))
         rows = await self._served.does["limit.list"]()
         return next(row for row in rows if row["scope"] == scope and name in {row["id"], row["name"]})
 
@@ -307,7 +311,7 @@ def _between(query: Any) -> dict[str, str]:
     return {name: day for name in ("since", "until") if (day := getattr(query, name))}
 
 
-def _given(body: msgspec.Struct) -> dict[str, Any]:
+def given(body: msgspec.Struct) -> dict[str, Any]:
     """The fields that were given."""
     return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
 

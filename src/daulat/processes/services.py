@@ -40,7 +40,7 @@ class Services:
         metering = Metering(rows, desk.act, clock, *placed)
         databases.callback(metering.close)
         await metering.begin()
-        return cls(by.consenting, identifying, storing, metering, Breaches(rows, desk, clock))
+        return cls(by.consenting, identifying, storing, metering, Breaches(rows, desk, clock, by.home))
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
