@@ -30,7 +30,7 @@ from daulat.core.consent import RESTORE, naming
 from daulat.errors import ConfigError, Conflict, IntegrityError, PermissionDenied, SplitView, VerificationFailed
 from daulat.processes import agreements, checking, log_keys
 from daulat.processes.backing_up import NAMES, Target
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.processes.sequencer import alone
 from daulat.settings import Home
 from daulat.tlog.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from tests.support import logs
 from tests.support.verbs import PERIOD, Shell, publish
 
 from daulat.adapters import request_index
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.tlog.note import Verifier
 
 
