@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from tests.support import oidc
 from tests.support.fleet import Fleet
 from tests.support.site import CHARTER
 
 from daulat.adapters import rpc
 from daulat.catalog import charters
 from daulat.core.consent import Kind, Proposed
+from daulat.identity import providers
 from daulat.pipeline.book import Book
 from daulat.pipeline.operate import Desk
 from daulat.processes.administering import Administering
@@ -29,6 +31,7 @@ from daulat.processes.deploying import Deploying
 from daulat.processes.metering import Metering
 from daulat.processes.office import Served
 from daulat.processes.pages import application
+from daulat.processes.provisioning import Provisioning
 from daulat.processes.watch import Watch
 from daulat.tlog.note import Signer
 
@@ -92,7 +95,10 @@ class Town:
         served = Served(status, deployments, replicas, *joined, deploying)
         charter = (1, self.charter)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
-        handlers = self.administering.handlers(self._changes)
+        where = providers.parse(oidc.settings())
+        self.provisioning = Provisioning(self.rows, self.book.write, self.clock, charter, self.desk, self.home, where)
+        handlers = {**self.administering.handlers(self._changes), **self.provisioning.handlers(self._changes)}
+        self.control = handlers
         self._server = await rpc.serve(self.home.control_socket, handlers)
         self.app = application(self.home, Watch())
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://pages")
