@@ -198,3 +198,29 @@ def test_a_revoked_token_is_over_at_once_and_whom_it_brought_stays(tmp_path: Pat
         assert town.rows.find("people", id_)["expires"] > town.clock.now_ms()
 
     within(tmp_path, use)
+
+
+def test_an_administrator_lets_a_directory_in_for_their_own_tenant_alone_and_for_no_provider(tmp_path: Path) -> None:
+    async def use(town: Province) -> None:
+        boss = "tenant-admin-of-other-agency"
+        for house in ("first-agency", "operators"):
+            answer = await town.ask(boss, "POST", "directories", {"tenant": town.ids[house]})
+            assert answer.status_code == 404, house
+        assert (await town.ask(boss, "DELETE", f"directories/{town.ids[OURS]}")).status_code == 404
+        assert (await town.ask(boss, "GET", f"directories?tenant={town.ids['first-agency']}")).status_code == 404
+        house = town.ids["other-agency"]
+        refused = await town.ask(boss, "POST", "directories", {"tenant": house, "provider": "test"})
+        assert refused.status_code == 400
+        made = (await town.ask(boss, "POST", "directories", {"tenant": house, "label": "theirs"})).json()
+        assert (made["issuer"], made["label"]) == ("", "theirs")
+        listed = (await town.ask(boss, "GET", "directories")).json()["data"]
+        assert {row["tenant"] for row in listed} == {house}
+        assert "digest" not in listed[0]
+        town.secrets["new"] = made["directory_token"]
+        assert (await town.scim("new", "GET", "/Users")).status_code == 200
+        assert (await town.ask(boss, "DELETE", f"directories/{made['id']}")).json()["revoked"]
+        assert (await town.scim("new", "GET", "/Users")).status_code == 401
+        operators = await town.ask("bina", "POST", "directories", {"tenant": town.ids["operators"]})
+        assert operators.status_code == 403, "operators come and go by consent"
+
+    within(tmp_path, use)

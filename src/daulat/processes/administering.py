@@ -32,6 +32,7 @@ _TABLES: Final = {
     "person": ("people", "person"),
     "key": ("keys", "key"),
     "admin_key": ("admin_keys", "admin key"),
+    "directory": ("directories", "directory"),
     "auditor": ("auditors", "auditor"),
 }
 """What an id in an address, a query or a body is of: the rows, and the word for one of them."""
