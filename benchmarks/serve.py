@@ -49,7 +49,7 @@ async def many(running: Running, count: int) -> None:
     async def nothing() -> None:
         """Only what every act ends with: a new roll, in force."""
 
-    await running.control._changes(nothing)()  # noqa: SLF001
+    await running.control.publishing.changes(nothing)()
 
 
 async def main() -> None:

@@ -19,7 +19,7 @@ from daulat.pipeline.deploy import Deployment, Deployments
 from daulat.placement.place import Budget
 from daulat.processes.deploying import Deploying
 from daulat.processes.replicas import Replicas, Ways
-from daulat.processes.roster import Prepared
+from daulat.processes.roster import Prepared, Roster
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home
 
@@ -67,7 +67,8 @@ class Fleet:
         self.acts: list[str] = []
         self.snapshot, self.refuses, self.failure = 0, False, ""
         ways = Ways(self._admit, self._publish, self._launch, self._fail, asyncio.Lock())  # type: ignore[arg-type]
-        self.replicas = Replicas(self.home, Budget(6, 8000), self.site.node, self.wishes, Store(), ways)
+        roster = Roster(self.home, Budget(6, 8000), self.site.node, self.wishes)
+        self.replicas = Replicas(self.home, roster, self.site.node, self.wishes, Store(), ways)
         self.deploying = Deploying(self.wishes, self.replicas, Store(), self.site.node.admits)
 
     async def _act(self, action: str, _subject: str, _detail: Any) -> None:

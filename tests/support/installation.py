@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daulat.processes.control import Control, lock, write_starter_charter
+from daulat.processes.control import Control
+from daulat.processes.lock import lock
 from daulat.processes.plan import Plan
+from daulat.processes.starting import write_starter_charter
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings
 
@@ -57,12 +59,12 @@ class Installation(Control):
             "sandbox": {"grade": "G2"},
             "counters": NOTHING_COUNTED,
         }
-        await self._report(replica, "ready", ready)
+        await self.answering.report(replica, "ready", ready)
 
     async def probed(self, counters: dict[str, int]) -> None:
         """Report a canary that found the engine contained, with what the engine has counted until now."""
         probe: dict[str, Any] = {"nonce": "00" * 16, "probes": [], "counters": counters, "final": False}
-        await self._report(self._engine, "contained", probe)
+        await self.answering.report(self._engine, "contained", probe)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ async def start(folder: Path, address: str, *, port: int, workers: int = 1, slot
     control = Installation(plan, lambda _: None)
     await control.start()
     await control.enrol(address, slots=slots)
-    await control._in_force(control._number)
+    await control.publishing.in_force()
     secrets = control.secrets or {}
     os.set_inheritable(held, False)
     return Running(control, plan.url, secrets.get("api_key", ""), secrets.get("auditor_token", ""), home)

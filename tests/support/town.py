@@ -91,8 +91,8 @@ class Town:
 
         placed = (self.home, "test.daulat.example", ORIGIN, "MY", 1)
         self.metering = Metering(self.rows, self.desk.act, self.clock, *placed)
-        joined = (consenting.handlers(lambda use: use), self.metering.handlers(lambda use: use))
-        served = Served(status, deployments, replicas, *joined, deploying)
+        does = {**consenting.handlers(lambda use: use), **self.metering.handlers(lambda use: use)}
+        served = Served(status, deployments, replicas, does, deploying)
         charter = (1, self.charter)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
         where = providers.parse(oidc.settings())

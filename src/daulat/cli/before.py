@@ -10,7 +10,7 @@ from daulat.adapters.log_files import LogFolder
 from daulat.core import charter as charter_core
 from daulat.errors import ConfigError
 from daulat.policy import bundle
-from daulat.processes.control import write_starter_charter
+from daulat.processes.starting import write_starter_charter
 from daulat.settings import Home, Settings
 
 

@@ -14,7 +14,7 @@ from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.errors import Conflict, InvalidRequest, NotFound
 from daulat.processes import starting
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.settings import Home, load
 
 

@@ -25,7 +25,7 @@ from daulat.ledger.reading import read_entries
 from daulat.pipeline import admitted
 from daulat.pipeline.admitted import Admission
 from daulat.processes import checking, log_keys
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.processes.sequencer import alone, open_sequencer
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints

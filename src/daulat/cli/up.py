@@ -25,7 +25,8 @@ from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.errors import ConfigError
 from daulat.processes import edge, starting
-from daulat.processes.control import Control, lock
+from daulat.processes.control import Control
+from daulat.processes.lock import lock
 from daulat.processes.plan import Plan
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home, Settings, default_home, load

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from daulat.adapters import rpc
@@ -48,9 +49,8 @@ class Identifying:
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
         identities = self._identities
-        self._changing = changes(self._begin)
         return {
-            "signin.complete": self._complete,
+            "signin.complete": partial(self._complete, changes(self._begin)),
             "signin.refused": self._refused,
             "session.end": identities.sign_out,
             "session.list": self._sessions,
@@ -74,10 +74,12 @@ class Identifying:
                 seen, due = current, min((until for until in ends if until > now), default=_NEVER)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _complete(self, provider: str, seen: Mapping[str, Any], binding: str, invitation: str) -> dict[str, Any]:
+    async def _complete(
+        self, changing: rpc.Handler, provider: str, seen: Mapping[str, Any], binding: str, invitation: str
+    ) -> dict[str, Any]:
         """Whoever a verified token is about begins a session; only what changes anything is published."""
         named, shown = self._provider(provider), _seen(seen)
-        act = self._changing if self._identities.changes(named, shown, invitation) else self._begin
+        act = changing if self._identities.changes(named, shown, invitation) else self._begin
         begun: dict[str, Any] = await act(provider=named, seen=shown, binding=binding, invitation=invitation)
         return begun
 

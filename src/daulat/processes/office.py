@@ -46,13 +46,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What else the control process has: status, lists of what runs, consent, and deployments under anybody's name."""
+    """What else the control process has.
+
+    `does`: its own handlers by method, for whoever holds the lock of changes; `deploying(of)`: deployments under the
+    name of whoever `of` writes for.
+    """
 
     status: Callable[[], Awaitable[dict[str, Any]]]
     deployments: Callable[[], Awaitable[list[dict[str, Any]]]]
     replicas: Callable[[], Awaitable[list[dict[str, Any]]]]
-    consent: Mapping[str, rpc.Handler]
-    metering: Mapping[str, rpc.Handler]
+    does: Mapping[str, rpc.Handler]
     deploying: Callable[[Deployments], Deploying]
 
 
@@ -82,7 +85,7 @@ class Office:
             "directories.revoke": lambda ask: self._directories.revoke(self._of(ask), ask.named["directory"]["id"]),
             "auditors.create": self._create_auditor,
             "auditors.revoke": self._revoke_auditor,
-            "limits.list": lambda _ask: served.metering["limit.list"](),
+            "limits.list": lambda _ask: served.does["limit.list"](),
             "limits.put": self._limit,
             "limits.remove": lambda ask: self._limits(ask).remove(ask.path["scope"], ask.path["name"]),
             "usage": self._usage,
@@ -95,16 +98,16 @@ class Office:
             "replicas.list": lambda _ask: served.replicas(),
             "replicas.drain": lambda ask: self._deploying(ask).drain(ask.path["replica"]),
             "replicas.log": self._log,
-            "operators.list": lambda _ask: served.consent["operators"](),
-            "proposals.draft": lambda ask: served.consent["consent.draft"](**msgspec.structs.asdict(ask.body)),
-            "proposals.list": lambda _ask: served.consent["consent.all"](),
+            "operators.list": lambda _ask: served.does["operators"](),
+            "proposals.draft": lambda ask: served.does["consent.draft"](**msgspec.structs.asdict(ask.body)),
+            "proposals.list": lambda _ask: served.does["consent.all"](),
             "proposals.create": self._propose,
-            "proposals.get": lambda ask: served.consent["consent.show"](proposal=ask.path["proposal"]),
+            "proposals.get": lambda ask: served.does["consent.show"](proposal=ask.path["proposal"]),
             "proposals.approve": self._approve,
-            "glass.draft": lambda ask: served.consent["glass.draft"](**msgspec.structs.asdict(ask.body)),
-            "glass.list": lambda _ask: served.consent["glass.all"](),
+            "glass.draft": lambda ask: served.does["glass.draft"](**msgspec.structs.asdict(ask.body)),
+            "glass.list": lambda _ask: served.does["glass.all"](),
             "glass.break": self._break,
-            "glass.get": lambda ask: served.consent["glass.show"](proposal=ask.path["proposal"]),
+            "glass.get": lambda ask: served.does["glass.show"](proposal=ask.path["proposal"]),
             "glass.review": self._review,
         }
 
@@ -225,18 +228,18 @@ class Office:
     async def _limit(self, ask: Ask) -> dict[str, Any]:
         scope, name = ask.path["scope"], ask.path["name"]
         await self._limits(ask).set(scope, name, _given(ask.body))
-        rows = await self._served.metering["limit.list"]()
+        rows = await self._served.does["limit.list"]()
         return next(row for row in rows if row["scope"] == scope and name in {row["id"], row["name"]})
 
     async def _usage(self, ask: Ask) -> dict[str, Any]:
         by = [name.strip() for name in ask.query.by.split(",")]
         if ask.operates:
-            return {"data": await self._served.metering["usage"](by=by, **_between(ask.query))}
-        own = await self._served.metering["usage"](by=[*dict.fromkeys((*by, "tenant"))], **_between(ask.query))
+            return {"data": await self._served.does["usage"](by=by, **_between(ask.query))}
+        own = await self._served.does["usage"](by=[*dict.fromkeys((*by, "tenant"))], **_between(ask.query))
         return {"data": [row for row in own if row["tenant"] == ask.actor.tenant_pseudonym]}
 
     async def _focus(self, ask: Ask) -> dict[str, Any]:
-        return {"data": await self._served.metering["usage.focus"](**_between(ask.query))}
+        return {"data": await self._served.does["usage.focus"](**_between(ask.query))}
 
     # What runs.
 
@@ -271,14 +274,14 @@ class Office:
     # Consent: what is signed says who agrees; that the same one brings it keeps signatures from being passed around.
 
     async def _propose(self, ask: Ask) -> Any:
-        return await self._served.consent["consent.propose"](**self._drafted(ask))
+        return await self._served.does["consent.propose"](**self._drafted(ask))
 
     async def _break(self, ask: Ask) -> Any:
-        return await self._served.consent["glass.break"](**self._drafted(ask))
+        return await self._served.does["glass.break"](**self._drafted(ask))
 
     async def _review(self, ask: Ask) -> Any:
         self._signs(ask)
-        return await self._served.consent["glass.review"](**ask.path, **msgspec.structs.asdict(ask.body))
+        return await self._served.does["glass.review"](**ask.path, **msgspec.structs.asdict(ask.body))
 
     def _drafted(self, ask: Ask) -> dict[str, Any]:
         self._signs(ask)
@@ -288,7 +291,7 @@ class Office:
     async def _approve(self, ask: Ask) -> Any:
         self._signs(ask)
         signed = {"vkey": ask.body.vkey, "signature": ask.body.signature}
-        return await self._served.consent["consent.approve"](proposal=ask.path["proposal"], **signed)
+        return await self._served.does["consent.approve"](proposal=ask.path["proposal"], **signed)
 
     def _signs(self, ask: Ask) -> None:
         """Raises PermissionDenied: the key that signs is not that of whoever asks."""

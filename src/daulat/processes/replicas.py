@@ -22,7 +22,7 @@ from daulat.errors import Conflict, DaulatError, NotFound
 from daulat.fleet.reconcile import Action, Drain, Promote, RollBack, Start, Stop, reconcile
 from daulat.pipeline.deploy import Deployment, Deployments
 from daulat.pipeline.enrol import Node
-from daulat.placement.place import Budget, Refused
+from daulat.placement.place import Refused
 from daulat.processes import elsewhere
 from daulat.processes.children import Child
 from daulat.processes.roster import Held, Places, Prepared, Roster, key_of
@@ -62,9 +62,9 @@ class Replicas:
     """Owns every supervisor. One `look` at a time, under the control process' lock."""
 
     def __init__(
-        self, home: Home, budget: Budget, node: Node, deployments: Deployments, store: Store, ways: Ways
+        self, home: Home, roster: Roster, node: Node, deployments: Deployments, store: Store, ways: Ways
     ) -> None:
-        self.roster = Roster(home, budget, node, deployments)
+        self.roster = roster
         self._node, self._deployments, self._store, self._ways = node, deployments, store, ways
         self._preparing: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -32,7 +32,7 @@ from daulat.errors import ConfigError, Conflict, IntegrityError, PermissionDenie
 from daulat.ledger.reading import read_entries
 from daulat.processes import checking, log_keys
 from daulat.processes.backing_up import NAMES, Target
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.processes.sequencer import alone
 from daulat.settings import Home
 from daulat.tlog.checkpoint import Checkpoint

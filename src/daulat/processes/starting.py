@@ -1,4 +1,4 @@
-"""What `daulat up` wishes for: one deployment of its own, beside those that operators have made."""
+"""What `daulat up` begins with: a charter, the control database, and its deployment beside those of operators."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from daulat.adapters.control_db import ControlDatabase
+from daulat.catalog import charters
 from daulat.core.deployment import Spec
 from daulat.errors import ConfigError
 from daulat.pipeline.deploy import Deployment, Deployments
@@ -23,6 +24,14 @@ class Meta(Protocol):
     def meta(self, name: str) -> str: ...
 
     def set_meta(self, name: str, value: str) -> None: ...
+
+
+def write_starter_charter(home: Home) -> bool:
+    """Write `charter.toml` on the first start; whether it was."""
+    if home.charter.exists():
+        return False
+    home.charter.write_text(charters.starter())
+    return True
 
 
 def control_database(home: Home, settings: Settings) -> ControlDatabase:

@@ -10,7 +10,7 @@ from tests.support import logs
 from tests.support.verbs import PERIOD, Shell, publish
 
 from daulat.adapters import request_index
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 
 
 def test_the_last_entries_in_a_line_each(run: Shell) -> None:

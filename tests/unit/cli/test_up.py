@@ -28,7 +28,7 @@ from daulat.adapters.models import ModelStore
 from daulat.catalog import charters
 from daulat.cli import up as module
 from daulat.errors import DaulatError, Unavailable
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.processes.plan import Plan
 from daulat.settings import Home
 

@@ -44,7 +44,7 @@ from daulat.errors import (
 from daulat.pipeline.agreed import Naming
 from daulat.processes import backing_up, checking, restoring
 from daulat.processes.backing_up import Target, back_up
-from daulat.processes.control import lock
+from daulat.processes.lock import lock
 from daulat.processes.sequencer import open_sequencer
 from daulat.settings import Home
 from daulat.vault import archive
