@@ -48,8 +48,6 @@ class Provisioning:
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
-        self._creates, self._updates = changes(self._created), changes(self._updated)
-        self._deletes = changes(self._deleted)
         return {
             "directory.create": changes(self._create),
             "directory.revoke": changes(self._revoke),
@@ -57,9 +55,9 @@ class Provisioning:
             "scim.whose": self._known,
             "scim.find": self._find,
             "scim.search": self._search,
-            "scim.create": self._create_person,
-            "scim.update": self._update_person,
-            "scim.delete": self._delete_person,
+            "scim.create": self._asked("scim.create", changes(self._created)),
+            "scim.update": self._asked("scim.update", changes(self._updated)),
+            "scim.delete": self._asked("scim.delete", changes(self._deleted)),
         }
 
     async def _create(self, tenant: str, label: str, provider: str, days: int, person_days: int) -> dict[str, Any]:
@@ -91,19 +89,14 @@ class Provisioning:
         async with self._whose(credential, "scim.search") as by:
             return self._people.search(by, attribute, value, start, count)
 
-    async def _create_person(self, credential: str, **said: Any) -> Any:
-        async with self._whose(credential, "scim.create"):
-            return await self._creates(credential=credential, **said)
+    def _asked(self, action: str, does: rpc.Handler) -> rpc.Handler:
+        async def ask(credential: str, **said: Any) -> Any:
+            async with self._whose(credential, action) as by:
+                if "person" in said:
+                    self._people.find(by, said["person"])
+                return await does(credential=credential, **said)
 
-    async def _update_person(self, credential: str, person: str, **said: Any) -> Any:
-        async with self._whose(credential, "scim.update") as by:
-            self._people.find(by, person)
-            return await self._updates(credential=credential, person=person, **said)
-
-    async def _delete_person(self, credential: str, person: str, version: int | None) -> None:
-        async with self._whose(credential, "scim.delete") as by:
-            self._people.find(by, person)
-            await self._deletes(credential=credential, person=person, version=version)
+        return ask
 
     async def _created(self, credential: str, **said: Any) -> dict[str, Any]:
         return await self._people.create(self._directories.of(credential), **said)
