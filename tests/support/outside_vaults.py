@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -94,13 +95,24 @@ def transit_root(folder: Path) -> Iterator[Root]:
 @contextlib.contextmanager
 def s3_bucket(folder: Path, name: str = "kept") -> Iterator[Place]:
     """A bucket of a SeaweedFS."""
+    port = free_port()
+    with seaweed(folder, port):
+        yield made_bucket(folder, port, name)
+
+
+def seaweed(folder: Path, port: int) -> contextlib.AbstractContextManager[None]:
+    """A SeaweedFS over a folder, which may have been another's before. It is killed in the end."""
     weed = shutil.which("weed")
     if weed is None or importlib.util.find_spec("botocore") is None:
         pytest.skip("needs the program `weed` and the extra `s3`")
+    command = [weed, "mini", f"-dir={folder}", f"-s3.port={port}"]
+    return server(command, folder, f"http://127.0.0.1:{port}/", {})
+
+
+def made_bucket(folder: Path, port: int, name: str) -> Any:
+    """A new bucket there, as `daulat.adapters.vault_s3.Bucket`, whose secret lies in `folder`/s3."""
     from daulat.adapters.vault_s3 import Bucket  # noqa: PLC0415
 
-    port = free_port()
-    with server([weed, "mini", f"-dir={folder}", f"-s3.port={port}"], folder, f"http://127.0.0.1:{port}/", {}):
-        bucket = Bucket(f"s3+http://127.0.0.1:{port}/{name}", secret(folder / "s3", "tests:tests-secret"))
-        bucket._client.create_bucket(Bucket=name)
-        yield bucket
+    bucket = Bucket(f"s3+http://127.0.0.1:{port}/{name}", secret(folder / "s3", "tests:tests-secret"))
+    bucket._client.create_bucket(Bucket=name)
+    return bucket

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from daulat.adapters.sqlite_file import opened, transaction
 from daulat.errors import SealBroken
 
 _SCHEMA: Final = """
@@ -29,11 +30,7 @@ class RequestIndex:
 
     def __init__(self, path: Path, origin: str) -> None:
         self._origin = origin
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db = opened(path, _SCHEMA, "journal_mode=WAL", "synchronous=NORMAL")
         self._db.execute("INSERT OR IGNORE INTO state VALUES (?, 0)", (origin,))
         (self.size,) = self._db.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
 
@@ -45,11 +42,10 @@ class RequestIndex:
             else:
                 control.append((self._origin, index, json.loads(entry)["type"]))
         try:
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)
-            self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?,?)", control)
-            self._db.execute("UPDATE state SET size = ? WHERE origin = ?", (first + len(new), self._origin))
-            self._db.execute("COMMIT")
+            with transaction(self._db):
+                self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)
+                self._db.executemany("INSERT OR REPLACE INTO control VALUES (?,?,?)", control)
+                self._db.execute("UPDATE state SET size = ? WHERE origin = ?", (first + len(new), self._origin))
         except sqlite3.Error as error:
             raise SealBroken(f"the index could not be written: {error}") from None
         self.size = first + len(new)

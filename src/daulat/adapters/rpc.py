@@ -51,6 +51,8 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
                 await writer.drain()
         except (ConnectionError, ValueError):
             pass  # gone, or a line beyond MAX_LINE: nobody is left to be answered
+        except asyncio.CancelledError:
+            pass  # the process ends. Before Python 3.12, `asyncio.streams` takes a cancelled task for a failure
         finally:
             writer.close()
 

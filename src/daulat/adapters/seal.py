@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from daulat.adapters.sqlite_file import opened, transaction
 from daulat.errors import SealBroken
 from daulat.ledger.intake import Cursor, Open
 from daulat.ledger.sequencer import Sealed
@@ -29,11 +30,7 @@ class SqliteSeal:
 
     def __init__(self, path: Path, origin: str) -> None:
         self._origin = origin
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._db = opened(path, _SCHEMA, "journal_mode=WAL", "synchronous=FULL")
 
     def origins(self) -> list[str]:
         """Every log that this file has sealed, oldest first."""
@@ -67,13 +64,8 @@ class SqliteSeal:
     def advance(self, expected: bytes, new: Sealed) -> None:
         """See `ledger.sequencer.Seal.advance`."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 self._replace(expected, new)
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise SealBroken(f"the checkpoint could not be made durable in its second place: {error}") from None
 

@@ -2,6 +2,9 @@
 
 How far it has come stands in the same transaction as what it counted, so nothing is counted twice and nothing is left
 out, whichever process is killed when. It is never written by the request path.
+
+Nobody else has anything to write there. While the service runs, SQLite tells of a commit that is not ours
+(`PRAGMA data_version`); what was changed at another time shows where the sums are held against the log (`check`).
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from daulat.adapters import sqlite_file
 from daulat.adapters.log_files import LogFolder
 from daulat.core.quota import DAY_MS, MINUTE_MS, day_of
 from daulat.errors import IntegrityError, Unavailable
@@ -54,12 +58,33 @@ class _Place(NamedTuple):
     worker: int
 
 
+class _Row(NamedTuple):
+    """The primary key of `used`."""
+
+    period: str
+    number: int
+    tenant: str
+    key: str
+    model: str
+    origin: str
+    worker: int
+
+
+class Checked(NamedTuple):
+    """How many entries were counted again, and in words whatever stood otherwise in the projection."""
+
+    entries: int
+    differences: tuple[str, ...]
+
+
 class UsageDatabase:
     """The projection. `catch_up` and `drop` may run on a thread of their own, one at a time."""
 
     def __init__(self, path: Path) -> None:
+        """Raises IntegrityError: the file is none of ours any more."""
         self._writing, self._reading = _open(path), _open(path)
         self._lock = threading.Lock()
+        self._version = _version(self._writing)
 
     def catch_up(self, shards: Mapping[str, LogFolder]) -> int:
         """Count what is new in the log; `shards` by origin. How many entries there were.
@@ -76,6 +101,39 @@ class UsageDatabase:
         with self._lock, _transaction(self._writing):
             self._writing.execute("DELETE FROM used")
             self._writing.execute("DELETE FROM state")
+        self._version = _version(self._writing)
+
+    def touched(self) -> bool:
+        """Whether somebody else has written here since the sums were last known to be the log's."""
+        with self._lock:
+            return _version(self._writing) != self._version
+
+    def check(self, shards: Mapping[str, LogFolder]) -> Checked:
+        """Count the log once more beside what stands here, as far as it was counted, and compare.
+
+        Counting may go on meanwhile: what is compared are the sums of the moment when this is called.
+
+        Raises:
+            IntegrityError: an entry cannot be counted. Unavailable: the projection cannot be read.
+        """
+        with self._lock, _transaction(self._writing):
+            version = _version(self._writing)
+            sizes = dict(self._writing.execute("SELECT origin, size FROM state"))
+            held = {_Row(*row[:7]): row[7:] for row in self._writing.execute("SELECT * FROM used")}
+        wrong, counted, entries = list[str](), dict[_Row, tuple[int, ...]](), 0
+        for origin, said in sizes.items():
+            size = there = _size(shards[origin]) if origin in shards else 0
+            if isinstance(said, int) and 0 <= said <= there:
+                size = said
+            else:
+                wrong.append(f"{said!r} entries of {origin} are said to be counted; it has {there}")
+            counted |= self._whole(origin, shards[origin], size) if size else {}
+            entries += size
+        wrong += _differences(held, counted)
+        if not wrong:
+            with self._lock:
+                self._version = version
+        return Checked(entries, tuple(wrong))
 
     def position(self, origin: str) -> int:
         """How many entries of a shard are counted."""
@@ -112,9 +170,7 @@ class UsageDatabase:
         self._writing.close()
 
     def _shard(self, origin: str, folder: LogFolder) -> int:
-        published = folder.published()
-        size = int(published.split(b"\n", 2)[1]) if published else 0
-        start = _position(self._writing, origin)
+        size, start = _size(folder), _position(self._writing, origin)
         if start > size:
             raise IntegrityError(f"the log {origin} has {size} entries, {start} were counted: daulat usage rebuild")
         for first in range(start, size, STEP):
@@ -122,6 +178,15 @@ class UsageDatabase:
             counts = self._counted(read_entries(folder, first, end, size), first)
             self._add(origin, first, end, counts)
         return size - start
+
+    def _whole(self, origin: str, folder: LogFolder, size: int) -> dict[_Row, tuple[int, ...]]:
+        sums: defaultdict[_Row, Counter[str]] = defaultdict(Counter)
+        published = _size(folder)
+        for first in range(0, size, STEP):
+            entries = read_entries(folder, first, min(size, first + STEP), published)
+            for place, counts in self._counted(entries, first).items():
+                sums[_Row(*place[:5], origin, place.worker)].update(counts)
+        return {row: tuple(counts[name] for name in _COUNTS) for row, counts in sums.items()}
 
     @staticmethod
     def _counted(entries: Sequence[bytes], first: int) -> dict[_Place, Counter[str]]:
@@ -166,28 +231,55 @@ class UsageDatabase:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    path.chmod(0o600)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.executescript(_SCHEMA)
-    return connection
+    try:
+        return sqlite_file.opened(path, _SCHEMA, "journal_mode=WAL", "synchronous=NORMAL")
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"{path} cannot be opened: {error}") from None
+    except sqlite3.DatabaseError as error:
+        words = f"{path} is no count of the log any more ({error}): delete it, and it is counted again from the log"
+        raise IntegrityError(words) from None
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Another number once another connection has committed something (https://sqlite.org/pragma.html)."""
+    (number,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(number)
+
+
+def _size(folder: LogFolder) -> int:
+    published = folder.published()
+    return int(published.split(b"\n", 2)[1]) if published else 0
+
+
+def _differences(held: Mapping[_Row, tuple[int, ...]], counted: Mapping[_Row, tuple[int, ...]]) -> Iterator[str]:
+    """Of the minutes only the newest are kept, and those before them count for nothing."""
+    newest = max((row.number for row in counted if row.period == "minute"), default=0)
+    for row in sorted(held.keys() | counted.keys(), key=repr):  # whoever writes here may write anything
+        old = row.period == "minute" and isinstance(row.number, int) and row.number < newest - _MINUTES_KEPT
+        if held.get(row) == counted.get(row) or old:
+            continue
+        here, there = (_worded(rows.get(row)) for rows in (held, counted))
+        place = f"tenant {row.tenant}, key {row.key}, model {row.model}, worker {row.worker} of {row.origin}"
+        day = f"{day_of(row.number * DAY_MS)}, " if row.period == "day" and row in counted else ""
+        yield f"{day}{row.period} {row.number}, {place}: {here}; the log has {there}"
+
+
+def _worded(counts: tuple[int, ...] | None) -> str:
+    """As "requests 3, prompt_tokens 15"."""
+    return "nothing" if counts is None else ", ".join(map("{} {}".format, _COUNTS, counts))
 
 
 def _position(connection: sqlite3.Connection, origin: str) -> int:
     row = connection.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
+    if row is not None and not isinstance(row[0], int):
+        raise IntegrityError(f"{row[0]!r} is no number of entries of {origin}")
     return 0 if row is None else int(row[0])
 
 
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with sqlite_file.transaction(connection):
             yield
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise Unavailable(f"the use cannot be counted: {error}") from None

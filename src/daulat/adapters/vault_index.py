@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from daulat.adapters.sqlite_file import opened, transaction
 from daulat.core.retention import Rule
 from daulat.errors import Conflict, Unavailable
 from daulat.vault.ports import Kind, Owner, Retired, Row
@@ -33,12 +34,7 @@ class SqliteIndex:
     """`vault.ports.Index`. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA secure_delete=ON")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._db = opened(path, _SCHEMA, "secure_delete=ON", "journal_mode=WAL", "synchronous=FULL")
 
     def add(self, row: Row) -> None:
         """Raises Conflict."""
@@ -93,15 +89,9 @@ class SqliteIndex:
         said = json.dumps(rule.as_dict())
         noting = "INSERT INTO retired(batch, tenant, rule, kind, name) VALUES (?,?,?,?,?)"
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 self._db.executemany("DELETE FROM object WHERE name = ?", [(row.name,) for row in rows])
                 self._db.executemany(noting, [(batch, row.tenant, said, row.kind, row.name) for row in rows])
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             raise Unavailable(f"the vault's index cannot be written: {error}", code="storage_failed") from None
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from daulat.adapters.sqlite_file import opened, transaction
 from daulat.errors import Conflict, Unavailable
 from daulat.vault.ports import Destroyed, KeyRow, Owner
 
@@ -29,12 +30,8 @@ class SqliteKeys:
     """`vault.ports.KeyRows`. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        path.chmod(0o600)
-        self._db.execute("PRAGMA secure_delete=ON")
-        self._db.execute("PRAGMA journal_mode=TRUNCATE")
-        self._db.execute("PRAGMA synchronous=EXTRA")  # also the folder, so that a truncated journal stays truncated
-        self._db.executescript(_SCHEMA)
+        # EXTRA syncs also the folder, so that a truncated journal stays truncated.
+        self._db = opened(path, _SCHEMA, "secure_delete=ON", "journal_mode=TRUNCATE", "synchronous=EXTRA")
 
     def all(self) -> Sequence[KeyRow]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM key ORDER BY position")  # noqa: S608  ours
@@ -86,14 +83,8 @@ class SqliteKeys:
             Unavailable: it could not be made durable.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 for statement, values in statements:
                     self._db.execute(statement, values)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             raise Unavailable(f"the vault's keys cannot be written: {error}") from None

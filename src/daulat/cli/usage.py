@@ -19,6 +19,7 @@ from daulat.settings import Home
 
 _BY: Final = ("day", "tenant", "key", "model")
 _COUNTS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "currency")
+_SHOWN: Final = 10
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -39,9 +40,23 @@ def _between(since: str | None, until: str | None) -> dict[str, str]:
     return {name: day for name, day in (("since", since), ("until", until)) if day is not None}
 
 
-@click.group()
+class _ShowsByItself(click.Group):
+    """`daulat usage --by day` is `daulat usage show --by day`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ShowsByItself)
 def usage() -> None:
-    """Say who has used how much, and what it costs."""
+    """Say who has used how much, and what it costs: by itself, what `show` shows.
+
+    \b
+    Example:
+        daulat usage
+    """
 
 
 @usage.command("show")
@@ -87,6 +102,28 @@ def export(file: str, since: str | None, until: str | None, home: Home, as_json:
     with open(file, "w", encoding="utf-8", newline="") as stream:  # noqa: PTH123  click has looked at it
         stream.write(_csv(COLUMNS, rows))
     emit({"file": file, "rows": len(rows)}, as_json=as_json, text=f"{len(rows)} rows are in {file}.")
+
+
+@usage.command("check")
+@home_option
+@json_option
+def check(home: Home, as_json: bool) -> None:
+    """Count the whole log beside what was counted, and compare. Exits with 1 where somebody has changed the sums.
+
+    \b
+    Example:
+        daulat usage check
+    """
+    found = ask(home, "usage.check")
+    wrong = found["differences"]
+    text = f"{found['entries']} entries of the log were counted again: the sums are the log's."
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
+        head = "Somebody has changed the sums in usage.db. They were dropped and counted anew, and the log says so:"
+        text = "\n".join([head, *wrong[:_SHOWN], *more])
+    emit(found, as_json=as_json, text=text)
+    if wrong:
+        raise SystemExit(1)
 
 
 @usage.command("rebuild")

@@ -117,7 +117,7 @@ class Answering:
             "lease": self._lease(),
             "deployments": roster.deployment_rows(),
             "replicas": roster.replica_rows(),
-            "waiting": list(self.by.terms.in_force.waiting),
+            "waiting": [*self.by.terms.in_force.waiting, *services.metering.waiting],
             "reviews": services.consenting.reviews(),
             "breaches": services.breaches.open_ones(),
             "not_serving_because": [*self.publishing.refusals(), *_no_room(self.by.home)],

@@ -13,12 +13,12 @@ from daulat.adapters import rpc
 from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import LogFolder
-from daulat.adapters.usage_db import UsageDatabase
+from daulat.adapters.usage_db import Checked, UsageDatabase
 from daulat.core import quota
 from daulat.core.clock import Clock
 from daulat.core.quota import RESOURCES, Prices
 from daulat.core.snapshot import Roll
-from daulat.errors import DaulatError, InvalidRequest
+from daulat.errors import ConfigError, DaulatError, IntegrityError, InvalidRequest
 from daulat.metering import focus
 from daulat.metering.lending import Lender
 from daulat.metering.quotas import Ask, Id
@@ -29,6 +29,7 @@ from daulat.settings import Home
 WATCH_SECONDS: Final = 0.5  # between two looks at dead workers
 COUNT_SECONDS: Final = 5.0  # between two counts of the log, so that a start has little to do
 _COUNTS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+_SAID: Final = 2000  # characters of what differs, in this machine's own log
 _BY: Final = ("day", "tenant", "key", "model")
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Metering:
         self._name, self._origin, self._country = name, origin, country
         self._limits = Limits(rows, act)
         self.prices = _prices(home)
+        self.waiting: tuple[str, ...] = ()  # a changed price table that is wrong, in words
         self._usage = UsageDatabase(home.usage_db)
         self._lender = Lender(self._spent, workers)
         self._journals = JournalFolder(home.journal)
@@ -65,7 +67,8 @@ class Metering:
         self._counting = asyncio.Lock()
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
-        """By method; `changes` makes one of an administrative act."""
+        """By method; `changes` makes one of an administrative act, which publishes what it changed."""
+        self._price = changes(self._set_prices)
         return {
             "limit.set": changes(self._limits.set),
             "limit.remove": changes(self._limits.remove),
@@ -73,18 +76,18 @@ class Metering:
             "quota.lend": self._lend,
             "usage": self._report,
             "usage.focus": self._focus,
+            "usage.check": self._check,
             "usage.rebuild": self._rebuild,
             "prices": self._table,
         }
 
     async def begin(self) -> None:
         """Before any worker is lent to: the log is counted, and the log knows the prices."""
-        await self._count()
-        digest = hashlib.sha256(repr((self.prices.currency, self.prices.rows)).encode()).hexdigest()
-        if self.prices.rows and self._rows.meta("prices") != digest:
-            table = [asdict(row) for row in self.prices.rows]
-            await self._act("prices.set", digest, {"currency": self.prices.currency, "prices": table})
-            self._rows.set_meta("prices", digest)
+        try:
+            await self._count()
+        except IntegrityError:  # it is not the log's count: so it is made anew, or the log itself cannot be counted
+            await self._check()
+        await self._set_prices(self.prices)
 
     def published(self, roll: Roll) -> None:
         """These limits are in force."""
@@ -100,7 +103,7 @@ class Metering:
 
     async def watch(self) -> None:
         """Reclaim what dead workers were lent, once the log has their entries, and keep the projection near the log."""
-        since = 0.0
+        since, checked = 0.0, False
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             since += WATCH_SECONDS
@@ -110,7 +113,9 @@ class Metering:
                 continue
             since = 0.0
             try:
-                await self._count()
+                await (self._count() if checked else self._check())  # once: what was changed while nobody looked
+                checked = True
+                await self._look_at_prices()
             except DaulatError as error:
                 _log.warning("the log cannot be counted now: %s", error.message)
                 continue
@@ -196,12 +201,63 @@ class Metering:
             await asyncio.to_thread(self._usage.drop)
         return {"entries": await self._count()}
 
+    async def _check(self) -> dict[str, Any]:
+        """Hold the projection against the log. Where it says something else, that is logged and it is counted anew."""
+        found = await asyncio.to_thread(self._usage.check, self._shards())
+        if found.differences:
+            async with self._counting:
+                await self._distrust(found)
+        await self._count()
+        self._lender.recount()
+        return {"entries": found.entries, "differences": list(found.differences)}
+
+    async def _distrust(self, found: Checked) -> None:
+        """Drop what is not the log's."""
+        said = "\n".join(found.differences)
+        _log.error("usage.db says what the log does not, so it is counted anew: %s", said[:_SAID])
+        digest = hashlib.sha256(said.encode()).hexdigest()
+        await self._act("usage.differs", digest, {"entries": found.entries, "differences": len(found.differences)})
+        await asyncio.to_thread(self._usage.drop)
+
+    async def _look_at_prices(self) -> None:
+        """Put a changed price table into force; by one that is wrong nothing changes."""
+        try:
+            found = _prices(self._home)
+        except ConfigError as error:
+            words = f"the price table before it goes on: {error}"
+            if self.waiting != (words,):
+                _log.warning("%s", words)
+            self.waiting = (words,)
+            return
+        self.waiting = ()
+        if _digest(found) != _digest(self.prices):
+            await self._price(prices=found)
+
+    async def _set_prices(self, prices: Prices) -> None:
+        """The log has a table before it counts."""
+        digest, before = _digest(prices), self._rows.meta("prices")
+        if digest != before and (before or prices.rows):
+            table = [asdict(row) for row in prices.rows]
+            await self._act("prices.set", digest, {"currency": prices.currency, "prices": table})
+            self._rows.set_meta("prices", digest)
+        self.prices = prices
+        self._lender.recount()
+
     async def _table(self) -> dict[str, Any]:
         return {"currency": self.prices.currency, "prices": [asdict(row) for row in self.prices.rows]}
 
     async def _count(self) -> int:
+        """Once this returns, the projection says what the log does, whoever has written to it since it was checked."""
         async with self._counting:
-            return await asyncio.to_thread(self._usage.catch_up, self._shards())
+            mended = False
+            if self._usage.touched():
+                found = await asyncio.to_thread(self._usage.check, self._shards())
+                if mended := bool(found.differences):
+                    await self._distrust(found)
+            count = await asyncio.to_thread(self._usage.catch_up, self._shards())
+        if mended:
+            self._lender.recount()
+        return count
 
     def _shards(self) -> dict[str, LogFolder]:
         folders = sorted(path.parent for path in self._home.log.glob("*/checkpoint"))
@@ -210,7 +266,13 @@ class Metering:
 
 def _prices(home: Home) -> Prices:
     try:
-        text = home.prices.read_text()
+        text = home.prices.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Prices()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", location=str(home.prices)) from None
     return quota.prices(text, location=str(home.prices))
+
+
+def _digest(prices: Prices) -> str:
+    return hashlib.sha256(repr((prices.currency, prices.rows)).encode()).hexdigest()

@@ -63,6 +63,7 @@ class Vault:
         self.callers = Callers(home.snapshot, self._clock)
         self._tell = Teller(home.control_socket)
         self.reason = "the vault is being opened"
+        self._unswept = ""  # why what has expired is still there, in words
         self._objects: Objects | None = None
         self.sweeper = Sweeper(self.objects, rpc.Client(home.control_socket))
         self._giving = Giving(self.objects, rpc.Client(home.control_socket))
@@ -161,13 +162,13 @@ class Vault:
 
     async def status(self) -> dict[str, Any]:
         lease = None if self._lease is None else {"entry": self._lease.index, "expires": self._lease.expires}
-        return {"open": self._objects is not None, "reason": self.reason, "lease": lease}
+        reason = self.reason or self._unswept
+        return {"open": self._objects is not None, "reason": reason, "lease": lease}
 
     # Opening, and staying open.
 
     async def stay_open(self) -> None:
         """Open, lease the place, and keep both; for as long as the process lives."""
-        swept = 0.0
         while True:
             try:
                 if self._objects is None:
@@ -179,12 +180,22 @@ class Vault:
                 if error.message != self.reason:
                     _log.warning("nothing can be kept: %s", error.message)
                 self.reason = error.message
-            now = asyncio.get_running_loop().time()
-            if self._objects is not None and now - swept > _SWEEP_SECONDS:
-                swept = now
-                await asyncio.to_thread(self._objects.sweep)
             self._beat()
             await asyncio.sleep(_TRY_SECONDS if self.reason else _BEAT_SECONDS)
+
+    async def expire(self) -> None:
+        """Take away what has expired, for as long as the process lives; by itself, because a place may be slow."""
+        while True:
+            if self._objects is not None:
+                try:
+                    await asyncio.to_thread(self._objects.sweep)
+                    self._unswept = ""
+                except DaulatError as error:
+                    words = f"what has expired cannot be taken away: {error.message}"
+                    if words != self._unswept:
+                        _log.warning("%s", words)
+                    self._unswept = words
+            await asyncio.sleep(_TRY_SECONDS if self._objects is None or self._unswept else _SWEEP_SECONDS)
 
     def _open(self, country: str) -> None:
         root = keeping.root(self._home, self._asked)
@@ -239,13 +250,13 @@ async def run(home: Home, asked: keeping.Asked) -> None:
     vault = Vault(home, asked)
     server, serving = await behind.serve(vault.application(), home.vault_pages_socket)
     calls = await rpc.serve(home.vault_socket, vault.handlers())
-    opening = asyncio.gather(vault.stay_open(), vault.sweeper.watch())
-    opening.add_done_callback(lambda _: stop.set())  # what it raises is a defect: the control process starts us again
+    working = asyncio.gather(vault.stay_open(), vault.expire(), vault.sweeper.watch())
+    working.add_done_callback(lambda _: stop.set())  # what it raises is a defect: the control process starts us again
     edge.ready()
     await stop.wait()
-    if opening.done():
-        opening.result()
-    opening.cancel()
+    working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
     calls.close()
     server.should_exit = True
     await serving

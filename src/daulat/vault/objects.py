@@ -1,8 +1,9 @@
 """What is kept for people: put, found, listed, changed and deleted by whoever it belongs to, and seen by nobody else.
 
 An object's bytes lie in a place, its row in an index. The bytes are there before the row is, and the row is gone before
-the bytes are: a crash in between leaves bytes that nothing names, which `sweep` takes away. A row of somebody else is
-not found: the same question, answered in the same way, as for one that never was.
+the bytes are: a crash in between leaves bytes that nothing names, which `tidy` takes away. Of what has expired, which
+nobody is shown, the row goes last, so that `sweep` tries again. A row of somebody else is not found: the same question,
+answered in the same way, as for one that never was.
 """
 
 from __future__ import annotations
@@ -193,13 +194,17 @@ class Objects:
         return self._clock.now_ms() + seconds * 1000
 
     def sweep(self) -> Sequence[Row]:
-        """Take away what has expired, and bytes that nothing names; the rows that had expired."""
+        """Take away what has expired; the rows that had.
+
+        Raises:
+            Unavailable: the place does not answer: what is left goes the next time.
+        """
         with self._lock:
             rows = tuple(self._index.expired(self._clock.now_ms()))
-            for row in rows:
-                self._index.remove(row)
         for row in rows:
             self._place.delete(row.name)
+            with self._lock:
+                self._index.remove(row)
         return rows
 
     def retire(self, tenant: str, rule: Rule) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,28 @@ def test_a_client_reconnects_after_the_server_went(tmp_path: Path) -> None:
             await client.close()
 
     asyncio.run(run())
+
+
+def test_a_process_that_ends_with_callers_connected_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(callers: list[socket.socket]) -> None:
+        waiting = asyncio.Event()
+
+        async def wait() -> None:
+            waiting.set()
+            await asyncio.sleep(60)
+
+        server = await rpc.serve(tmp_path / "s.sock", {"wait": wait})
+        for caller in callers:
+            caller.connect(os.fspath(tmp_path / "s.sock"))
+        callers[0].send(b'{"method": "wait", "params": {}}\n')
+        await waiting.wait()
+        server.close()
+
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        asyncio.run(main([one, other]))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"{}", b'{"method":[],"params":{}}', b'{"method":"add","params":[1]}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sqlite3
@@ -131,6 +132,8 @@ def test_an_interrupted_count_counts_nothing_twice(log: Log, tmp_path: Path, mon
         class Dying:
             """The connection of a process that ends at a certain statement."""
 
+            in_transaction = False  # nothing is left that could roll back
+
             def __init__(self, connection: sqlite3.Connection) -> None:
                 self._connection = connection
 
@@ -203,3 +206,73 @@ def test_an_entry_that_cannot_be_counted_is_not_passed_over(log: Log, tmp_path: 
     with pytest.raises(IntegrityError, match="entry 1 cannot be counted"):
         database.catch_up({ORIGIN: log.folder})
     assert database.position(ORIGIN) == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE used SET requests = requests - 1 WHERE rowid_of", "the log has requests 3,"),
+        ("UPDATE used SET prompt_tokens = 0", "prompt_tokens 0, cached_tokens 6"),
+        ("DELETE FROM used WHERE tenant = 'a'", ": nothing; the log has requests 3"),
+        ("INSERT INTO used VALUES ('day', 9, 'c', 'k', 'm', 'o', 1, 1, 1, 1, 1)", "day 9, tenant c"),
+        ("UPDATE used SET tenant = CASE tenant WHEN 'a' THEN 'b' ELSE 'a' END, key = 'x'", "key x"),
+        ("UPDATE used SET number = 'never' WHERE tenant = 'b' AND period = 'day'", "day never"),
+        ("UPDATE state SET size = size - 1", "the log has requests"),
+        ("UPDATE state SET size = 99", "99 entries of test.daulat.example/2026 are said to be counted; it has 6"),
+        ("UPDATE state SET size = 'all'", "'all' entries"),
+        ("DELETE FROM state", "the log has nothing"),
+        ("INSERT INTO state VALUES ('another/2026', 5)", "5 entries of another/2026"),
+    ],
+)
+def test_what_somebody_else_wrote_shows_and_is_counted_anew(
+    log: Log, tmp_path: Path, statement: str, words: str
+) -> None:
+    """While it is open, at once; and when it was closed meanwhile, by the next look at it."""
+    log.grow([inference(NOW, tenant=tenant) for tenant in "ab"] * 3)
+    path, shards = tmp_path / "usage.db", {ORIGIN: log.folder}
+    database = UsageDatabase(path)
+    database.catch_up(shards)
+    right = counted(database)
+    assert (database.check(shards), database.touched()) == ((6, ()), False)
+    changed(path, statement.replace(" WHERE rowid_of", " WHERE tenant = 'a'"))
+    assert database.touched()
+    again = UsageDatabase(path)
+    for each in (database, again):
+        found = each.check(shards)
+        assert any(words in said for said in found.differences), found
+    assert database.touched(), "until it is mended"
+    database.drop()
+    assert not database.touched()
+    database.catch_up(shards)
+    assert counted(database) == right == naive(log.entries)
+    assert database.check(shards).differences == ()
+    again.close()
+    database.close()
+
+
+def test_a_change_that_was_taken_back_is_none(log: Log, tmp_path: Path) -> None:
+    log.grow(many(random.Random(9), 300))  # noqa: S311
+    path, shards = tmp_path / "usage.db", {ORIGIN: log.folder}
+    database = UsageDatabase(path)
+    database.catch_up(shards)
+    changed(path, "UPDATE used SET requests = requests + 1", "UPDATE used SET requests = requests - 1")
+    assert database.touched()
+    assert database.check(shards) == (300, ())
+    assert not database.touched()
+    log.grow(many(random.Random(10), 50))  # noqa: S311
+    database.catch_up(shards)
+    assert not database.touched(), "what it writes itself is nobody else's"
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "usage.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(IntegrityError, match="delete it, and it is counted again"):
+        UsageDatabase(tmp_path / "usage.db")
+
+
+def changed(path: Path, *statements: str) -> None:
+    """As somebody does who has the file."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 from pathlib import Path
 
 from tests.support.log_server import TOKEN, serve
@@ -100,6 +102,19 @@ def test_use_is_what_the_log_has(run: Shell, control: FakeControl, tmp_path: Pat
     before = run("usage", "show", "--by", "day,tenant,key,model", "--json").value
     assert str(len(entries)) in run("usage", "rebuild").out
     assert run("usage", "show", "--by", "day,tenant,key,model", "--json").value == before
+    assert run("usage", "--by", "day,tenant,key,model", "--json").value == before
+    assert run("usage").out == run("usage", "show").out != ""
+    assert "export" in run("usage", "--help").out
+    assert "the sums are the log's" in run("usage", "check").out
+    with contextlib.closing(sqlite3.connect(run.home.usage_db)) as database, database:
+        database.execute("UPDATE used SET requests = requests + 5")
+    said = run("usage", "check")
+    assert (said.code, "Somebody has changed the sums" in said.out, "the log has" in said.out) == (1, True, True)
+    assert run("usage", "check").code == 0
+    assert run("usage", "--by", "day,tenant,key,model", "--json").value == before
+    assert [fields["action"] for type_, fields in control.entries if type_ == "operator.action/v1"][
+        -1
+    ] == "usage.differs"
     printed = run("usage", "show", "--by", "day,tenant", "--csv").out.splitlines()
     assert printed[0] == "day,tenant,tenant_name,requests,prompt_tokens,cached_tokens,completion_tokens,cost,currency"
     assert "MYR" in run("usage", "show").out

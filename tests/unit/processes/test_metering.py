@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,125 @@ def test_a_price_table_is_in_the_log_once_and_a_wrong_one_stops_the_start(plane:
         plane.restarted()
     plane.home.prices.unlink()
     plane.restarted()
+
+
+def test_a_changed_price_table_counts_without_a_restart_and_a_wrong_one_does_not(plane: Plane) -> None:
+    published: list[str] = []
+
+    def changes(use_case: Any) -> Any:
+        async def act(**params: Any) -> Any:
+            await use_case(**params)
+            published.append(plane.metering.prices.currency)
+
+        return act
+
+    async def main() -> None:
+        metering = plane.metering
+        metering.handlers(changes)
+        await metering.begin()
+        plane.log.grow([inference(NOW, tokens=(50, 10, 40))])
+        assert [row["cost"] for row in await plane.ask("usage", by=["day"])] == ["0.00"]
+        metering.handlers(changes)
+        before = len(plane.acts)
+        plane.home.prices.write_text(PRICES)
+        for _ in range(2):
+            await metering._look_at_prices()
+        assert [row["cost"] for row in await plane.ask("usage", by=["day"])] == ["0.00013"]
+        assert published == ["MYR"], "workers have it, once"
+        metering.handlers(changes)
+        for wrong in (b"currency = 5", b"\xff", PRICES.replace('"1"', "1").encode()):
+            plane.home.prices.write_bytes(wrong)
+            await metering._look_at_prices()
+            (words,) = metering.waiting
+            assert "the price table before it goes on: " in words
+            assert str(plane.home.prices) in words
+            assert metering.prices.rows[0].prompt == 10**6
+        plane.home.prices.write_text(PRICES.replace("MYR", "SGD"))
+        await metering._look_at_prices()
+        assert (metering.waiting, metering.prices.currency) == ((), "SGD")
+        plane.home.prices.unlink()
+        await metering._look_at_prices()
+        assert published == ["MYR", "SGD", "MYR"]
+        said = [(act["action"], act["detail"]["currency"], len(act["detail"]["prices"])) for act in plane.acts[before:]]
+        assert said == [("prices.set", "MYR", 1), ("prices.set", "SGD", 1), ("prices.set", "MYR", 0)]
+
+    asyncio.run(main())
+
+
+def test_a_budget_is_spent_by_the_prices_in_force(plane: Plane) -> None:
+    async def main() -> None:
+        plane.home.prices.write_text(PRICES)
+        metering = plane.restarted()
+        await metering.begin()
+        await plane.ask("limit.set", scope="model", name="small", given={"budget": "0.01"})
+        plane.publish()
+        plane.log.grow([inference(NOW, tokens=(50, 10, 40))])
+        await plane.ask("usage", by=["day"])
+        await metering._check()
+        assert (await plane.ask("limit.list"))[0]["used"] == {"budget": "0.00013"}
+        plane.home.prices.write_text(PRICES.replace('"2"', '"4"'))
+        await metering._look_at_prices()
+        assert (await plane.ask("limit.list"))[0]["used"] == {"budget": "0.00021"}
+
+    asyncio.run(main())
+
+
+def tampered(plane: Plane, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(plane.home.usage_db)) as database, database:
+        assert database.execute(statement).rowcount
+
+
+def test_a_tampered_projection_is_noticed_logged_and_counted_anew(plane: Plane) -> None:
+    async def main() -> None:
+        await plane.metering.begin()
+        given = {"requests_per_day": 100}
+        await plane.ask("limit.set", scope="model", name="small", given=given)
+        plane.publish()
+        plane.log.grow([inference(NOW, tenant=tenant) for tenant in "abb"])
+        right = await plane.ask("usage", by=["tenant"])
+        for number, statement in enumerate(("UPDATE used SET requests = 0", "DELETE FROM used", "DELETE FROM state")):
+            before = len(plane.acts)
+            tampered(plane, statement)
+            if number == 1:  # also where nobody asks for the sums before somebody checks them
+                said = await plane.ask("usage.check")
+                assert (said["entries"], len(said["differences"])) == (3, 4)
+                assert "nothing; the log has requests 1" in said["differences"][0]
+            assert await plane.ask("usage", by=["tenant"]) == right
+            (act,) = plane.acts[before:]
+            assert (act["action"], act["detail"]["entries"]) == ("usage.differs", 0 if number == 2 else 3)
+            assert (await plane.ask("limit.list"))[0]["used"] == {"requests_per_day": 3}
+            assert await plane.ask("usage.check") == {"entries": 3, "differences": []}
+            assert len(plane.acts) == before + 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("statement", ["UPDATE used SET tenant = 'other'", "UPDATE state SET size = 99"])
+def test_what_was_changed_while_the_service_was_stopped_is_noticed_when_it_starts(
+    plane: Plane, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering_process, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(metering_process, "COUNT_SECONDS", 0.01)
+
+    async def main() -> None:
+        plane.log.grow([inference(NOW)])
+        await plane.metering.begin()
+        plane.metering.close()
+        tampered(plane, statement)
+        before, metering = len(plane.acts), plane.restarted()
+        metering.handlers(lambda use_case: use_case)
+        await metering.begin()
+        watching = asyncio.create_task(metering.watch())
+        for _ in range(300):
+            if len(plane.acts) > before:
+                break
+            await asyncio.sleep(0.01)
+        (act,) = plane.acts[before:]
+        assert act["action"] == "usage.differs"
+        assert [row["tenant"] for row in await plane.ask("usage", by=["tenant"])] == ["t"]
+        watching.cancel()
+
+    asyncio.run(main())
 
 
 def test_a_dead_workers_slices_are_there_again_when_the_log_has_its_entries(
