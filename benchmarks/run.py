@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import signal
+import sys
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -43,6 +45,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """See the module."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # so that what was started is ended
     WORK.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows: list[measure.Row] = []

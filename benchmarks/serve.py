@@ -63,7 +63,8 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     while not ended.is_set():
         with suppress(TimeoutError):  # as a supervisor would: without canaries the lease ends, and with it the service
-            await asyncio.wait_for(ended.wait(), CANARY_SECONDS)
+            async with asyncio.timeout(CANARY_SECONDS):
+                await ended.wait()
         await running.control.probed(NOTHING_COUNTED)
     await running.control.stop()
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,9 +52,15 @@ class Server:
 
 @contextmanager
 def _process(
-    name: str, command: Sequence[str | Path], core: int | None, environ: dict[str, str] | None = None
+    name: str, port: int, command: Sequence[str | Path], core: int | None, environ: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start it on a core with its own session, its words in a file; end it, and what it started, at the end."""
+    with socket.socket() as probe:  # one left behind would answer in its place, or take a part of what is asked
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RuntimeError(f"{name} cannot have port {port}: {error.strerror}. Is another run going?") from None
     log = WORK / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -94,7 +101,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str, key: str = "")
 @contextmanager
 def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterator[Server]:
     """The engine that computes nothing, on the load's core."""
-    with _process("stub", [program("stub"), str(port), str(chunks), str(period_ms)], host.LOAD_CORE) as process:
+    with _process("stub", port, [program("stub"), str(port), str(chunks), str(period_ms)], host.LOAD_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server("direct", port, roles={"engine": [process.pid]})
 
@@ -129,7 +136,7 @@ http {{
   }}
 }}""")
     command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-    with _process("nginx", command, host.PROXY_CORE) as process:
+    with _process("nginx", port, command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server(
             "nginx", port, roles={"worker": host.descendants(process.pid), "master": [process.pid]}, streams=port + 1
@@ -143,7 +150,7 @@ def vllm_router(policy: str = "cache_aware", port: int = 18400) -> Iterator[Serv
     command += ["--worker-urls", f"http://127.0.0.1:{STUB_PORT}", "--policy", policy, "--log-level", "error"]
     command += ["--worker-startup-check-interval", "1", "--prometheus-port", str(port + 1)]
     name = f"vllm-router-{policy}"
-    with _process(name, command, host.PROXY_CORE) as process:
+    with _process(name, port, command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server(name, port, roles={"router": [process.pid, *host.descendants(process.pid)]})
 
@@ -162,7 +169,7 @@ def litellm(port: int = 18500) -> Iterator[Server]:
     environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": MASTER_KEY, "LITELLM_LOG": "ERROR"}
     command = [environment("litellm") / "litellm", "--config", folder / "config.yaml", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
-    with _process("litellm", command, host.PROXY_CORE, environ) as process:
+    with _process("litellm", port, command, host.PROXY_CORE, environ) as process:
         _wait(process, port, "/health/liveliness", MASTER_KEY)
         yield Server("litellm", port, MASTER_KEY, {"proxy": [process.pid, *host.descendants(process.pid)]})
 
@@ -175,7 +182,7 @@ def daulat(workers: int = 1, port: int = 18600, tenants: int = 0) -> Iterator[Se
     engine = f"tcp:127.0.0.1:{STUB_PORT}"
     command = [sys.executable, "-m", "benchmarks.serve", home, engine, str(port), str(workers), str(tenants)]
     name = home.name.replace("home", "daulat")
-    with _process(name, command, host.PROXY_CORE) as process:
+    with _process(name, port, command, host.PROXY_CORE) as process:
         line = process.stdout.readline() if process.stdout else b""
         if not line:
             raise RuntimeError(f"Daulat did not start; see {WORK}/{name}.log and {home}/daulat.log")

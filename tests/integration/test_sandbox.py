@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,3 +188,68 @@ def test_the_command_line_of_root_and_of_an_ordinary_user(tmp_path: Path) -> Non
     assert "--unshare-user" in as_user
     assert as_root[as_root.index("--cap-drop") + 1] == "ALL"
     assert [as_root[at + 1] for at, word in enumerate(as_root) if word == "--cap-add"] == ["CAP_SETUID", "CAP_SETGID"]
+
+
+def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A supervisor may be told to stop while bubblewrap sets up; it did not always end with its parent then."""
+    marked = tmp_path / "cancelled"
+
+    async def cancel(seconds: float) -> None:
+        pipe = asyncio.subprocess.PIPE
+        starting = asyncio.create_task(sandbox.start(jail(marked), bpf=BPF, stdin=pipe, stdout=pipe, stderr=pipe))
+        await asyncio.sleep(seconds)
+        if not starting.done():
+            starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await starting).kill()
+
+    async def all_of_them() -> None:
+        for milliseconds in range(40):
+            await cancel(milliseconds / 1000)
+        async with asyncio.timeout(30):
+            while left(marked):  # noqa: ASYNC110  the kernel is still clearing up
+                await asyncio.sleep(0.02)
+
+    asyncio.run(all_of_them())
+
+
+STARTER = """
+import asyncio, sys
+from pathlib import Path
+from tests.integration.test_sandbox import BPF, jail
+from daulat.adapters import sandbox
+
+async def go():
+    print("go", flush=True)
+    pipe = asyncio.subprocess.PIPE
+    await sandbox.start(jail(Path(sys.argv[1])), bpf=BPF, stdin=pipe, stdout=pipe, stderr=pipe)
+    await asyncio.sleep(600)
+
+asyncio.run(go())
+"""
+
+
+def test_nothing_outlives_whoever_started_it_and_was_killed_at_any_moment(tmp_path: Path) -> None:
+    """The program ends with its standard input, as an engine does: bubblewrap's own way has a gap while it sets up."""
+    marked = tmp_path / "killed"
+    for milliseconds in range(0, 60, 4):
+        command = [sys.executable, "-c", STARTER, str(marked)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
+            assert starter.stdout is not None
+            assert starter.stdout.readline() == b"go\n"
+            time.sleep(milliseconds / 1000)
+            starter.kill()
+    end = time.monotonic() + 30
+    while left(marked) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert left(marked) == []
+
+
+def left(folder: Path) -> list[str]:
+    """Command lines that name it."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (text := line.read_bytes()):
+                found.append(text.decode(errors="replace"))
+    return found

@@ -41,6 +41,9 @@ def softhsm_token(folder: Path, label: str, pin: str) -> None:
     os.environ["SOFTHSM2_CONF"] = str(configuration)
     command = ["softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", pin]
     subprocess.run(command, check=True, capture_output=True)
+    import pkcs11  # noqa: PLC0415
+
+    pkcs11.lib(str(SOFTHSM)).reinitialize()  # tokens that another process made are seen only then
 
 
 @contextlib.contextmanager

@@ -64,5 +64,6 @@ class Reports:
     async def close(self, *, seconds: float) -> None:
         """Wait a little for the last reports to be taken."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
         await self._client.close()

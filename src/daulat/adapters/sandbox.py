@@ -35,6 +35,7 @@ _START_SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.002
 _ENDED_SECONDS: Final = 0.05
+_PIPES_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class Sandboxed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._over()
         except TimeoutError:
             await self.kill()
 
@@ -162,7 +164,14 @@ class Sandboxed:
         for pid in (self.first, self.process.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        await self.process.wait()
+        await self._over()
+
+    async def _over(self) -> None:
+        """Ended, and its pipes closed as well if that does not take long: open ones complain when the loop ends."""
+        await self.ended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PIPES_SECONDS):
+                await self.process.wait()
 
 
 def _children(pid: int) -> list[int]:
@@ -299,31 +308,35 @@ async def start(jail: Jail, *, bpf: bytes | None, **streams: Any) -> Sandboxed:
     root = os.getuid() == 0
     if jail.writable is not None:
         prepare_folder(jail.writable, jail.uid)
-    info_read, info_write = os.pipe()
+    # A file, not a pipe: when we are gone, nothing that bubblewrap writes may end it before it has set its child going.
+    info = _as_file(b"")
     program = _as_file(bpf) if bpf is not None else None
-    handed = [info_write] if program is None else [info_write, program]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments(jail, root=root, info=info_write, seccomp=program),
+    handed = [info] if program is None else [info, program]
+    spawning = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *arguments(jail, root=root, info=info, seccomp=program),
             pass_fds=handed,
             start_new_session=True,  # a Ctrl-C at our terminal is ours to handle, not the engine's
             **streams,
         )
-    except FileNotFoundError:
-        os.close(info_read)
-        raise EngineDead(f"bubblewrap is missing: {_install()}") from None
-    finally:
-        for descriptor in handed:
-            os.close(descriptor)
+    )
     try:
-        text = await asyncio.wait_for(asyncio.to_thread(_drain, info_read), _START_SECONDS)
-        first = int(json.loads(text)["child-pid"])
+        process = await asyncio.shield(spawning)
+        async with asyncio.timeout(_START_SECONDS):
+            first = await _first(process, info)
+    except FileNotFoundError:
+        raise EngineDead(f"bubblewrap is missing: {_install()}") from None
     except (TimeoutError, ValueError, KeyError):
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _abandon(process)
         said = await process.stderr.read() if process.stderr is not None else b""
         await process.wait()
         raise EngineDead(f"bubblewrap failed: {said.decode(errors='replace').strip() or 'without a word'}") from None
+    except BaseException:
+        _abandon(await spawning)
+        raise
+    finally:
+        for descriptor in handed:
+            os.close(descriptor)
     facts = {
         "tool": "bubblewrap",
         "namespaces": sorted(kind.removeprefix("--unshare-").removesuffix("-try") for kind in jail.unshare)
@@ -336,8 +349,37 @@ async def start(jail: Jail, *, bpf: bytes | None, **streams: Any) -> Sandboxed:
         "file_system": "read-only",
     }
     sandboxed = Sandboxed(process, first, jail.uid, facts)
-    await _set_up(sandboxed)
+    try:
+        await _set_up(sandboxed)
+    except BaseException:
+        await sandboxed.kill()
+        raise
     return sandboxed
+
+
+async def _first(process: asyncio.subprocess.Process, info: int) -> int:
+    """The host's pid of the sandbox's pid 1, as soon as bubblewrap has written it."""
+    while True:
+        said = os.pread(info, 65_536, 0)
+        if said.rstrip().endswith(b"}") or process.returncode is not None:
+            return int(json.loads(said)["child-pid"])
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _abandon(process: asyncio.subprocess.Process) -> None:
+    """End a bubblewrap that is still setting up, and what it has forked, which dies with it only later.
+
+    Stopped, it forks no other meanwhile.
+    """
+    pid = process.pid
+    with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    for each in (*_children(pid), pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(each, signal.SIGKILL)
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 async def _set_up(sandboxed: Sandboxed) -> None:
@@ -368,11 +410,6 @@ def _as_file(data: bytes) -> int:
     return descriptor
 
 
-def _drain(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read(65_536)
-
-
 def check() -> SandboxReport:
     """Try it: start a sandbox here and join it, as an engine and its canary would be."""
     if missing := [tool for tool in ("bwrap", "nsenter") if shutil.which(tool) is None]:
@@ -392,7 +429,8 @@ async def _try() -> SandboxReport:
     try:
         line = joined(sandboxed.first, (interpreter(), "-I", "-S", "-c", "print('joined')"), root=root, uid=None)
         canary = await asyncio.create_subprocess_exec(*line, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
-        said, complained = await asyncio.wait_for(canary.communicate(), _CHECK_SECONDS)
+        async with asyncio.timeout(_CHECK_SECONDS):
+            said, complained = await canary.communicate()
         apart = sandboxed.namespaces()
     except TimeoutError:
         return SandboxReport("G1", "the sandbox did not answer", _allow())

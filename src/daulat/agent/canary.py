@@ -244,7 +244,8 @@ async def _ask(command: Sequence[str], order: bytes) -> bytes | None:
     except OSError:
         return None
     try:
-        answer, _ = await asyncio.wait_for(process.communicate(order), _ANSWER_SECONDS)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            answer, _ = await process.communicate(order)
     except (TimeoutError, OSError):
         answer = None
     finally:

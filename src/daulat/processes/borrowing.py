@@ -40,7 +40,8 @@ class Borrower:
         while True:
             idle = False
             try:
-                await asyncio.wait_for(self._wanted.wait(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._wanted.wait()
             except TimeoutError:
                 idle = True
             self._wanted.clear()

@@ -11,12 +11,15 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from typing import Any, Final, TextIO
 
+END_SECONDS: Final = 15.0  # more than a parent waits, less than the next sequencer waits for this one's lock
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # mlockall(2)
+_log = logging.getLogger(__name__)
 
 
 class _JsonLines(logging.Formatter):
@@ -77,9 +80,27 @@ def ready() -> None:
 
 
 def stop_event(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """An event that SIGTERM sets. Ctrl-C, or a terminal that closes, reaches the whole group: that is the parent's."""
+    """An event that SIGTERM sets. Ctrl-C, or a terminal that closes, reaches the whole group: that is the parent's.
+
+    Whoever is told to stop is gone `END_SECONDS` later, whatever keeps it: a parent would kill it, but it may be gone.
+    """
     event = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, event.set)
+
+    def told() -> None:
+        if not event.is_set():
+            event.set()
+            last = threading.Timer(END_SECONDS, _end, (loop,))
+            last.daemon = True
+            last.start()
+
+    loop.add_signal_handler(signal.SIGTERM, told)
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     return event
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """On a thread of its own: the loop may be what hangs."""
+    still = sorted({getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks(loop)})
+    _log.error("told to stop %.0f s ago, and ended by force; still under way: %s", END_SECONDS, ", ".join(still))
+    os._exit(1)

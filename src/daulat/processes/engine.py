@@ -58,9 +58,19 @@ def parameters(engine: Any, launch: dict[str, Any]) -> Any:
     return chosen
 
 
+def end_with_input() -> None:
+    """End when standard input does: whoever started us is gone.
+
+    bubblewrap's `--die-with-parent` does not see that while it sets up.
+    """
+    os.read(0, 1)
+    os._exit(0)
+
+
 def main() -> None:
     launch = json.loads(sys.argv[1])
     drop(launch["uid"])
+    threading.Thread(target=end_with_input, daemon=True).start()
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

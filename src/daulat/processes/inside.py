@@ -1,8 +1,10 @@
 """The first program inside a sandbox for engines that are not Daulat's own: `python -I -S inside.py '<json>'`.
 
-It takes the sandbox's uid, which ends every capability, and becomes the engine. For an engine that listens on TCP alone
-a second process first opens Unix sockets in the writable folder and relays them to ports on the private loopback; it
-ends with the sandbox. Nothing of Daulat is visible here, so this file imports the standard library alone.
+It takes the sandbox's uid, which ends every capability, and becomes the engine. A second process stays beside it. That
+one ends the engine, and with it the sandbox, when standard input ends: whoever started all this is gone then, which
+bubblewrap's own `--die-with-parent` does not see while it sets up. And for an engine that listens on TCP alone it opens
+Unix sockets in the writable folder and relays them to ports on the private loopback. Nothing of Daulat is visible here,
+so this file imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,13 @@ def drop(uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+
+
+async def attend(ports: Mapping[str, int]) -> None:
+    """Relay until standard input ends."""
+    relaying = asyncio.create_task(relay(ports))
+    await asyncio.get_running_loop().run_in_executor(None, os.read, 0, 1)
+    relaying.cancel()
 
 
 async def relay(ports: Mapping[str, int]) -> None:
@@ -57,10 +66,14 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def main() -> None:
     order = json.loads(sys.argv[1])
     drop(order["uid"])
-    if order["relays"] and os.fork() == 0:
+    engine = os.getpid()
+    if os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is under way ends with the engine
-        asyncio.run(relay(order["relays"]))
+        asyncio.run(attend(order["relays"]))
+        if os.getppid() == engine:
+            os.kill(engine, signal.SIGKILL)
         os._exit(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.execv(order["argv"][0], order["argv"])  # noqa: S606  no shell, and the sandbox's own environment
 
 

@@ -227,8 +227,7 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Running:
     """
     confined, launch = jail(wanted)
     pipe = asyncio.subprocess.PIPE
-    devnull = asyncio.subprocess.DEVNULL
-    sandboxed = await sandbox.start(confined, bpf=bpf, stdin=devnull, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE)
+    sandboxed = await sandbox.start(confined, bpf=bpf, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE)
     words: deque[str] = deque(maxlen=_TAIL)
     size = model_bytes(wanted.model)
     limit = LOAD_SECONDS + size / SLOWEST_LOADING
@@ -236,7 +235,8 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Running:
     listening = asyncio.create_task(waiting)
     progress = asyncio.create_task(_progress(sandboxed, size, reports))
     try:
-        version = await asyncio.wait_for(listening, limit)
+        async with asyncio.timeout(limit):
+            version = await listening
     except TimeoutError:
         await sandboxed.kill()
         raise EngineDead(f"the engine did not load its model within {limit:.0f} s") from None

@@ -66,7 +66,8 @@ class Sweeper:
                     _log.warning("retention waits: %s", error.message)
                 said, seconds = error.message, _AGAIN_SECONDS
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._now.wait()
 
     async def sweep(self) -> None:
         """Delete what the rules keep no longer, and have it written down.

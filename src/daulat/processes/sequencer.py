@@ -185,10 +185,9 @@ async def run(home: Home, name: str, period: str) -> int:
         edge.ready()
         while not stop.is_set():
             await service.tick()
-            try:
-                await asyncio.wait_for(stop.wait(), TICK_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await stop.wait()
         if not failed:
             await service.tick()
     if failed:
@@ -214,7 +213,8 @@ async def _room_comes(room: LogRoom, stop: asyncio.Event) -> bool:
         except Unavailable as error:
             _log.error("the log cannot go on: %s", error.message)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), ROOM_SECONDS)
+                async with asyncio.timeout(ROOM_SECONDS):
+                    await stop.wait()
         else:
             return True
     return False

@@ -86,7 +86,8 @@ class Supervisor:
             wait = backoff.after(now() - began)
             _log.warning("the engine stopped (%s); the next start is in %.1f s", reason, wait)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._stop.wait()
 
     async def _one_life(self) -> tuple[str, bool]:
         """From start to end of one engine: why it ended, and whether its last counters are exact."""
@@ -254,7 +255,8 @@ class Supervisor:
         except EngineError as error:
             why = f"its answers could not be checked: {error.message}"
         with contextlib.suppress(TimeoutError):  # where it is dying, its words are still on their way
-            await asyncio.wait_for(engine.body.ended(), WORDS_SECONDS)
+            async with asyncio.timeout(WORDS_SECONDS):
+                await engine.body.ended()
         _log.warning("the engine's last words: %s", "\n".join([*engine.words][-_LAST_WORDS:]))
         said = launcher.raised(engine.words)
         raise EngineDead(f"{why}; it says: {said}" if said else why)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,10 +76,25 @@ def test_the_program_becomes_the_engine(tmp_path: Path) -> None:
     engine = [sys.executable, "-c", "import os, sys; print(os.getpid(), sys.argv[1], oct(os.umask(0)))", "argument"]
     order = json.dumps({"uid": None, "argv": engine, "relays": {}})
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", inside.__file__, order], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", "-S", inside.__file__, order], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        said, _ = process.communicate(timeout=30)
+        assert process.stdout is not None
+        said = process.stdout.readline()
     assert said.split() == [str(process.pid), "argument", "0o77"], "the same process, and nobody else reads its files"
+
+
+def test_the_engine_ends_when_whoever_started_it_is_gone() -> None:
+    """bubblewrap forgets to, when it is orphaned while it sets up."""
+    engine = [sys.executable, "-c", "import os, time; print(os.read(0, 1), flush=True); time.sleep(600)"]
+    order = json.dumps({"uid": None, "argv": engine, "relays": {}})
+    command = [sys.executable, "-I", "-S", inside.__file__, order]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"b''\n", "the engine itself is given nothing to read"
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(60) == -signal.SIGKILL
 
 
 def wanted(tmp_path: Path, engine: str, options: str) -> Wanted:
