@@ -55,6 +55,7 @@ ALONE: Final = frozenset(
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.
 CHARTER, POLICY, MODEL = "charter.change", "policy.change", "model.admit"
 RESTORE: Final = "backup.restore"  # its payload is `naming` the backup's file; done with the service stopped
+LOG_KEY: Final = "logkey.rotate"  # its payload is `core.rotation.statement`; done with the service stopped
 
 ERASURES: Final = {"person.erase": "person", "tenant.erase": "tenant"}  # by act, what `erasure/v1` says of its scope
 
