@@ -132,17 +132,18 @@ PAGES: Final = {
 
 
 _SIGNIN: Final = "tests/unit/processes/test_signin.py"
+_ITS_OWN: Final = "tests/redteam/test_self_service.py"
 SIGNIN: Final = {
     "GET /signin": Row(EVERYBODY),
-    "POST /signin/out": Row(SESSION, where=_SIGNIN),
+    "POST /signin/out": Row(SESSION, where=_ITS_OWN),
     "GET /signin/ended": Row(EVERYBODY),
     "GET /signin/{provider}": Row(EVERYBODY, ("provider",), _SIGNIN),
     "GET /signin/{provider}/callback": Row(EVERYBODY, ("provider",), _SIGNIN),
-    "GET /me": Row(SESSION, where=_SIGNIN),
-    "GET /me/keys": Row(SESSION, where=_SIGNIN),
-    "POST /me/keys": Row(SESSION, where=_SIGNIN),
-    "DELETE /me/keys/{key}": Row(SESSION, ("key",), _SIGNIN),
-    "POST /me/keys/{key}/revoke": Row(SESSION, ("key",), _SIGNIN),
+    "GET /me": Row(SESSION, where=_ITS_OWN),
+    "GET /me/keys": Row(SESSION, where=_ITS_OWN),
+    "POST /me/keys": Row(SESSION, where=_ITS_OWN),
+    "DELETE /me/keys/{key}": Row(SESSION, ("key",), _ITS_OWN),
+    "POST /me/keys/{key}/revoke": Row(SESSION, ("key",), _ITS_OWN),
 }
 """What people who sign in are served."""
 
