@@ -229,6 +229,12 @@ async def keys(told: Told) -> None:
     assert made["admin_key"].startswith("ak-")
     assert (await told("admin_keys.list"))["data"][-1]["label"] == "x"
     assert (await told("admin_keys.revoke", admin_key=made["id"]))["revoked"]
+    house = told.town.ids["other-agency"]
+    made = await told("directories.create", body={"tenant": house, "label": "keycloak", "person_days": 30})
+    assert made["directory_token"].startswith("dt-")
+    shown = {name: value for name, value in made.items() if name != "directory_token"}
+    assert shown in (await told("directories.list", query=f"?tenant={house}"))["data"]
+    assert (await told("directories.revoke", directory=made["id"]))["revoked"]
     made = await told("auditors.create", body={"name": "the-press"})
     assert made["auditor_token"].startswith("at-")
     assert (await told("auditors.list"))["data"][-1]["id"] == made["id"]

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from tests.support import oidc
 from tests.support.fleet import Fleet
 from tests.support.site import CHARTER
 
 from daulat.adapters import rpc
 from daulat.catalog import charters
 from daulat.core.consent import Kind, Proposed
+from daulat.identity import providers
 from daulat.pipeline.book import Book
 from daulat.pipeline.operate import Desk
 from daulat.processes.administering import Administering
@@ -31,6 +33,7 @@ from daulat.processes.identifying import Identifying
 from daulat.processes.metering import Metering
 from daulat.processes.office import Served
 from daulat.processes.pages import application
+from daulat.processes.provisioning import Provisioning
 from daulat.processes.services import Services
 from daulat.processes.storing import Storing
 from daulat.processes.watch import Watch
@@ -97,11 +100,14 @@ class Town:
         charter = (1, self.charter)
         identifying = Identifying(self.rows, self.book.write, self.clock, charter, self.desk, None)
         storing = Storing(self.rows, self.book, self.clock, charter, self.desk, self.home)
+        where = providers.parse(oidc.settings())
+        self.provisioning = Provisioning(self.rows, self.book.write, self.clock, charter, self.desk, self.home, where)
         breaches = Breaches(self.rows, self.desk, self.clock, self.home)
-        services = Services(consenting, identifying, storing, self.metering, breaches)
+        services = Services(consenting, identifying, self.provisioning, storing, self.metering, breaches)
         served = Served(status, deployments, replicas, services, services.handlers(lambda use: use), deploying)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
-        handlers = self.administering.handlers(self._changes)
+        handlers = {**self.administering.handlers(self._changes), **self.provisioning.handlers(self._changes)}
+        self.control = handlers
         self._server = await rpc.serve(self.home.control_socket, handlers)
         vault = {"rotate": self._rotate, "status": self._vault_status}
         self._vault = await rpc.serve(self.home.vault_socket, vault)

@@ -36,6 +36,8 @@ ALONE: Final = frozenset(
         "breach.open",
         "deployment.apply",  # of a model that is admitted
         "deployment.stop",
+        "directory.create",  # says who is there, and nothing that a rule asks for
+        "directory.revoke",
         "key.create",
         "key.revoke",
         "person.invite",  # for a user to prove who they are

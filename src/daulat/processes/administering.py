@@ -33,6 +33,7 @@ _TABLES: Final = {
     "person": ("people", "person"),
     "key": ("keys", "key"),
     "admin_key": ("admin_keys", "admin key"),
+    "directory": ("directories", "directory"),
     "auditor": ("auditors", "auditor"),
     "session": ("sessions", "session"),
 }

@@ -18,6 +18,7 @@ from daulat.pipeline.consent import public
 from daulat.pipeline.deploy import Deployments, told
 from daulat.pipeline.limits import Limits
 from daulat.pipeline.operate import OPERATORS, Desk, Rows
+from daulat.pipeline.provision import Directories
 from daulat.processes.deploying import Deploying
 from daulat.processes.services import Services
 
@@ -66,11 +67,12 @@ class Office:
     def __init__(self, rows: Any, desk: Desk, clock: Clock, served: Served) -> None:
         self._rows: Rows = rows
         self._all_rows, self._desk, self._clock, self._served = rows, desk, clock, served
+        self._directories = Directories(rows, clock)
         self.does: dict[str, Does] = {
             "me": self._me,
             **{
                 f"{table}.list": self._listed(table)
-                for table in ("tenants", "people", "keys", "admin_keys", "auditors")
+                for table in ("tenants", "people", "keys", "admin_keys", "directories", "auditors")
             },
             **{f"{name}.get": self._shown(what) for name, what in _SHOWN.items()},
             "tenants.create": lambda ask: self._of(ask).add_tenant(ask.body.name),
@@ -81,6 +83,8 @@ class Office:
             "keys.revoke": self._revoke_key,
             "admin_keys.create": self._create_admin_key,
             "admin_keys.revoke": lambda ask: self._admins(ask).revoke_key(ask.named["admin_key"]["id"]),
+            "directories.create": self._create_directory,
+            "directories.revoke": lambda ask: self._directories.revoke(self._of(ask), ask.named["directory"]["id"]),
             "auditors.create": self._create_auditor,
             "auditors.revoke": self._revoke_auditor,
             "limits.list": lambda _ask: served.does["limit.list"](),
@@ -116,7 +120,7 @@ class Office:
             return rows
         if table == "tenants":
             return [row for row in rows if row["id"] == actor.tenant]
-        if table == "people":
+        if table in {"people", "directories"}:
             return [row for row in rows if row["tenant"] == actor.tenant]
         people = {row["id"] for row in self.visible(actor, "people")}
         return [row for row in rows if row.get("person") in people]
@@ -207,6 +211,10 @@ class Office:
         if holder["id"] != ask.actor.person and not (ask.operates and TENANT_ADMIN in holder["roles"]):
             raise PermissionDenied("an admin key is for yourself, or from an operator for a tenant's administrator")
         return await self._admins(ask).create_key(holder["id"], ask.body.label, ask.body.days)
+
+    async def _create_directory(self, ask: Ask) -> dict[str, Any]:
+        tenant, body = ask.named["tenant"]["id"], ask.body
+        return await self._directories.create(self._of(ask), tenant, body.label, "", body.days, body.person_days)
 
     async def _create_auditor(self, ask: Ask) -> dict[str, Any]:
         made = await self._of(ask).create_auditor(ask.body.name, days=ask.body.days)
@@ -304,7 +312,7 @@ _SHOWN: Final = {"tenants": "tenant", "people": "person", "keys": "key"}
 
 
 def _labelled(row: dict[str, Any], table: str) -> dict[str, Any]:
-    return {**row, "label": row["name"]} if table == "admin_keys" else row
+    return {**row, "label": row["name"]} if table in {"admin_keys", "directories"} else row
 
 
 def _between(query: Any) -> dict[str, str]:

@@ -103,6 +103,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "admin_keys.revoke", "DELETE", "admin-keys/{admin_key}", "Revoke a credential for this API.", t.AdminKey,
         roles=BOTH,
     ),
+    _op(
+        "directories.list", "GET", "directories", "List tenants' own directories.", t.Page[t.Directory], roles=BOTH,
+        query=t.OfTenant,
+    ),
+    _op(
+        "directories.create", "POST", "directories", "Let a tenant's own directory say who is there.", t.MadeDirectory,
+        roles=BOTH, body=t.NewDirectory, **_MADE,
+    ),
+    _op(
+        "directories.revoke", "DELETE", "directories/{directory}", "Revoke a directory's token.", t.Directory,
+        roles=BOTH,
+    ),
     _op("auditors.list", "GET", "auditors", "List auditors.", t.Page[t.Auditor], **_PAGED),
     _op("auditors.create", "POST", "auditors", "Make an auditor's token.", t.MadeAuditor, body=t.NewAuditor, **_MADE),
     _op("auditors.revoke", "DELETE", "auditors/{auditor}", "Revoke an auditor's token.", t.Auditor),

@@ -231,6 +231,34 @@ class MadeAdminKey(AdminKey):
     admin_key: str
 
 
+class NewDirectory(Asked):
+    """A tenant's own directory, which may say who its people are. Whose sign-ins know them is said at the machine."""
+
+    tenant: Id
+    label: Name = "directory"
+    days: Annotated[int, Meta(ge=1, le=3_650)] = 365
+    person_days: Annotated[int, Meta(ge=1, le=3_650, description="How long whoever it brings stays, at most.")] = 365
+
+
+class Directory(Given):
+    """A tenant's own directory, without its token."""
+
+    id: str
+    tenant: str
+    label: str
+    issuer: str
+    person_days: int
+    created: Milliseconds
+    expires: Milliseconds
+    revoked: Milliseconds | None
+
+
+class MadeDirectory(Directory):
+    """A directory with its token, which is shown this once."""
+
+    directory_token: str
+
+
 class NewAuditor(Asked):
     """Somebody who may read the whole log."""
 
