@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
+from tests.support import logs
+from tests.support.logs import Step
 from tests.support.town import MODEL, Town
+from tests.support.verbs import publish
 
 from daulat.core.consent import Proposed
 from daulat.core.glass import Broken, reason
@@ -85,7 +89,7 @@ def test_the_description_is_openapi_and_names_every_route_and_no_other(tmp_path:
         }
         described = {(path, method.upper()) for path, item in DESCRIBED["paths"].items() for method in item}
         assert routes == described == {(one.path, one.method) for one in OPERATIONS}
-        assert set(told.town.administering._office.does) == set(BY_ID)
+        assert set(told.town.administering._does) == set(BY_ID)
         published = await told.town.http.get(DOCUMENT)
         assert published.json() == DESCRIBED
 
@@ -99,6 +103,8 @@ def test_every_operation_works_and_answers_as_described(tmp_path: Path) -> None:
         await limits(told)
         await machine(told)
         await consent(told)
+        await signed_in(told)
+        await oversight(told)
         assert told.seen == set(BY_ID), set(BY_ID) - told.seen
         acts = [entry["operator"] for entry in told.town.entries("operator.action/v1")]
         assert acts, "in the log"
@@ -112,7 +118,8 @@ async def people(told: Told) -> None:
     assert house == await told("tenants.get", tenant=house["id"])
     assert [row["name"] for row in (await told("tenants.list"))["data"]][-1] == "ministry-of-health"
     new = {"tenant": house["id"], "name": "aminah", "citizenship": "MY", "assurance": "high", "days": 10}
-    person = await told("people.create", body=new)
+    person = await told("people.create", body={**new, "citizenship_days": 4})
+    assert person["expires"] - person["until"] == 6 * 86_400_000
     assert person == await told("people.get", person=person["id"])
     assert person["roles"] == ["user"]
     changed = await told(
@@ -125,9 +132,94 @@ async def people(told: Told) -> None:
     assert ended["expires"] == told.town.clock.now_ms()
 
 
+async def signed_in(told: Told) -> None:
+    town, name = told.town, "user-of-first-agency"
+    person = town.ids[name]
+    assert (await told("identities.list", query=f"?person={person}"))["data"] == [
+        {"id": f"identity_{name}", "person": person}
+    ]
+    (session,) = (await told("sessions.list", query=f"?person={person}"))["data"]
+    assert session["issuer"] == "https://id.example"
+    assert (await told("sessions.revoke", session=session["id"]))["revoked"] == 1
+    assert not (await told("sessions.list", query=f"?person={person}"))["data"]
+    admin = "tenant-admin-of-first-agency"
+    town.rows.change("people", person, roles=["tenant-admin", "user"])
+    refused = await told("people.sign_out", who=admin, status=403, person=person)
+    assert "another administrator" in refused["error"]["message"]
+    town.rows.change("people", person, roles=["user"])
+    assert (await told("people.sign_out", who=admin, person=town.ids[admin]))["revoked"] == 1
+    act = town.entries("operator.action/v1")[-1]
+    actor = town.administering._credentials.actor(town.secrets[admin])
+    assert (act["action"], act["operator"], act["subject"]) == ("session.revoke", actor.pseudonym, actor.pseudonym)
+    corrected = await told("people.correct", person=person, body={"name": "hassan bin ali", "assurance": "high"})
+    assert corrected == {"id": person, "name": "hassan bin ali", "changed": ["assurance", "name"]}
+    assert "hassan" not in json.dumps(town.log)
+    await told("people.invite", status=403, person=town.ids["bina"], body={})
+    await told("people.invite", status=409, person=person, body={})
+    new = await told("people.create", body={"tenant": town.ids["first-agency"], "name": "new"})
+    invited = await told("people.invite", person=new["id"], body={"days": 3})
+    assert invited["address"].startswith("http://127.0.0.1:8470/signin?invite=")
+
+
+async def oversight(told: Told) -> None:
+    town = told.town
+    now = town.clock.now_ms()
+    assert (await told("prices"))["currency"] == "MYR"
+    assert (await told("vault.status"))["lease"] == {"entry": 5, "expires": 1 << 41}
+    assert await told("vault.rotate", body={}) == {"rotated": "root", "root": 2}
+    house = town.ids["first-agency"]
+    assert (await told("vault.rotate", who="bina", body={"tenant": house}))["rotated"] == "tenant"
+    assert town.rotated == ["", house]
+    await told("vault.rotate", status=404, body={"tenant": "tenant_0"})
+    assert len(town.rotated) == 2
+    assert house in {row["tenant"] for row in (await told("retention.list"))["data"]}
+    await told("ceremony", status=404)
+    seat = {"vkey": "v", "citizenship": "MY", "assurance": "high", "expires": 1}
+    drawn = {"charter": 1, "origin": "o", "begun": 1, "sha256": "0" * 64, "rules": "1" * 64, "models": []}
+    held = {"roster": "2" * 64, "operators": [seat], "signatures": ["s"], "restates": None}
+    index = await town.book.write("ceremony/v1", {**drawn, **held}, name="")
+    assert (await told("ceremony"))["entry"] == index
+    early = {"learned": now - 1, "begins": now - 9, "ends": now - 5}
+    await told("breaches.open", status=400, body={**early, "ends": now + 9})
+    await told("breaches.open", status=404, body={**early, "tenant": "nobody"})
+    opened = await told("breaches.open", who="bina", body={**early, "tenant": house})
+    pseudonym = town.desk.tenant(house)[1]
+    assert (opened["state"], opened["scope"]) == ("open", {"tenant": pseudonym})
+    assert opened["deadlines"]["commissioner"] == now - 1 + 72 * 3_600_000
+    id_ = opened["id"]
+    noted = {"told": "commissioner", "at": now}
+    assert await told("breaches.notified", who="bina", breach=id_, body=noted) == {"id": id_, **noted}
+    assert await told("breaches.close", who="bina", breach=id_) == {"id": id_, "closed": True}
+    await told("breaches.close", status=404, breach=id_)
+    acts = [entry for entry in town.entries("operator.action/v1") if entry["subject"] == id_]
+    bina = town.administering._credentials.actor(town.secrets["bina"]).pseudonym
+    said = [(entry["action"], entry["operator"]) for entry in acts]
+    assert said == [(f"breach.{act}", bina) for act in ("open", "notified", "close")]
+    fields = ("charter", "operator", "action", "subject", "detail", "approvals")
+    steps = [
+        Step(f"{n}", acts[n]["type"], {"time": acts[n]["time"], **{name: acts[n][name] for name in fields}})
+        for n in range(3)
+    ]
+    log = publish(town.home, logs.write(steps=[*logs.story(), *steps]))
+    assert (await told("breaches.list"))["data"] == [await told("breaches.get", breach=id_)]
+    found = await told("breaches.get", breach=id_)
+    assert found["deadlines"]["people"] == now + 7 * 86_400_000, "counted from the notice to the Commissioner"
+    later = {"deadlines": found["deadlines"], "overdue": found["overdue"]}
+    assert found == {**opened, "state": "closed", "told": {"commissioner": now}, **later}
+    notice = await told("breaches.notice", breach=id_)
+    assert notice["evidence"][logs.ORIGIN]["size"] == len(log.entries)
+    await told("breaches.notice", status=404, breach="breach_0")
+    assert await told("usage.rebuild") == {"entries": len(log.entries)}
+
+
 async def keys(told: Told) -> None:
     holder = told.town.ids["user-of-other-agency"]
-    made = await told("keys.create", body={"person": holder, "label": "laptop", "models": ["m"]})
+    made = await told(
+        "keys.create", body={"person": holder, "label": "laptop", "models": ["m"], "networks": ["10.0.0.0/8"]}
+    )
+    assert made["networks"] == ["10.0.0.0/8"]
+    wrong = await told("keys.create", status=400, body={"person": holder, "networks": ["10.0.0.1/8"]})
+    assert "192.0.2.0/24" in wrong["error"]["message"]
     assert made["api_key"].startswith("sk-")
     shown = await told("keys.get", key=made["id"])
     assert shown == {name: value for name, value in made.items() if name != "api_key"}
@@ -137,6 +229,12 @@ async def keys(told: Told) -> None:
     assert made["admin_key"].startswith("ak-")
     assert (await told("admin_keys.list"))["data"][-1]["label"] == "x"
     assert (await told("admin_keys.revoke", admin_key=made["id"]))["revoked"]
+    house = told.town.ids["other-agency"]
+    made = await told("directories.create", body={"tenant": house, "label": "keycloak", "person_days": 30})
+    assert made["directory_token"].startswith("dt-")
+    shown = {name: value for name, value in made.items() if name != "directory_token"}
+    assert shown in (await told("directories.list", query=f"?tenant={house}"))["data"]
+    assert (await told("directories.revoke", directory=made["id"]))["revoked"]
     made = await told("auditors.create", body={"name": "the-press"})
     assert made["auditor_token"].startswith("at-")
     assert (await told("auditors.list"))["data"][-1]["id"] == made["id"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def test_every_request_of_the_guide_does_what_the_guide_says(service: Besieged) 
     assert len(lines) > 10
     tenant = service.ask("admin-boss", "GET", "/admin/v1/me").json()["tenant"]
     keys = {"ADMIN_KEY": service.secrets["admin-first-operator"], "TENANT_KEY": service.secrets["admin-boss"]}
-    named = {"URL": service.running.url, "TENANT": tenant, **keys}
+    now = int(time.time() * 1000)
+    times = {"BEGINS": now - 60_000, "ENDS": now - 30_000, "LEARNED": now, "AT": now}
+    named = {"URL": service.running.url, "TENANT": tenant, **keys, **{name: str(at) for name, at in times.items()}}
     for line in lines:
         done = subprocess.run(
             ["bash", "-euc", line], capture_output=True, text=True, env={**os.environ, **named}, timeout=60, check=False
@@ -36,7 +39,9 @@ def test_every_request_of_the_guide_does_what_the_guide_says(service: Besieged) 
         said = json.loads(done.stdout)
         assert "error" not in said, f"{line}\n{said}"
         if "POST" in line:
-            named["KEY" if "api_key" in said else "PERSON"] = said["id"]
+            kind = said["id"].partition("_")[0]
+            if kind != "tenant":
+                named[kind.upper()] = said["id"]
     people = service.ask("admin-first-operator", "GET", "/admin/v1/people?limit=100").json()["data"]
     (hassan,) = [row for row in people if row["name"] == "hassan"]
     assert (hassan["citizenship"], hassan["version"]) == ("MY", 3)

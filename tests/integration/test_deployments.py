@@ -13,7 +13,7 @@ import pytest
 from tests.support.askers import Answer, Askers
 from tests.support.corrupt import Corrupt
 from tests.support.gguf_files import KEYS, make
-from tests.support.service import Service, daulat
+from tests.support.service import Service, daulat, two_slots
 
 from daulat.adapters import sandbox
 from daulat.settings import Home
@@ -27,12 +27,7 @@ MODEL = "smollm2-135m-instruct"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = Service(
-        tmp_path_factory.mktemp("deployments") / "home",
-        environment={"DAULAT_CANARY_SECONDS": "5", "DAULAT_CONTEXT": "512"},
-    )
-    made.start("--slots", "2")
-    with made.closing():
+    with two_slots(tmp_path_factory.mktemp("deployments")) as made:
         deploy(made, MODEL, "--replicas", "2")
         yield made
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.askers import Askers
-from tests.support.service import LONG_SECONDS, Service, daulat
+from tests.support.service import LONG_SECONDS, Service, daulat, two_slots
 
 from daulat.adapters import sandbox
 
@@ -26,12 +26,7 @@ MODEL = "smollm2-135m-instruct"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = Service(
-        tmp_path_factory.mktemp("operating") / "home",
-        environment={"DAULAT_CANARY_SECONDS": "5", "DAULAT_CONTEXT": "512"},
-    )
-    made.start("--slots", "2")
-    with made.closing():
+    with two_slots(tmp_path_factory.mktemp("operating")) as made:
         yield made
 
 

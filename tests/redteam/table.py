@@ -21,6 +21,7 @@ OPERATOR: Final = frozenset({"operator"})
 MANAGING: Final = frozenset({"tenant-admin", "operator"})  # of these, the first sees their own tenant alone
 USER: Final = frozenset({"user", "tenant-admin"})  # with an API key
 AUDITOR: Final = frozenset({"auditor"})
+DIRECTORY: Final = frozenset({"directory"})  # with its own token, for the people of its tenant
 SESSION: Final = frozenset({"signed in"})  # with a browser's cookie, and no key at all
 
 
@@ -38,6 +39,7 @@ GATEWAY: Final = {
     "/v1/receipts/": Row(USER),
     "/metrics": Row(EVERYBODY),
     "/admin/v1/": Row(MANAGING),
+    "/scim/v2/": Row(DIRECTORY),
     "/healthz": Row(EVERYBODY),
     "/readyz": Row(EVERYBODY),
     "/v1/models": Row(USER, where="tests/redteam/test_service.py"),
@@ -53,6 +55,8 @@ GATEWAY: Final = {
 }
 """What a worker answers itself, or hands on: all addresses that `gateway/app.py` names, exactly or as a beginning."""
 
+_SCIM: Final = "tests/redteam/test_directories.py"
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PAGES: Final = {
     "GET /v1/receipts/{request_id}": Row(USER, ("request",), "tests/redteam/test_service.py"),
     "GET /log/vkey": Row(EVERYBODY),
@@ -73,6 +77,12 @@ PAGES: Final = {
     "GET /admin/v1/people/{person}": Row(MANAGING, ("person",)),
     "PATCH /admin/v1/people/{person}": Row(OPERATOR, ("person",)),
     "DELETE /admin/v1/people/{person}": Row(MANAGING, ("person",)),
+    "POST /admin/v1/people/{person}/corrections": Row(OPERATOR, ("person",)),
+    "POST /admin/v1/people/{person}/invitations": Row(OPERATOR, ("person",)),
+    "DELETE /admin/v1/people/{person}/sessions": Row(MANAGING, ("person",)),
+    "GET /admin/v1/identities": Row(MANAGING),
+    "GET /admin/v1/sessions": Row(MANAGING),
+    "DELETE /admin/v1/sessions/{session}": Row(MANAGING, ("session",)),
     "GET /admin/v1/keys": Row(MANAGING),
     "POST /admin/v1/keys": Row(MANAGING),
     "GET /admin/v1/keys/{key}": Row(MANAGING, ("key",)),
@@ -80,6 +90,9 @@ PAGES: Final = {
     "GET /admin/v1/admin-keys": Row(MANAGING),
     "POST /admin/v1/admin-keys": Row(MANAGING),
     "DELETE /admin/v1/admin-keys/{admin_key}": Row(MANAGING, ("admin_key",)),
+    "GET /admin/v1/directories": Row(MANAGING),
+    "POST /admin/v1/directories": Row(MANAGING),
+    "DELETE /admin/v1/directories/{directory}": Row(MANAGING, ("directory",)),
     "GET /admin/v1/auditors": Row(OPERATOR),
     "POST /admin/v1/auditors": Row(OPERATOR),
     "DELETE /admin/v1/auditors/{auditor}": Row(OPERATOR, ("auditor",)),
@@ -88,6 +101,18 @@ PAGES: Final = {
     "DELETE /admin/v1/limits/{scope}/{name}": Row(OPERATOR, ("scope", "name")),
     "GET /admin/v1/usage": Row(MANAGING, where="tests/redteam/test_service.py"),
     "GET /admin/v1/usage/focus": Row(OPERATOR),
+    "POST /admin/v1/usage/rebuild": Row(OPERATOR),
+    "GET /admin/v1/prices": Row(OPERATOR),
+    "GET /admin/v1/vault": Row(OPERATOR),
+    "POST /admin/v1/vault/rotations": Row(OPERATOR),
+    "GET /admin/v1/retention": Row(OPERATOR),
+    "GET /admin/v1/breaches": Row(OPERATOR),
+    "POST /admin/v1/breaches": Row(OPERATOR),
+    "GET /admin/v1/breaches/{breach}": Row(OPERATOR, ("breach",)),
+    "GET /admin/v1/breaches/{breach}/notice": Row(OPERATOR, ("breach",)),
+    "POST /admin/v1/breaches/{breach}/told": Row(OPERATOR, ("breach",)),
+    "POST /admin/v1/breaches/{breach}/close": Row(OPERATOR, ("breach",)),
+    "GET /admin/v1/ceremony": Row(OPERATOR),
     "GET /admin/v1/status": Row(OPERATOR),
     "GET /admin/v1/deployments": Row(OPERATOR),
     "GET /admin/v1/deployments/{name}": Row(OPERATOR, ("name",)),
@@ -107,22 +132,36 @@ PAGES: Final = {
     "POST /admin/v1/broken-glass/{proposal}/reviews": Row(OPERATOR, ("proposal",)),
     "GET /admin/v1/proposals/{proposal}": Row(OPERATOR, ("proposal",)),
     "POST /admin/v1/proposals/{proposal}/approvals": Row(OPERATOR, ("proposal",)),
+    "GET /scim/v2/ServiceProviderConfig": Row(EVERYBODY, where=_SCIM),
+    "GET /scim/v2/ResourceTypes": Row(DIRECTORY, where=_SCIM),
+    "GET /scim/v2/ResourceTypes/{id}": Row(DIRECTORY, ("type",), _SCIM),
+    "GET /scim/v2/Schemas": Row(DIRECTORY, where=_SCIM),
+    "GET /scim/v2/Schemas/{id}": Row(DIRECTORY, ("schema",), _SCIM),
+    "GET /scim/v2/Users": Row(DIRECTORY, where=_SCIM),
+    "POST /scim/v2/Users": Row(DIRECTORY, where=_SCIM),
+    "POST /scim/v2/Users/.search": Row(DIRECTORY, where=_SCIM),
+    "GET /scim/v2/Users/{id}": Row(DIRECTORY, ("person",), _SCIM),
+    "PUT /scim/v2/Users/{id}": Row(DIRECTORY, ("person",), _SCIM),
+    "PATCH /scim/v2/Users/{id}": Row(DIRECTORY, ("person",), _SCIM),
+    "DELETE /scim/v2/Users/{id}": Row(DIRECTORY, ("person",), _SCIM),
+    **{f"{method} /scim/v2/{{path:path}}": Row(DIRECTORY, where=_SCIM) for method in _METHODS},  # none of these
 }
 """What the pages process serves."""
 
 
 _SIGNIN: Final = "tests/unit/processes/test_signin.py"
+_ITS_OWN: Final = "tests/redteam/test_self_service.py"
 SIGNIN: Final = {
     "GET /signin": Row(EVERYBODY),
-    "POST /signin/out": Row(SESSION, where=_SIGNIN),
+    "POST /signin/out": Row(SESSION, where=_ITS_OWN),
     "GET /signin/ended": Row(EVERYBODY),
     "GET /signin/{provider}": Row(EVERYBODY, ("provider",), _SIGNIN),
     "GET /signin/{provider}/callback": Row(EVERYBODY, ("provider",), _SIGNIN),
-    "GET /me": Row(SESSION, where=_SIGNIN),
-    "GET /me/keys": Row(SESSION, where=_SIGNIN),
-    "POST /me/keys": Row(SESSION, where=_SIGNIN),
-    "DELETE /me/keys/{key}": Row(SESSION, ("key",), _SIGNIN),
-    "POST /me/keys/{key}/revoke": Row(SESSION, ("key",), _SIGNIN),
+    "GET /me": Row(SESSION, where=_ITS_OWN),
+    "GET /me/keys": Row(SESSION, where=_ITS_OWN),
+    "POST /me/keys": Row(SESSION, where=_ITS_OWN),
+    "DELETE /me/keys/{key}": Row(SESSION, ("key",), _ITS_OWN),
+    "POST /me/keys/{key}/revoke": Row(SESSION, ("key",), _ITS_OWN),
 }
 """What people who sign in are served."""
 

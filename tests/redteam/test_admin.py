@@ -35,11 +35,15 @@ def everything(town: Town) -> str:
         "people",
         "keys",
         "admin_keys",
+        "directories",
         "auditors",
         "deployments",
         "operator_keys",
         "proposals",
         "approvals",
+        "identities",
+        "invitations",
+        "sessions",
     )
     return json.dumps({table: town.rows.rows(table) for table in tables}, sort_keys=True)
 
@@ -60,8 +64,14 @@ def body_for(town: Town, operation: Operation, **named: str) -> Any:
         "tenants.create": {"name": "new"},
         "people.create": {"tenant": ids["tenant"], "name": "new"},
         "people.change": {"days": 7},
+        "people.correct": {"name": "another"},
+        "people.invite": {"days": 3},
+        "vault.rotate": {},
+        "breaches.open": {"learned": 3, "begins": 1, "ends": 2},
+        "breaches.notified": {"told": "people", "at": 4},
         "keys.create": {"person": ids["person"]},
         "admin_keys.create": {"person": ids["person"]},
+        "directories.create": {"tenant": ids["tenant"]},
         "auditors.create": {"name": "new"},
         "limits.put": {"tokens_per_minute": 5},
         "deployments.put": {"model": MODEL},
@@ -124,7 +134,7 @@ def test_another_tenants_ids_are_answered_as_those_that_do_not_exist(tmp_path: P
     async def use(town: Town) -> None:
         before, office = everything(town), town.administering._office
         actor = town.administering._credentials.actor(town.secrets[THEIRS])
-        tables = ("tenants", "people", "keys", "admin_keys")
+        tables = ("tenants", "people", "keys", "admin_keys", "sessions", "identities")
         foreign = set(town.ids.values()) - {row["id"] for table in tables for row in office.visible(actor, table)}
         assert len(foreign) > 12
         for operation in (one for one in OPERATIONS if "{" in one.path):
@@ -151,6 +161,8 @@ def test_ids_of_another_tenant_in_bodies_and_queries_do_not_exist_either(tmp_pat
             assert answer.status_code == 404
             assert (await town.ask(THEIRS, "GET", f"people?tenant={town.ids[house]}")).status_code == 404
         for person in ("user-of-first-agency", OURS, "first-operator", "bina"):
+            for path in ("sessions", "identities"):
+                assert (await town.ask(THEIRS, "GET", f"{path}?person={town.ids[person]}")).status_code == 404
             for path in ("keys", "admin-keys"):
                 assert (await town.ask(THEIRS, "POST", path, {"person": town.ids[person]})).status_code == 404
                 assert (await town.ask(THEIRS, "GET", f"{path}?person={town.ids[person]}")).status_code == 404
@@ -163,7 +175,7 @@ def test_ids_of_another_tenant_in_bodies_and_queries_do_not_exist_either(tmp_pat
 
 def test_lists_of_a_tenants_administrator_hold_their_own_tenant_alone(tmp_path: Path) -> None:
     async def use(town: Town) -> None:
-        for path in ("tenants", "people", "keys", "admin-keys"):
+        for path in ("tenants", "people", "keys", "admin-keys", "sessions", "identities"):
             answer = await town.ask(THEIRS, "GET", f"{path}?limit=100")
             assert answer.json()["data"], path
             for name, id_ in town.ids.items():

@@ -39,6 +39,7 @@ from tests.support.logs import (
 
 from daulat.core import entries
 from daulat.core.promise import Promise, signed_text
+from daulat.core.rotation import statement
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.checkpoint import Checkpoint
 from daulat.tlog.merkle import leaf_hash
@@ -107,6 +108,15 @@ def second_node() -> Sequence[Step]:
     return (
         Step("probe-2", "canary/v1", probe(900, node="node-2", replica="replica-2")),
         Step("lease-2", "node.lease/v1", lease(910, node="node-2", canary=Ref("probe-2"))),
+    )
+
+
+def rekeyed() -> list[Step]:
+    """The log's key is replaced, as both keys have signed."""
+    new = STRANGER.renamed(SIGNER.name)
+    signatures = [signer.sign(statement(SIGNER.vkey, new.vkey)) for signer in (SIGNER, new)]
+    return add(
+        "log-key", Step("key-2", "key/v1", key(15, "log", new.vkey, replaces=Ref("log-key"), signatures=signatures))
     )
 
 
@@ -357,6 +367,8 @@ ROTATION: list[Case] = [
           lambda: add("worker", Step("key-2", "key/v1", key(35, "worker", WORKER.vkey, replaces=Ref("worker"))))),
     steps("another key of the log, out of nowhere", "rotation", "key-2",
           lambda: add("worker", Step("key-2", "key/v1", key(35, "log", STRANGER.vkey)))),
+    Case("a key of the log that one operator replaced alone", "approvals", "key-2",
+         lambda: write({"charter": APPROVED}, rekeyed())),
 ]  # fmt: skip
 
 TREE: list[Case] = [

@@ -167,3 +167,12 @@ class Service:
             yield
         finally:
             self.__exit__()
+
+
+@contextlib.contextmanager
+def two_slots(folder: Path) -> Iterator[Service]:
+    """A running service in `folder`/home with two slots an engine and a short context: what operators do is quick."""
+    made = Service(folder / "home", environment={"DAULAT_CANARY_SECONDS": "5", "DAULAT_CONTEXT": "512"})
+    made.start("--slots", "2")
+    with made.closing():
+        yield made

@@ -15,20 +15,27 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from tests.support import oidc
 from tests.support.fleet import Fleet
 from tests.support.site import CHARTER
 
 from daulat.adapters import rpc
 from daulat.catalog import charters
 from daulat.core.consent import Kind, Proposed
+from daulat.identity import providers
 from daulat.pipeline.book import Book
 from daulat.pipeline.operate import Desk
 from daulat.processes.administering import Administering
+from daulat.processes.breaches import Breaches
 from daulat.processes.consenting import Consenting
 from daulat.processes.deploying import Deploying
+from daulat.processes.identifying import Identifying
 from daulat.processes.metering import Metering
 from daulat.processes.office import Served
 from daulat.processes.pages import application
+from daulat.processes.provisioning import Provisioning
+from daulat.processes.services import Services
+from daulat.processes.storing import Storing
 from daulat.processes.watch import Watch
 from daulat.tlog.note import Signer
 
@@ -38,6 +45,7 @@ STATUS = {
     "url": "http://127.0.0.1:8470",
     "origin": ORIGIN,
     "profile": "evaluation",
+    "ceremony": None,
     "snapshot": 1,
     "lease": {"entry": 7, "node": "node_1", "seconds_left": 299},
     "waiting": [],
@@ -61,6 +69,7 @@ class Town:
         self.secrets: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self.told: list[Mapping[str, Any]] = []
+        self.rotated: list[str] = []  # tenants whose keys the vault made anew; "" is the root
         self._lock = asyncio.Lock()
 
     @property
@@ -88,12 +97,20 @@ class Town:
 
         placed = (self.home, "test.daulat.example", ORIGIN, "MY", 1)
         self.metering = Metering(self.rows, self.desk.act, self.clock, *placed)
-        does = {**consenting.handlers(lambda use: use), **self.metering.handlers(lambda use: use)}
-        served = Served(status, deployments, replicas, does, deploying)
         charter = (1, self.charter)
+        identifying = Identifying(self.rows, self.book.write, self.clock, charter, self.desk, None)
+        storing = Storing(self.rows, self.book, self.clock, charter, self.desk, self.home)
+        where = providers.parse(oidc.settings())
+        self.provisioning = Provisioning(self.rows, self.book.write, self.clock, charter, self.desk, self.home, where)
+        breaches = Breaches(self.rows, self.desk, self.clock, self.home)
+        services = Services(consenting, identifying, self.provisioning, storing, self.metering, breaches)
+        served = Served(status, deployments, replicas, services, services.handlers(lambda use: use), deploying)
         self.administering = Administering(self.rows, self.book.write, self.clock, charter, self.desk, served)
-        handlers = self.administering.handlers(self._changes)
+        handlers = {**self.administering.handlers(self._changes), **self.provisioning.handlers(self._changes)}
+        self.control = handlers
         self._server = await rpc.serve(self.home.control_socket, handlers)
+        vault = {"rotate": self._rotate, "status": self._vault_status}
+        self._vault = await rpc.serve(self.home.vault_socket, vault)
         self.app = application(self.home, Watch())
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://pages")
         await self._people(consenting, handlers)
@@ -102,6 +119,7 @@ class Town:
     async def __aexit__(self, *_reason: object) -> None:
         await self.http.aclose()
         self._server.close()
+        self._vault.close()
         await self.fleet.replicas.stop()
         self.metering.close()
         self.rows.close()
@@ -144,8 +162,27 @@ class Town:
         for name in ("first-operator", "bina", "chong", "tenant-admin-of-first-agency", "tenant-admin-of-other-agency"):
             made = await handlers["adminkey.create"](person=name, label=f"of {name}", days=30)
             self.secrets[name], self.ids[f"admin-key-of-{name}"] = made["admin_key"], made["id"]
+        for name in [name for name in self.ids if name.startswith(("user-of-", "tenant-admin-of-"))]:
+            self._signed_in(name)
         made = await self.desk.create_auditor("national-audit", days=30)
         self.secrets["auditor"], self.ids["national-audit"] = made["auditor_token"], made["id"]
+
+    def _signed_in(self, name: str) -> None:
+        """With a provider, in a browser."""
+        mine = {"person": self.ids[name], "name": f"hash of {name}"}
+        self.ids[f"identity-of-{name}"], self.ids[f"session-of-{name}"] = f"identity_{name}", f"session_{name}"
+        self.rows.add("identities", {"id": f"identity_{name}", **mine})
+        now = self.clock.now_ms()
+        times = {"created": now, "expires": now + 3_600_000, "revoked": None}
+        browser = {"issuer": "https://id.example", "binding": "b"}
+        self.rows.add("sessions", {"id": f"session_{name}", **mine, **browser, **times})
+
+    async def _rotate(self, tenant: str) -> dict[str, int]:
+        self.rotated.append(tenant)
+        return {"root": 2}
+
+    async def _vault_status(self) -> dict[str, Any]:
+        return {"open": True, "reason": "", "lease": {"entry": 5, "expires": 1 << 41}}
 
     async def ask(self, who: str, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """As somebody of `secrets`, or nobody where `who` is empty. `path` is below `/admin/v1/`."""

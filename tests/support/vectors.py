@@ -12,15 +12,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support import lies, logs
-from tests.support.logs import EPOCH_KEY, SIGNER, STRANGER, WORKER, Published
+from tests.support import consents, lies, logs
+from tests.support.logs import EPOCH_KEY, SIGNER, STRANGER, T0, WORKER, Published, Ref, Step
 
 from daulat.core import commitments, manifest
 from daulat.core.entries import admission_bytes
+from daulat.core.export import HELD
 from daulat.core.manifest import ModelFile
 from daulat.tlog import checkpoint, merkle, note, tiles
 from daulat.tlog.checkpoint import Checkpoint
@@ -283,10 +284,39 @@ def proofs() -> Iterator[Vector]:
     yield case("another-hash", changed, "a hash of the path is another")
 
 
+def managed() -> Published:
+    """A log with every type of entry that the story has not."""
+    about = {"charter": Ref("charter")}
+    lease = {
+        "kind": "folder",
+        "place": "a" * 64,
+        "jurisdiction": "MY",
+        "not_before": T0 + 50,
+        "expires": T0 + 3_600_050,
+    }
+    steps = (
+        Step("place", "storage.lease/v1", {**about, **lease, "evidence": {"site": {"grade": "G1"}}, "replaces": None}),
+        Step("signed-in", "identity/v1", logs.happened(51)),
+        Step("access-refused", "access.refused/v1",
+             {**about, "tenant": "t" * 22, "principal": "p" * 22, "action": "tenant.add", "code": "permission_denied"}),
+        Step("retention", "retention/v1", lies.DELETED),
+        Step("export", "export/v1",
+             {**about, "subject": "p" * 22, "held": dict.fromkeys(HELD, 1), "sealed": True, "digest": "b" * 64}),
+        Step("erasure", "erasure/v1",
+             {**about, "scope": "person", "subject": "p" * 22, "keys": 1, "objects": 2, "rows": 3}),
+        Step("key-revoked", "key.revoked/v1", {"key": Ref("key-three"), "reason": "left"}),
+        Step("node-revoked", "node.revoked/v1", {"node": "node-1", "lease": Ref("lease"), "reason": "canary: escaped"}),
+    )  # fmt: skip
+    timed = (replace(step, fields={"time": T0 + 60 + at, **step.fields}) for at, step in enumerate(steps))
+    return logs.write({"charter": consents.PRODUCTION}, [*consents.reviewed(), *timed])
+
+
 def entries() -> Iterator[Vector]:
-    log = small()
-    for name, index in log.names.items():
-        data = log.entries[index]
+    log, more = small(), managed()
+    types = {json.loads(data)["type"] for data in log.entries}
+    further = {name: more.entries[index] for name, index in more.names.items()}
+    further = {name: data for name, data in further.items() if json.loads(data)["type"] not in types}
+    for name, data in ({name: log.entries[index] for name, index in log.names.items()} | further).items():
         value = json.loads(data)
         expect = {"type": value["type"], "leaf_hash": merkle.leaf_hash(data).hex()}
         if value["type"] == "inference/v1":

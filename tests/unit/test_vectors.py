@@ -175,3 +175,8 @@ def test_every_format_has_good_and_bad_cases_and_is_described() -> None:
     assert good == set(READERS)
     assert bad == set(READERS) - {"checkpoint-text", "tree", "commitment", "pseudonym"}
     assert all(f"`{name}`" in table for name in READERS)
+
+
+def test_every_type_of_entry_has_a_case() -> None:
+    there = {json.loads(case.joinpath("case.json").read_text()).get("expect", {}).get("type") for case in CASES}
+    assert there - {None} == set(entries.SHAPES)

@@ -223,6 +223,32 @@ _listed(
     sa.Column("until", sa.BigInteger, nullable=False),
     sa.Column("done", sa.BigInteger),
 )
+# Credentials of tenants' directories, and whom these have brought (`pipeline.provision`).
+_listed(
+    "directories",
+    "directory",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),  # its label
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("tenant", sa.ForeignKey("tenants.id"), nullable=False),
+    sa.Column("issuer", sa.String, nullable=False),  # whose names for people it knows; empty: nobody's
+    sa.Column("person_days", sa.Integer, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)
+_listed(
+    "provisioned",
+    "provisioned person",
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),  # the person's id once more
+    sa.Column("person", sa.ForeignKey("people.id"), nullable=False),
+    sa.Column("external", sa.String, unique=True),  # a keyed hash of the directory's own id
+    sa.Column("until", sa.BigInteger, nullable=False),  # the end of their time as a directory has set it
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("changed", sa.BigInteger, nullable=False),
+    sa.Column("gone", sa.BigInteger),  # when a directory deleted them
+)
 # Entries in force, by what they are about: where they stand in which log, and their text.
 live: Final = sa.Table(
     "live",

@@ -23,6 +23,7 @@ from daulat.core.decision import INFERENCE_ACTIONS, grade
 from daulat.core.identity import EVENTS
 from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import VOUCHED
+from daulat.core.rotation import statement
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
@@ -156,6 +157,9 @@ class Chain:
         old = None if key.replaces is None else self.keys.get(key.replaces)
         if old is not None and (words := rotation.wrong(old, key, entry["signatures"])):
             yield Finding("rotation", words, index)
+        if old is not None and key.purpose == "log":
+            text = statement(old.vkey, key.vkey)
+            yield from self.consent.rotated(index, text, self._needed(), carried=self.restates)
         before = [known.vkey for known in self.keys.values() if known.purpose == "log" and known.index != index]
         if key.purpose == "log" and key.replaces is None and any(vkey != key.vkey for vkey in before):
             yield Finding("rotation", "another key of the log, which the one before it does not vouch for", index)

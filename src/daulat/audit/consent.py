@@ -15,7 +15,19 @@ from daulat.audit import facts
 from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
 from daulat.audit.retention import Retention
-from daulat.core.consent import ALONE, CHARTER, ERASURES, LONGEST_MS, MODEL, OPERATOR, POLICY, Kind, Proposed, naming
+from daulat.core.consent import (
+    ALONE,
+    CHARTER,
+    ERASURES,
+    LOG_KEY,
+    LONGEST_MS,
+    MODEL,
+    OPERATOR,
+    POLICY,
+    Kind,
+    Proposed,
+    naming,
+)
 from daulat.core.export import ACT as EXPORT
 from daulat.core.export import HELD
 from daulat.core.retention import SET as RETENTION
@@ -47,6 +59,7 @@ class Consent:
         self._leaving: set[str] = set()  # and those whose end was agreed to
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
         self.carried: set[str] = set()  # of these, what an older shard is said to have had
+        self.rotations: dict[str, int] = {}  # payloads of what an older shard has to have agreed to, and where they are
         self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
         self.retention = Retention()
         self._exports: Counter[str] = Counter()  # by subject, how often it was agreed to and not done yet
@@ -93,6 +106,14 @@ class Consent:
                 yield Finding("approvals", "an operator's key that nobody had agreed to", key.index)
         self._coming.discard(key.vkey)
         self._known.add(key.vkey)
+
+    def rotated(self, index: int, statement: bytes, needed: int, *, carried: bool) -> Iterator[Finding]:
+        """The log's own key was replaced. `carried`: a shard begins so, and the one before has the agreement."""
+        payload = hashlib.sha256(statement).hexdigest()
+        if carried:
+            self.rotations[payload] = index
+        elif needed and (LOG_KEY, payload) not in self.agreed:
+            yield Finding("approvals", "the log's key was replaced, and nobody had agreed to that", index)
 
     def revoked(self, index: int, key: int, time: int, needed: int) -> Iterator[Finding]:
         """From then on this key signs nothing. Nobody takes an operator's away alone."""

@@ -14,7 +14,7 @@ from daulat.audit.chain import Chain
 from daulat.audit.facts import CeremonyFacts
 from daulat.audit.finding import Finding
 from daulat.core.charter import Charter, irreversible
-from daulat.core.consent import CHARTER, MODEL, POLICY, naming
+from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Opening:
     operators: frozenset[str]  # vkeys
     ceremony: CeremonyFacts | None
     glasses: Mapping[str, object]  # broken, and their review still open; by proposal
+    rotations: Mapping[str, int]  # changes of the log's key, by their payload's digest: where
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ def opening(chain: Chain) -> Opening | None:
     first, rules = chain.charters[0], chain.policies[min(chain.policies)].version if chain.policies else None
     models = frozenset(model.described["digest"] for model in chain.models.values() if model.restated)
     restated = chain.ceremony if chain.ceremony is not None and chain.ceremony.restates is not None else None
+    consent, glasses = chain.consent, chain.glasses.restated()
     return Opening(
-        first.charter, first.sha256, rules, models, frozenset(chain.consent.carried), restated, chain.glasses.restated()
+        first.charter, first.sha256, rules, models, frozenset(consent.carried), restated, glasses, consent.rotations
     )
 
 
@@ -83,11 +85,18 @@ def compare(old: Closing, new: Opening) -> Iterator[Finding]:
     if old.glasses != new.glasses:
         words = "the broken glass whose review is open is not that which the shard before left open"
         yield Finding("glass", words, 0)
-    if not old.charter.approvals:
-        return
+    if old.charter.approvals:
+        yield from _unagreed(old, new)
+
+
+def _unagreed(old: Closing, new: Opening) -> Iterator[Finding]:
     for action, before, after in ((CHARTER, old.sha256, new.sha256), (POLICY, old.rules, new.rules)):
         if after not in {None, before} and (action, _payload(str(after))) not in old.agreed:
             yield Finding("approvals", f"{action} with the new shard, which nobody had agreed to", 0)
+    for payload, index in new.rotations.items():
+        if (LOG_KEY, payload) not in old.agreed:
+            words = "the log's key changed with the shard, and nobody had agreed to that in the one before"
+            yield Finding("approvals", words, index)
     for digest in sorted(new.models):
         if (payload := _payload(digest)) not in old.models and (MODEL, payload) not in old.agreed:
             yield Finding("approvals", f"model {digest[:16]} is not one of the shard before, as it says", 0)

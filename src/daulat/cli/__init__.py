@@ -24,6 +24,7 @@ VERBS: Final = {
     "admin-key": ("daulat.cli.admin_key:admin_key", "Create, list and revoke credentials for the admin API."),
     "person": ("daulat.cli.identity:person", "Add, invite and list people."),
     "session": ("daulat.cli.identity:session", "List and revoke sessions of people who have signed in."),
+    "directory": ("daulat.cli.directory:directory", "Let tenants' own directories say who is there."),
     "tenant": ("daulat.cli.admin:tenant", "Add and list tenants."),
     "limit": ("daulat.cli.limit:limit", "Limit what keys, tenants and models may use."),
     "usage": ("daulat.cli.usage:usage", "Say who has used how much, and what it costs."),

@@ -9,20 +9,15 @@ from typing import Any
 
 import click
 
-from daulat.adapters.log_files import LogFolder
 from daulat.cli import emit
 from daulat.cli.admin import ask, table
 from daulat.cli.options import home_option, json_option
-from daulat.core import entries
-from daulat.errors import InvalidRequest, NotFound
-from daulat.ledger.reading import read_entries
+from daulat.errors import InvalidRequest
 from daulat.pipeline import breach as breaches
-from daulat.pipeline.breach import Stands
+from daulat.processes.breaches import notice as assembled
+from daulat.processes.breaches import stands
 from daulat.settings import Home
-from daulat.tlog import checkpoint as checkpoints
-from daulat.tlog.note import Verifier
 
-_AT_ONCE = 4096
 _MOMENT = "a time with its zone, such as 2026-06-01T09:30+08:00, or now"
 
 
@@ -91,11 +86,7 @@ def notice(wanted: str, home: Home, as_json: bool) -> None:
     Example:
         daulat breach notice breach_0123456789abcdef01234567 --json
     """
-    heads: dict[str, dict[str, Any]] = {}
-    case = breaches.cases(stands(home)).get(wanted)
-    if case is None:
-        raise NotFound(f"the log tells of no breach {wanted!r}; `daulat breach list` shows those that exist")
-    found = breaches.notice(case, breaches.extent(case, stands(home, heads)), heads)
+    found = assembled(home, wanted)
     emit(found, as_json=as_json, text="\n".join(_written(found)))
 
 
@@ -150,25 +141,6 @@ def moment(text: str) -> int:
     if said is None or said.tzinfo is None:
         raise InvalidRequest(f"{text!r} is not {_MOMENT}")
     return round(said.timestamp() * 1000)
-
-
-def stands(home: Home, heads: dict[str, dict[str, Any]] | None = None) -> Iterator[Stands]:
-    """Every entry of every shard, oldest first; `heads` is told of each shard's origin, size and root hash.
-
-    Raises:
-        NotFound: there is no log yet.
-    """
-    periods = sorted(path.parent for path in home.log.glob("*/checkpoint"))
-    if not periods:
-        raise NotFound(f"there is no log in {home.log} yet: the first `daulat up` begins it")
-    for path in periods:
-        folder = LogFolder(path)
-        head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
-        if heads is not None:
-            heads[head.origin] = {"size": head.size, "root_hash": head.root.hex()}
-        for start in range(0, head.size, _AT_ONCE):
-            read = read_entries(folder, start, min(head.size, start + _AT_ONCE), head.size)
-            yield from ((head.origin, start + at, entries.decode(entry)) for at, entry in enumerate(read))
 
 
 def _told(case: breaches.Case, who: str, end: int) -> str:

@@ -19,7 +19,7 @@ from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.core import charter as charter_core
 from daulat.core import entries
-from daulat.errors import DaulatError, InvalidRequest, NotFound, VerificationFailed
+from daulat.errors import Conflict, DaulatError, NotFound, VerificationFailed
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
 from daulat.pipeline import admitted
@@ -160,15 +160,20 @@ def roll(period: str, new_key: bool, home: Home, as_json: bool) -> None:
 
     The old shard stays readable and is final; the next start restates in the new one what is in force. With --new-key,
     give the new public key (`daulat log key`) to every auditor; the entry that introduces it is signed by both keys.
+    Where the charter asks for approvals, others agree to the new key first: `daulat log new-key`.
 
     \b
     Example:
         daulat log roll 2027
         daulat log roll 2027-h2 --new-key
     """
-    if not period or not all(part.isalnum() for part in period.split("-")) or period in checking.periods(home):
-        raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
+    checking.free(home, period)
     _folder(home)
+    if not new_key and log_keys.of(home, period).exists():
+        raise Conflict(
+            f"{log_keys.of(home, period)} is a new key made for this period: say --new-key, choose another period, "
+            "or delete it"
+        )
     held = lock(home)
     try:
         charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
@@ -180,6 +185,30 @@ def roll(period: str, new_key: bool, home: Home, as_json: bool) -> None:
         os.close(held)
     value = {"origin": charter.origin(period), "size": sequencer.size}
     emit(value, as_json=as_json, text=f"{value['origin']} is in force from the next `daulat up` on.")
+
+
+@log.command("new-key")
+@click.argument("period")
+@home_option
+@json_option
+def make_key(period: str, home: Home, as_json: bool) -> None:
+    """Make the key with which the shard PERIOD is to begin, and print its public half. It signs nothing before that.
+
+    Works beside the running service. Where the charter asks for approvals, propose it then, and once it is agreed to,
+    stop the service and roll.
+
+    \b
+    Example:
+        daulat log new-key 2027
+        daulat operate rotate-log-key "$(daulat log new-key 2027)" --key ~/operator.key
+        daulat log roll 2027 --new-key
+    """
+    checking.free(home, period)
+    _folder(home)
+    charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
+    log_keys.make(home, charter.name, period)
+    vkey = log_keys.load(home, charter.name, [period]).vkey
+    emit({"origin": charter.origin(period), "vkey": vkey}, as_json=as_json, text=vkey)
 
 
 @log.command("reindex")

@@ -28,11 +28,12 @@ from daulat.cli.signing import (
     signing_options,
     state_of,
 )
-from daulat.core.consent import CHARTER, MODEL, POLICY, RESTORE
+from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, RESTORE
 from daulat.core.export import ACT as EXPORT
 from daulat.core.glass import VERDICTS
 from daulat.errors import IntegrityError
 from daulat.settings import Home
+from daulat.tlog.note import Verifier
 
 
 @click.group()
@@ -228,6 +229,23 @@ def restore_backup(path: Path, signing: Signing, home: Home, as_json: bool) -> N
     from daulat.adapters import archive_file
 
     propose(home, RESTORE, {"digest": archive_file.digest(path)}, signing, as_json=as_json)
+
+
+@operate.command("rotate-log-key")
+@click.argument("vkey")
+@signing_options
+@home_option
+@json_option
+def rotate_log_key(vkey: str, signing: Signing, home: Home, as_json: bool) -> None:
+    """Propose that the log's next shard begin with the new key VKEY: `daulat log new-key`, `daulat log roll --new-key`.
+
+    \b
+    Example:
+        daulat operate rotate-log-key "$(daulat log new-key 2027)" --key ~/operator.key
+    """
+    new = Verifier(vkey)
+    old = Verifier(home.vkey.read_text()).renamed(new.name)
+    propose(home, LOG_KEY, {"old": old.vkey, "new": new.vkey}, signing, as_json=as_json)
 
 
 @operate.command("erase-person")

@@ -16,13 +16,13 @@ from daulat.adapters import rpc
 from daulat.adapters.archive import Archive, safe
 from daulat.cli import emit
 from daulat.cli.admin import ask
-from daulat.cli.breach import stands
 from daulat.cli.options import home_option, json_option
 from daulat.cli.signing import FILE, secret_of
 from daulat.cli.status import day
 from daulat.core.export import HELD
 from daulat.errors import Unavailable
 from daulat.pipeline import export, processing
+from daulat.processes.breaches import stands
 from daulat.settings import Home
 
 _FORMAT: Final = "daulat/export/v1"

@@ -20,7 +20,8 @@ from daulat.adapters import operator_key
 from daulat.cli import emit
 from daulat.cli.admin import ask
 from daulat.cli.status import day
-from daulat.core.consent import CHARTER, MODEL, POLICY, RESTORE, Kind, Proposed
+from daulat.core import rotation
+from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, RESTORE, Kind, Proposed
 from daulat.core.glass import CAUSES, Broken
 from daulat.core.glass import reason as reason_of
 from daulat.errors import ConfigError, IntegrityError
@@ -191,9 +192,18 @@ def made_of(shown: Mapping[str, Any]) -> Proposed:
 
 
 def arguments_of(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments in a proposal's payload."""
+    """The arguments in a proposal's payload.
+
+    Raises:
+        IntegrityError: it has none that such an act takes.
+    """
     if shown["action"] in {CHARTER, POLICY, MODEL, RESTORE}:
         return {"digest": shown["payload"].removesuffix("\n")}
+    if shown["action"] == LOG_KEY:
+        try:
+            return dict(zip(("old", "new"), rotation.parse(shown["payload"]), strict=True))
+        except ValueError as error:
+            raise IntegrityError(f"{error}: nothing is signed") from None
     return dict(json.loads(shown["payload"])["arguments"])
 
 

@@ -36,6 +36,8 @@ ALONE: Final = frozenset(
         "breach.open",
         "deployment.apply",  # of a model that is admitted
         "deployment.stop",
+        "directory.create",  # says who is there, and nothing that a rule asks for
+        "directory.revoke",
         "key.create",
         "key.revoke",
         "person.invite",  # for a user to prove who they are
@@ -55,6 +57,7 @@ ALONE: Final = frozenset(
 # Acts whose payload is `naming` what other entries then bring into force, so that anybody can tell these agree.
 CHARTER, POLICY, MODEL = "charter.change", "policy.change", "model.admit"
 RESTORE: Final = "backup.restore"  # its payload is `naming` the backup's file; done with the service stopped
+LOG_KEY: Final = "logkey.rotate"  # its payload is `core.rotation.statement`; done with the service stopped
 
 ERASURES: Final = {"person.erase": "person", "tenant.erase": "tenant"}  # by act, what `erasure/v1` says of its scope
 

@@ -26,7 +26,7 @@ LONGEST_MS: Final = 86_400_000  # from breaking the glass to the end of what it 
 REVIEWERS: Final = 2
 CAUSES: Final = ("outage", "security", "data-loss", "legal", "safety")
 VERDICTS: Final = ("justified", "not-justified")
-BREAKABLE: Final = frozenset({POLICY, MODEL, "lease.override", RESTORE})
+BREAKABLE: Final = frozenset({POLICY, MODEL, RESTORE})
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 

@@ -30,6 +30,7 @@ _FORWARDED: Final = (b"/log/", b"/v1/receipts/", b"/metrics")
 _OWN: Final = frozenset({b"/signin", b"/me"})  # with a browser's session, not a key
 _OWN_BELOW: Final = (b"/signin/", b"/me/")
 _ADMIN: Final = b"/admin/v1/"  # forwarded as well, with its own methods and credentials
+_SCIM: Final = b"/scim/v2/"  # the same
 _KEPT: Final = (b"/v1/files/", b"/v1/chat/completions/")  # and the lists of both
 _FILES: Final = b"/v1/files"
 _KEPT_LISTS: Final = frozenset({_FILES, b"/v1/chat/completions"})
@@ -141,6 +142,8 @@ class App:
             self._forwarder.forward(exchange, str(self._address(exchange) or ""))
         elif path.startswith(_ADMIN):
             self._administer(exchange)
+        elif path.startswith(_SCIM):
+            self._provision(exchange)
         elif path in _BEHIND or path.startswith(_BELOW):
             self._hand_on(exchange, own=path in _OWN or path.startswith(_OWN_BELOW))
         elif path in _INFERENCE:
@@ -188,13 +191,19 @@ class App:
             raise framing.too_large(MOST_BYTES)
         self._forwarder.forward(exchange)
 
+    def _provision(self, exchange: Exchange) -> None:
+        """What is wrong with it is said there, in SCIM's own form."""
+        if len(exchange.body) > MOST_BYTES:
+            raise framing.too_large(MOST_BYTES)
+        self._forwarder.forward(exchange)
+
     def allow(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Let a large body, or one of unknown size, in for whoever sent these headers; whether it is taken as it comes.
 
         Raises:
             InvalidRequest, Unauthenticated: not here, or not for them.
         """
-        if target.startswith(_ADMIN):
+        if target.startswith((_ADMIN, _SCIM)):
             raise framing.too_large(MOST_BYTES)
         self.authenticate(headers)
         return target.partition(b"?")[0] == _FILES
@@ -264,7 +273,7 @@ def _allowed(path: bytes) -> bytes:
         return b"GET, HEAD, POST, OPTIONS"
     if path in _OWN or path.startswith(_OWN_BELOW):
         return b"GET, HEAD, POST, DELETE, OPTIONS"
-    if path.startswith(_ADMIN):
+    if path.startswith((_ADMIN, _SCIM)):
         return b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     if path in _KEPT_LISTS:
         return b"GET, HEAD, POST, OPTIONS"

@@ -10,6 +10,7 @@ from daulat.gateway import errors as wire_errors
 from daulat.pipeline.ports import Headers, Listener
 
 _ANTHROPIC: Final = b"/v1/messages"
+_BODILESS: Final = frozenset({204, 304})  # RFC 9112 section 6.3: the head is all of it
 
 
 class Wire(Protocol):
@@ -127,10 +128,11 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        self._chunked = length is None and connection.version == "1.1"
-        self._keep = connection.keeps and (self._chunked or length is not None)
+        bodiless = status in _BODILESS
+        self._chunked = length is None and connection.version == "1.1" and not bodiless
+        self._keep = connection.keeps and (self._chunked or length is not None or bodiless)
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        if length is not None:
+        if length is not None and not bodiless:
             framing = b"content-length: %d\r\n" % length
         connection.write(
             b"".join(

@@ -12,6 +12,7 @@ SESSION_PREFIX: Final = "ss-"
 INVITATION_PREFIX: Final = "in-"
 TOKEN_PREFIX: Final = "at-"  # noqa: S105  a prefix, not a token
 ADMIN_PREFIX: Final = "ak-"
+DIRECTORY_PREFIX: Final = "dt-"
 
 
 def new_key() -> str:
@@ -37,6 +38,11 @@ def new_invitation() -> str:
 def new_admin_key() -> str:
     """A credential for the admin API: `ak-` and 256 random bits."""
     return ADMIN_PREFIX + _random()
+
+
+def new_directory_token() -> str:
+    """What a tenant's directory comes with: `dt-` and 256 random bits."""
+    return DIRECTORY_PREFIX + _random()
 
 
 def digest(secret: str) -> str:

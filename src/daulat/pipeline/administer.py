@@ -189,7 +189,7 @@ class Admins:
         return self._rows.find("people", row["id"])
 
     async def end_person(self, person: str) -> dict[str, Any]:
-        """Nothing is asked or managed in their name any more: eligibility ends now, and every key is revoked.
+        """Nothing is asked or managed in their name any more: eligibility ends now, and all that they could come with.
 
         Raises:
             NotFound: there is no such person; PermissionDenied: an operator; Conflict: it has ended already.
@@ -197,10 +197,15 @@ class Admins:
         row, now = self._not_an_operator(person), self._clock.now_ms()
         if row["expires"] <= now:
             raise Conflict("this person's eligibility has ended already")
-        for table in ("keys", "admin_keys"):
-            for key in self._rows.rows(table):
-                if key["person"] == row["id"] and key["revoked"] is None:
-                    self._rows.revoke(table, key["id"], now)
+        for table in (
+            "keys",
+            "admin_keys",
+            "sessions",
+            "invitations",
+        ):  # the last two would be good again with a new time
+            for held in self._rows.rows(table):
+                if held["person"] == row["id"] and held["revoked"] is None:
+                    self._rows.revoke(table, held["id"], now)
         self._rows.change("people", row["id"], expires=now, version=row["version"] + 1)
         await self._desk.act("person.end", self._pseudonym(row, "principal", row["id"]), {})
         return self._rows.find("people", row["id"])

@@ -33,6 +33,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "keys": ("id", "label", "models", "requests_per_minute", "created", "expires", "networks", "revoked"),
     "admin_keys": ("id", "name", "created", "expires", "revoked"),
     "identities": ("id", "name"),  # keyed hashes
+    "provisioned": ("id", "external", "until", "created", "changed", "gone"),  # `external`: one too
     "invitations": ("id", "expires", "revoked"),
     "sessions": ("id", "issuer", "created", "expires", "revoked"),
     "operator_keys": ("id", "vkey", "origin", "position", "revoked"),

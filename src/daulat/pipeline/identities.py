@@ -335,9 +335,10 @@ class Identities:
         return await desk.create_key(person=found.person["id"], **wanted)
 
     async def revoke_key(self, session: str, binding: str, key: str) -> dict[str, Any]:
-        """Raises NotFound: it is not one's own."""
+        """Raises NotFound: it is not one's own, and the log says that somebody tried."""
         found = await self.holder(session, binding)
         if all(row["id"] != key for row in self._keys(found.person["id"])):
+            await self.refuse(found.session["issuer"], "not_found", found)
             raise NotFound("You have no such key.")
         return await self._desk.of(found.pseudonym()).revoke_key(key)
 

@@ -21,6 +21,7 @@ _SEEN: Final = ("export/v1", "erasure/v1", "retention/v1", "break-glass/v1", "ac
 CLASSES: Final[Mapping[str, str]] = {
     "people and what is vouched for them": "until they are erased",
     "API keys, sessions and sign-in identities (digests and keyed hashes)": "until they are erased",
+    "ids that a tenant's directory has for people (keyed hashes)": "until they are erased",
     "files": "by the tenant's rule, or until their owner deletes them",
     "stored completions": "by the tenant's rule, or until their owner deletes them",
     "prompts and answers": "forwarded and forgotten, unless their owner asks to have them stored",

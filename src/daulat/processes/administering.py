@@ -26,13 +26,16 @@ from daulat.pipeline.administer import Actor, Admins, Credentials, own
 from daulat.pipeline.once import Once
 from daulat.pipeline.operate import Desk, Log
 from daulat.processes.office import Ask, Office, Served
+from daulat.processes.oversight import Oversight
 
 _TABLES: Final = {
     "tenant": ("tenants", "tenant"),
     "person": ("people", "person"),
     "key": ("keys", "key"),
     "admin_key": ("admin_keys", "admin key"),
+    "directory": ("directories", "directory"),
     "auditor": ("auditors", "auditor"),
+    "session": ("sessions", "session"),
 }
 """What an id in an address, a query or a body is of: the rows, and the word for one of them."""
 _WHERE: Final = re.compile(r"(.*?) - at `\$\.?([^`]*)`\Z", re.DOTALL)
@@ -50,6 +53,7 @@ class Administering:
         self._credentials = Credentials(rows, clock, read)
         self._admins = Admins(rows, desk, clock)
         self._office = Office(rows, desk, clock, served)
+        self._does = {**self._office.does, **Oversight(rows, desk, clock, served, self._office).does}
         self._once, self._budget = Once(rows, clock), DenialBudget()
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
@@ -83,7 +87,7 @@ class Administering:
             ask = self._read(asked, actor, path, query, body, if_match)
             await self._office.prepare(ask)
             if not asked.changes:
-                value = await self._office.does[asked.id](ask)
+                value = await self._does[asked.id](ask)
             elif asked.creates and idempotency_key:
                 whole = msgspec.json.encode([operation, sorted(path.items()), body]).decode()
                 value = await self._acts(ask=ask, once=(idempotency_key, whole))
@@ -97,7 +101,7 @@ class Administering:
         return _reply(ask, value)
 
     async def _acted(self, ask: Ask, once: tuple[str, str] | None) -> Any:
-        does = self._office.does[ask.operation.id]
+        does = self._does[ask.operation.id]
         if once is None:
             return await does(ask)
         return await self._once.run(ask.actor.person, *once, lambda: does(ask))

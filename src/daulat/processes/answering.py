@@ -55,7 +55,8 @@ class Answering:
             meant, spec = await deploying.resolve(model, name, changes)
             return await wish(name=meant, spec=spec)
 
-        served = Served(self.status, deployments, replicas, self.services.handlers(_as_it_is), self._deploying)
+        does = self.services.handlers(_as_it_is)
+        served = Served(self.status, deployments, replicas, self.services, does, self._deploying)
         rows, log, clock = self.by.rows, self.by.book.write, self.by.clock
         administering = Administering(rows, log, clock, self.by.charter, desk, served)
         return {

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from daulat.adapters import rpc
 from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.log_files import LogFolder
+from daulat.core import entries
 from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.ids import new_id
 from daulat.errors import Conflict, InvalidRequest, NotFound
+from daulat.ledger.reading import read_entries
 from daulat.pipeline import breach
+from daulat.pipeline.breach import Case, Stands
 from daulat.pipeline.operate import Desk
+from daulat.settings import Home
+from daulat.tlog import checkpoint as checkpoints
+from daulat.tlog.note import Verifier
 
+_AT_ONCE: Final = 4096
 _KIND: Final = "breach"
 
 
 class Breaches:
     """The open ones are kept beside the log, for `daulat status`; everything else is read from the log."""
 
-    def __init__(self, rows: ControlDatabase, desk: Desk, clock: Clock) -> None:
-        self._rows, self._desk, self._clock = rows, desk, clock
+    def __init__(self, rows: ControlDatabase, desk: Desk, clock: Clock, home: Home) -> None:
+        self._rows, self._desk, self._clock, self._home = rows, desk, clock, home
+
+    def of(self, desk: Desk) -> Breaches:
+        """The same, noted in the name of whoever acts at that desk."""
+        return Breaches(self._rows, desk, self._clock, self._home)
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         return {
@@ -54,8 +67,7 @@ class Breaches:
         }
         await self._desk.act(breach.OPEN, id_, detail)
         self._rows.set_live(_KIND, id_, "", learned, "{}")
-        case = breach.Case(id_, now, learned, begins, ends, {name: said for name, said in scope.items() if said})
-        return {"id": id_, "deadlines": case.deadlines(), "overdue": case.overdue(now)}
+        return shown(Case(id_, now, learned, begins, ends, {name: said for name, said in scope.items() if said}), now)
 
     async def notified(self, wanted: str, told: str, at: int) -> dict[str, Any]:
         """Raises NotFound: no such open breach; InvalidRequest: nobody of that name is told, or not at that time."""
@@ -73,6 +85,15 @@ class Breaches:
         await self._desk.act(breach.CLOSE, wanted, {})
         self._rows.end_live(_KIND, wanted)
         return {"id": wanted, "closed": True}
+
+    async def all(self) -> list[dict[str, Any]]:
+        """Every breach that the log tells of, oldest first."""
+        found = await asyncio.to_thread(lambda: breach.cases(stands(self._home)))
+        return [shown(case, self._clock.now_ms()) for case in found.values()]
+
+    async def notice(self, wanted: str) -> dict[str, Any]:
+        """The notice to the Commissioner, as far as the log has it. Raises NotFound: it tells of no such breach."""
+        return await asyncio.to_thread(notice, self._home, wanted)
 
     def open_ones(self) -> list[dict[str, Any]]:
         """Of each open breach, its id and until when the Commissioner must know."""
@@ -102,3 +123,48 @@ class Breaches:
         if not house["epoch_key"]:
             raise Conflict(f"the keys of {house['name']} are destroyed: nothing in the log can be told to be theirs")
         return pseudonym(base64.b64decode(house["epoch_key"]), "key", row["id"])
+
+
+def shown(case: Case, now_ms: int) -> dict[str, Any]:
+    """A breach in the words of its table."""
+    fields = ("id", "learned", "begins", "ends")
+    return {
+        **{name: getattr(case, name) for name in fields},
+        "state": "open" if case.closed is None else "closed",
+        "scope": dict(case.scope),
+        "told": dict(case.told),
+        "deadlines": case.deadlines(),
+        "overdue": case.overdue(now_ms),
+    }
+
+
+def notice(home: Home, wanted: str) -> dict[str, Any]:
+    """`pipeline.breach.notice` over the log of a home.
+
+    Raises:
+        NotFound: the log tells of no such breach.
+    """
+    heads: dict[str, dict[str, Any]] = {}
+    case = breach.cases(stands(home)).get(wanted)
+    if case is None:
+        raise NotFound(f"the log tells of no breach {wanted!r}; `daulat breach list` shows those that exist")
+    return breach.notice(case, breach.extent(case, stands(home, heads)), heads)
+
+
+def stands(home: Home, heads: dict[str, dict[str, Any]] | None = None) -> Iterator[Stands]:
+    """Every entry of every shard, oldest first; `heads` is told of each shard's origin, size and root hash.
+
+    Raises:
+        NotFound: there is no log yet.
+    """
+    periods = sorted(path.parent for path in home.log.glob("*/checkpoint"))
+    if not periods:
+        raise NotFound(f"there is no log in {home.log} yet: the first `daulat up` begins it")
+    for path in periods:
+        folder = LogFolder(path)
+        head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
+        if heads is not None:
+            heads[head.origin] = {"size": head.size, "root_hash": head.root.hex()}
+        for start in range(0, head.size, _AT_ONCE):
+            read = read_entries(folder, start, min(head.size, start + _AT_ONCE), head.size)
+            yield from ((head.origin, start + at, entries.decode(entry)) for at, entry in enumerate(read))

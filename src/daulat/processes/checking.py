@@ -9,6 +9,7 @@ from daulat.adapters import request_index
 from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import LogFiles, LogFolder
 from daulat.adapters.seal import SqliteSeal
+from daulat.errors import InvalidRequest
 from daulat.ledger import fsck
 from daulat.ledger.fsck import Problem
 from daulat.ledger.reading import read_entries
@@ -23,6 +24,16 @@ _AT_ONCE = 4096  # entries
 def periods(home: Home) -> list[str]:
     """Every shard that has a checkpoint, by its name."""
     return sorted(path.parent.name for path in home.log.glob("*/checkpoint"))
+
+
+def free(home: Home, period: str) -> None:
+    """Raises InvalidRequest: no new shard can have this name."""
+    if (
+        not period
+        or not all(part.isascii() and part.isalnum() for part in period.split("-"))
+        or period in periods(home)
+    ):
+        raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
 
 
 def head(folder: LogFolder) -> Checkpoint:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from daulat.adapters import rpc
@@ -16,8 +17,8 @@ from daulat.adapters.models import ModelStore
 from daulat.core import charter as charters
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock, SystemClock
-from daulat.core.consent import CHARTER, MODEL, OPERATOR, POLICY
-from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, Unavailable
+from daulat.core.consent import CHARTER, LOG_KEY, MODEL, OPERATOR, POLICY
+from daulat.errors import ConfigError, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from daulat.pipeline import establish
 from daulat.pipeline.agreed import Agreed, Naming, sha256
 from daulat.pipeline.book import Book
@@ -28,8 +29,9 @@ from daulat.pipeline.glass import Glass, Tell
 from daulat.pipeline.operate import Desk
 from daulat.pipeline.operators import Adding, First, Revoking, certified
 from daulat.pipeline.refused import Refusals
+from daulat.pipeline.rekey import Rekeying
 from daulat.policy.bundle import Bundle, from_files, load
-from daulat.processes import ceremonies
+from daulat.processes import ceremonies, checking
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home
 
@@ -118,6 +120,7 @@ class Consenting:
             CHARTER: Naming(self._is_charter),
             POLICY: Naming(self._is_policy),
             MODEL: Naming(self._is_model),
+            LOG_KEY: Rekeying(self._log_key, partial(checking.free, home)),
         }
         self._certify, self._book, self._index = certify, book, index
         self._consent = Consent(rows, book.write, clock, charter, book.origin, self._acts)
@@ -174,6 +177,13 @@ class Consenting:
         """The log index of the key ceremony, where there was one."""
         return self._book.index(CEREMONY)
 
+    def established(self) -> dict[str, Any]:
+        """What the key ceremony established, as its entry says. Raises NotFound: there was none."""
+        held = self._book.held(CEREMONY)
+        if held is None:
+            raise NotFound("there was no key ceremony: this installation is an evaluation")
+        return {"entry": held["position"], **held["value"]}
+
     def must_be_agreed(self, facts: ModelFacts) -> None:
         """Raises PermissionDenied: this model was never admitted, and nobody has agreed to it."""
         agreed = Agreed(self._rows, self._clock.now_ms())
@@ -202,6 +212,12 @@ class Consenting:
     def _is_model(self, digest: str) -> None:
         if ModelStore(self._home.models).find(digest).digest != digest:
             raise InvalidRequest("a model is named by its whole digest")
+
+    def _log_key(self) -> str:
+        held = self._book.held("key/v1", "log")
+        if held is None:
+            raise AssertionError("the service offers this before its log has a key")
+        return str(held["value"]["vkey"])
 
     async def _draft(self, action: str, arguments: Mapping[str, Any], days: int) -> dict[str, Any]:
         return self._consent.draft(action, arguments, days=days)

@@ -43,7 +43,8 @@ class Identifying:
     def __init__(
         self, rows: Rows, log: Log, clock: Clock, charter: tuple[int, Charter], desk: Desk, where: SignIn | None
     ) -> None:
-        self._identities = Identities(rows, log, clock, charter, desk)
+        self._of: Callable[[Desk], Identities] = partial(Identities, rows, log, clock, charter)
+        self._identities = self._of(desk)
         self._clock, self._where = clock, where
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
@@ -60,6 +61,10 @@ class Identifying:
             "me.key.revoke": changes(identities.revoke_key),
             "person.invite": changes(identities.invite),
         }
+
+    def of(self, desk: Desk) -> Identities:
+        """What is done to people's sessions, in the name of whoever acts at that desk."""
+        return self._of(desk)
 
     async def watch(self, roll: Callable[[], Roll | None]) -> None:
         """Until it is cancelled: have the log tell of every citizenship that ends, soon after. `roll`: as published."""

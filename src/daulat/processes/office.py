@@ -18,7 +18,9 @@ from daulat.pipeline.consent import public
 from daulat.pipeline.deploy import Deployments, told
 from daulat.pipeline.limits import Limits
 from daulat.pipeline.operate import OPERATORS, Desk, Rows
+from daulat.pipeline.provision import Directories
 from daulat.processes.deploying import Deploying
+from daulat.processes.services import Services
 
 Does = Callable[["Ask"], Awaitable[Any]]
 _AT_THE_MACHINE: Final = "api_key_file"  # of an engine's options: a file that this machine's own user may name
@@ -54,21 +56,23 @@ class Served:
     status: Callable[[], Awaitable[dict[str, Any]]]
     deployments: Callable[[], Awaitable[list[dict[str, Any]]]]
     replicas: Callable[[], Awaitable[list[dict[str, Any]]]]
+    services: Services
     does: Mapping[str, rpc.Handler]
     deploying: Callable[[Deployments], Deploying]
 
 
 class Office:
-    """Operations by id. Those that change something are done one at a time."""
+    """Operations by id; `oversight` has the rest. Those that change something are done one at a time."""
 
     def __init__(self, rows: Any, desk: Desk, clock: Clock, served: Served) -> None:
         self._rows: Rows = rows
         self._all_rows, self._desk, self._clock, self._served = rows, desk, clock, served
+        self._directories = Directories(rows, clock)
         self.does: dict[str, Does] = {
             "me": self._me,
             **{
                 f"{table}.list": self._listed(table)
-                for table in ("tenants", "people", "keys", "admin_keys", "auditors")
+                for table in ("tenants", "people", "keys", "admin_keys", "directories", "auditors")
             },
             **{f"{name}.get": self._shown(what) for name, what in _SHOWN.items()},
             "tenants.create": lambda ask: self._of(ask).add_tenant(ask.body.name),
@@ -79,6 +83,8 @@ class Office:
             "keys.revoke": self._revoke_key,
             "admin_keys.create": self._create_admin_key,
             "admin_keys.revoke": lambda ask: self._admins(ask).revoke_key(ask.named["admin_key"]["id"]),
+            "directories.create": self._create_directory,
+            "directories.revoke": lambda ask: self._directories.revoke(self._of(ask), ask.named["directory"]["id"]),
             "auditors.create": self._create_auditor,
             "auditors.revoke": self._revoke_auditor,
             "limits.list": lambda _ask: served.does["limit.list"](),
@@ -114,7 +120,7 @@ class Office:
             return rows
         if table == "tenants":
             return [row for row in rows if row["id"] == actor.tenant]
-        if table == "people":
+        if table in {"people", "directories"}:
             return [row for row in rows if row["tenant"] == actor.tenant]
         people = {row["id"] for row in self.visible(actor, "people")}
         return [row for row in rows if row.get("person") in people]
@@ -122,7 +128,7 @@ class Office:
     async def prepare(self, ask: Ask) -> None:
         """What takes its time and changes nothing, before an act holds up the others."""
         if ask.operation.id == "deployments.put":
-            wish = _given(ask.body)
+            wish = given(ask.body)
             if _AT_THE_MACHINE in wish.get("options", {}):
                 raise PermissionDenied(f"{_AT_THE_MACHINE} names a file of this machine: `daulat deploy` there sets it")
             model = wish.pop("model")
@@ -170,14 +176,15 @@ class Office:
             raise PermissionDenied("operators come and go by consent: propose operator.add")
         if not ask.operates and (body.citizenship, body.assurance, body.roles) != ("", "low", ("user",)):
             raise PermissionDenied(_VOUCHING)
-        vouched = (body.citizenship, body.assurance, body.roles)
-        made = await self._of(ask).add_person(body.name, ask.named["tenant"]["id"], *vouched, days=body.days)
+        vouched, days = (body.citizenship, body.assurance, body.roles), {"days": body.days}
+        days |= {"citizenship_days": body.citizenship_days}
+        made = await self._of(ask).add_person(body.name, ask.named["tenant"]["id"], *vouched, **days)
         return self._rows.find("people", made["id"])
 
     async def _change_person(self, ask: Ask) -> dict[str, Any]:
         person = self._rows.find("people", ask.named["person"]["id"])  # as it is now that nobody else changes it
         _unmoved(ask, f"{person['id']}.{person['version']}")
-        changes = _given(ask.body)
+        changes = given(ask.body)
         if not changes:
             raise InvalidRequest("nothing is to be changed: give citizenship, assurance, roles or days")
         return await self._admins(ask).change_person(person["id"], changes)
@@ -190,8 +197,9 @@ class Office:
     async def _create_key(self, ask: Ask) -> dict[str, Any]:
         body = ask.body
         limits = (body.label, body.models, body.requests_per_minute)
-        further = {} if body.limits is msgspec.UNSET else _given(body.limits)
-        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, days=body.days, limits=further)
+        further = {} if body.limits is msgspec.UNSET else given(body.limits)
+        bounds = {"days": body.days, "limits": further, "networks": body.networks}
+        made = await self._of(ask).create_key(ask.named["person"]["id"], *limits, **bounds)
         return {**self._rows.find("keys", made["id"]), "api_key": made["api_key"]}
 
     async def _revoke_key(self, ask: Ask) -> dict[str, Any]:
@@ -203,6 +211,10 @@ class Office:
         if holder["id"] != ask.actor.person and not (ask.operates and TENANT_ADMIN in holder["roles"]):
             raise PermissionDenied("an admin key is for yourself, or from an operator for a tenant's administrator")
         return await self._admins(ask).create_key(holder["id"], ask.body.label, ask.body.days)
+
+    async def _create_directory(self, ask: Ask) -> dict[str, Any]:
+        tenant, body = ask.named["tenant"]["id"], ask.body
+        return await self._directories.create(self._of(ask), tenant, body.label, "", body.days, body.person_days)
 
     async def _create_auditor(self, ask: Ask) -> dict[str, Any]:
         made = await self._of(ask).create_auditor(ask.body.name, days=ask.body.days)
@@ -219,7 +231,7 @@ class Office:
 
     async def _limit(self, ask: Ask) -> dict[str, Any]:
         scope, name = ask.path["scope"], ask.path["name"]
-        await self._limits(ask).set(scope, name, _given(ask.body))
+        await self._limits(ask).set(scope, name, given(ask.body))
         rows = await self._served.does["limit.list"]()
         return next(row for row in rows if row["scope"] == scope and name in {row["id"], row["name"]})
 
@@ -300,14 +312,14 @@ _SHOWN: Final = {"tenants": "tenant", "people": "person", "keys": "key"}
 
 
 def _labelled(row: dict[str, Any], table: str) -> dict[str, Any]:
-    return {**row, "label": row["name"]} if table == "admin_keys" else row
+    return {**row, "label": row["name"]} if table in {"admin_keys", "directories"} else row
 
 
 def _between(query: Any) -> dict[str, str]:
     return {name: day for name in ("since", "until") if (day := getattr(query, name))}
 
 
-def _given(body: msgspec.Struct) -> dict[str, Any]:
+def given(body: msgspec.Struct) -> dict[str, Any]:
     """The fields that were given."""
     return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
 

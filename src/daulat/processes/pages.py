@@ -33,6 +33,7 @@ from daulat.ledger import receipts
 from daulat.processes import behind, edge
 from daulat.processes.admin_pages import AdminPages
 from daulat.processes.callers import NEVER, Callers, Teller, answering, secret
+from daulat.processes.scim_pages import ScimPages
 from daulat.processes.watch import Watch
 from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
@@ -167,15 +168,16 @@ def _damaged(what: str) -> Unavailable:
     return Unavailable(words, code="index_damaged")
 
 
-def application(home: Home, watch: Watch | None = None) -> Starlette:
-    """The ASGI application over one home. `watch`: the accelerators, whoever runs it."""
-    return answering([*Pages(home, watch or Watch()).routes(), *AdminPages(home.control_socket).routes()])
+def application(home: Home, watch: Watch | None = None, url: str = "http://localhost") -> Starlette:
+    """The ASGI application over one home. `watch`: the accelerators, whoever runs it; `url`: where clients ask."""
+    pages, control = Pages(home, watch or Watch()), home.control_socket
+    return answering([*pages.routes(), *AdminPages(control).routes(), *ScimPages(control, url).routes()])
 
 
-async def run(home: Home) -> None:
+async def run(home: Home, url: str) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
     watch = Watch()
-    server, serving = await behind.serve(application(home, watch), home.pages_socket)
+    server, serving = await behind.serve(application(home, watch, url), home.pages_socket)
     edge.ready()
     watch.start()
     await stop.wait()
@@ -186,10 +188,11 @@ async def run(home: Home) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="daulat-pages")
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--url", required=True)
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin("pages", parent=arguments.parent)
-    asyncio.run(run(Home(arguments.home)))
+    asyncio.run(run(Home(arguments.home), arguments.url))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Plan:
             }
             for slot in range(self.workers)
         ]
-        pages = Child("daulat.processes.pages", _flat({"--home": self.home.path}), log)
+        pages = Child("daulat.processes.pages", _flat({"--home": self.home.path, "--url": self.url}), log)
         asked = keeping.Asked.of(self.settings).text()
         vault = Child("daulat.processes.vault", _flat({"--home": self.home.path, "--asked": asked}), log)
         behind = [pages, vault]

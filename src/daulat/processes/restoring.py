@@ -26,11 +26,9 @@ from daulat.adapters.journal_files import sync_folder
 from daulat.adapters.log_files import LogFolder
 from daulat.adapters.vault_index import SqliteIndex
 from daulat.adapters.vault_keys import SqliteKeys
-from daulat.core import entries
 from daulat.core.consent import RESTORE, naming
 from daulat.errors import ConfigError, Conflict, IntegrityError, PermissionDenied, SplitView, VerificationFailed
-from daulat.ledger.reading import read_entries
-from daulat.processes import checking, log_keys
+from daulat.processes import agreements, checking, log_keys
 from daulat.processes.backing_up import NAMES, Target
 from daulat.processes.lock import lock
 from daulat.processes.sequencer import alone
@@ -45,7 +43,6 @@ _EMPTY: Final = frozenset({"models", "run", "lock", "sequencer.lock", ".restorin
 _HISTORY: Final = frozenset({"root", "tile", "log", "split", "entry", "shape", "reference", ""})
 """Kinds of problems by which a log is not what its checkpoint signs. Others say what happened: that stays told."""
 _LOG: Final = re.compile(r"log/.*|log\.vkey|sequencer\.db")
-_AT_ONCE: Final = 4096
 Standing = Literal["empty", "behind", "ahead"]
 Progress = Callable[[str, int, int], None]
 
@@ -250,33 +247,15 @@ def _agreed(home: Home, digest: str) -> str:
     """
     payload, now = hashlib.sha256(naming(digest)).hexdigest(), round(time.time() * 1000)
     used = _used(home)
-    for head, folder in _shards(home).values():
-        asked: dict[int, dict[str, Any]] = {}
-        for index, entry in _acts(folder, head.size):
-            if entry["type"].startswith("operator.action/"):
-                made = asked.get(int(entry.get("proposal", entry.get("glass", -1))))
-                if made is not None and entry["subject"] == digest and made["proposal"] not in used:
-                    return str(made["proposal"])
-            elif entry["action"] == RESTORE and entry["payload"] == payload and now <= entry["expires"]:
-                asked[index] = entry
+    for _, folder in _shards(home).values():
+        for made in agreements.read(folder).of(RESTORE, payload):
+            if now <= made["expires"] and made["proposal"] not in used:
+                return str(made["proposal"])
     raise PermissionDenied(
         "the log here goes on where the backup's ends: restoring it sets this home back, and nobody does that alone. "
         f"Start the service, and propose it: daulat operate restore-backup FILE --key FILE (digest {digest})",
         code="not_agreed",
     )
-
-
-_LOOKED_AT: Final = tuple(
-    f'{{"type":"{name}"'.encode()
-    for name in ("proposal/v1", "break-glass/v1", "operator.action/v2", "operator.action/v3")
-)
-
-
-def _acts(folder: LogFolder, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for start in range(0, size, _AT_ONCE):
-        for index, entry in enumerate(read_entries(folder, start, min(size, start + _AT_ONCE), size), start):
-            if entry.startswith(_LOOKED_AT):
-                yield index, entries.decode(entry)
 
 
 def _used(home: Home) -> set[str]:

@@ -56,11 +56,19 @@ def alone(home: Home, seconds: float = HANDOVER_SECONDS) -> Iterator[None]:
 
 
 def open_sequencer(home: Home, name: str, period: str) -> Sequencer:
-    """Recover or begin the log `<name>/<period>` of this home, which is to be held (`alone`)."""
+    """Recover or begin the log `<name>/<period>` of this home, which is to be held (`alone`).
+
+    Raises:
+        PermissionDenied: it would begin with a new key that nobody has agreed to; the one before stays in force.
+        Conflict: so would it after one that has no entry yet.
+    """
     origin = f"{name}/{period}"
     seal = SqliteSeal(home.sequencer_db, origin)
     signer = log_keys.load(home, name, _periods(seal, name, period))
+    begins = origin not in seal.origins()
     _close_older(home, name, seal, origin)
+    if begins:
+        log_keys.must_be_agreed(home, name, _periods(seal, name, period))
     log_files.set_current_period(home.log, period)  # before it is sealed: from then on the older one is closed
     sequencer = Sequencer(
         origin=origin,
@@ -101,6 +109,8 @@ def _close_older(home: Home, name: str, seal: SqliteSeal, origin: str) -> None:
         clock=SystemClock(),
     )
     last.tick()
+    if not last.size:  # what goes on from a shard restates its charter, and its key vouches for the next
+        raise Conflict(f"{previous} has no entry yet: start the service once, then begin another shard")
     if JournalFolder(home.journal).workers():
         raise ConfigError("a worker of the old shard is still alive; stop it first", location=str(home.journal))
 

@@ -15,6 +15,7 @@ from daulat.processes.establishing import Established
 from daulat.processes.identifying import Identifying
 from daulat.processes.metering import Metering
 from daulat.processes.plan import Plan
+from daulat.processes.provisioning import Provisioning
 from daulat.processes.storing import Storing
 
 
@@ -24,6 +25,7 @@ class Services:
 
     consenting: Consenting
     identifying: Identifying
+    provisioning: Provisioning
     storing: Storing
     metering: Metering
     breaches: Breaches
@@ -33,6 +35,7 @@ class Services:
         """Build them. `databases`: where those that they open are left to be closed."""
         rows, book, clock, desk, (_, charter) = by.rows, by.book, by.clock, by.desk, by.charter
         identifying = Identifying(rows, book.write, clock, by.charter, desk, by.terms.signin)
+        provisioning = Provisioning(rows, book.write, clock, by.charter, desk, by.home, by.terms.signin)
         storing = Storing(rows, book, clock, by.charter, desk, by.home)
         for action, act in storing.acts().items():
             by.consenting.offer(action, act)
@@ -40,11 +43,13 @@ class Services:
         metering = Metering(rows, desk.act, clock, *placed)
         databases.callback(metering.close)
         await metering.begin()
-        return cls(by.consenting, identifying, storing, metering, Breaches(rows, desk, clock))
+        breaches = Breaches(rows, desk, clock, by.home)
+        return cls(by.consenting, identifying, provisioning, storing, metering, breaches)
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""
-        offering = (self.consenting, self.identifying, self.storing, self.metering, self.breaches)
+        people = (self.consenting, self.identifying, self.provisioning)
+        offering = (*people, self.storing, self.metering, self.breaches)
         return {method: handler for each in offering for method, handler in each.handlers(changes).items()}
 
     def watches(self, roll: Callable[[], Roll | None]) -> list[Coroutine[Any, Any, None]]:

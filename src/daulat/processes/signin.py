@@ -11,8 +11,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
-import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -28,6 +26,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from daulat.adapters import key_file, rpc
+from daulat.adapters.identity_key import identity_key
 from daulat.adapters.oidc import Attempt, Issuer
 from daulat.core.clock import Clock, SystemClock
 from daulat.errors import ConfigError, DaulatError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
@@ -35,7 +34,6 @@ from daulat.gateway import errors as wire_errors
 from daulat.gateway import peers, self_pages
 from daulat.gateway.forward import CLIENT
 from daulat.identity import claims
-from daulat.identity.claims import KEY_BYTES
 from daulat.identity.providers import SignIn
 from daulat.processes import behind, edge, identifying
 from daulat.settings import Home
@@ -286,27 +284,6 @@ def _form(body: bytes) -> dict[str, Any]:
         elif name in given and kind is list:
             given[name] = [item.strip() for item in given[name].split(",") if item.strip()]
     return given
-
-
-def identity_key(path: Path) -> bytes:
-    """The key of the hashes, made when it is first needed.
-
-    Raises:
-        ConfigError: what stands there is no such key.
-    """
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        key = path.read_bytes()
-        if len(key) != KEY_BYTES:
-            raise ConfigError(f"has {len(key)} bytes, expected {KEY_BYTES}", location=str(path)) from None
-        return key
-    key = secrets.token_bytes(KEY_BYTES)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(key)
-        stream.flush()
-        os.fsync(descriptor)
-    return key
 
 
 async def run(home: Home, url: str) -> None:

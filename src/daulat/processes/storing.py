@@ -95,14 +95,21 @@ class Storing:
             index = await self._book.write("storage.lease/v1", fields, name=site.place)
         return {"index": index, "expires": now + LEASE_MS}
 
+    async def rotate(self, desk: Desk, tenant: str) -> dict[str, Any]:
+        """New keys, old ones away: a tenant's, or the root's. What it did stands in the log once it is done.
+
+        Raises:
+            NotFound: there is no such tenant; Unavailable: the vault is not open.
+        """
+        id_, subject = ("", "root") if not tenant else desk.tenant(tenant)
+        done: dict[str, Any] = await rpc.once(self._vault, "rotate", tenant=id_)
+        await desk.act("vault.rotate", subject, {})
+        return {"rotated": "tenant" if tenant else "root", **done}
+
     async def _rotate(self, tenant: str = "") -> dict[str, Any]:
-        """New keys, old ones away. What it did stands in the log once it is done."""
         if tenant and not isinstance(tenant, str):
             raise InvalidRequest("a tenant is named by its id or name")
-        id_, subject = ("", "root") if not tenant else self._desk.tenant(tenant)
-        done: dict[str, Any] = await rpc.once(self._vault, "rotate", tenant=id_)
-        await self._desk.act("vault.rotate", subject, {})
-        return {"rotated": "tenant" if tenant else "root", **done}
+        return await self.rotate(self._desk, tenant)
 
     async def _destroy(self, scope: Scope, name: str, people: Sequence[str]) -> tuple[int, int]:
         found = await rpc.once(self._vault, "destroy", owner=scope, name=name, people=list(people))

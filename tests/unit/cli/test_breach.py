@@ -22,7 +22,7 @@ FROM, TO = "2025-06-15T15:06:40+00:00", "2025-06-15T23:07:20+08:00"  # T0, and 4
 @pytest.fixture
 def control(home: Home) -> Iterator[FakeControl]:
     made = FakeControl(home)
-    made.more = Breaches(made.rows, made.desk, SystemClock()).handlers(lambda use_case: use_case)
+    made.more = Breaches(made.rows, made.desk, SystemClock(), home).handlers(lambda use_case: use_case)
     with made.serving() as serving:
         yield serving
 

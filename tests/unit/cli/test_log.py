@@ -11,6 +11,7 @@ from tests.support.verbs import PERIOD, Shell, publish
 
 from daulat.adapters import request_index
 from daulat.processes.lock import lock
+from daulat.tlog.note import Verifier
 
 
 def test_the_last_entries_in_a_line_each(run: Shell) -> None:
@@ -83,7 +84,23 @@ def test_a_period_is_a_name_of_its_own(run: Shell, period: str) -> None:
     assert (said.code, "such as 2027" in said.err) == (1, True)
 
 
-@pytest.mark.parametrize("verb", [["show"], ["roll", "2027"], ["show", "--period", "1999"]])
+def test_a_new_key_is_made_once_and_used_where_it_is_asked_for(run: Shell) -> None:
+    publish(run.home)
+    run.home.charter.write_text(logs.charter_text())
+    made = run("log", "new-key", "2027", "--json").value
+    assert made["origin"] == f"{logs.NAME}/2027"
+    assert Verifier(made["vkey"]).name == f"{logs.NAME}/2027"
+    assert run("log", "new-key", "2027").out == f"{made['vkey']}\n"
+    path = run.home.keys / "log-2027.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE" not in made["vkey"]
+    said = run("log", "roll", "2027", "--json")
+    assert (said.code, said.value["error"]["code"]) == (1, "conflict")
+    assert "say --new-key" in said.value["error"]["message"]
+    assert "such as 2027" in run("log", "new-key", PERIOD).err
+
+
+@pytest.mark.parametrize("verb", [["show"], ["roll", "2027"], ["new-key", "2027"], ["show", "--period", "1999"]])
 def test_without_a_log_they_say_how_one_begins(run: Shell, verb: list[str]) -> None:
     said = run("log", *verb)
     assert (said.code, "`daulat up` begins it" in said.err) == (1, True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import logs
 from tests.support.verbs import Shell
 
 from daulat.adapters import sealed_key
@@ -17,6 +18,7 @@ from daulat.cli import operate as module
 from daulat.cli import signing as shared
 from daulat.core.consent import Proposed, naming
 from daulat.core.glass import reason
+from daulat.core.rotation import statement
 from daulat.errors import NotFound
 from daulat.policy.bundle import load
 from daulat.settings import Home
@@ -277,3 +279,26 @@ def test_whoever_reviews_sees_who_did_what_and_why(run: Shell, service: Service,
 def test_a_key_in_a_token_needs_both_its_library_and_its_label(run: Shell, tmp_path: Path) -> None:
     assert "belong together" in run("operator", "key", tmp_path / "k", "--pkcs11", "/lib.so").err
     assert "belong together" in run("operator", "key", tmp_path / "k", "--token", "mine").err
+
+
+def test_a_new_key_of_the_log_is_proposed_as_the_statement_that_both_keys_sign(
+    run: Shell, service: Service, key: tuple[str, ...]
+) -> None:
+    run.home.vkey.write_text(f"{logs.SIGNER.vkey}\n")
+    old, new = logs.SIGNER.renamed(f"{logs.NAME}/2027").vkey, logs.STRANGER.renamed(f"{logs.NAME}/2027").vkey
+    payload = statement(old, new).decode()
+    draft = drafted({}, action="logkey.rotate", payload=payload)
+    done = shown("done", action="logkey.rotate", payload=payload)
+    service.answers = {"consent.draft": draft, "consent.propose": shown("open"), "consent.show": draft}
+    assert run("operate", "rotate-log-key", new, *key, "--yes").code == 0
+    (_, asked), (_, sent) = service.asked
+    assert asked["arguments"] == {"old": old, "new": new}
+    digest = hashlib.sha256(payload.encode()).hexdigest()
+    made = Proposed("log/1", draft["proposal"], "logkey.rotate", "0" * 64, digest, draft["expires"])
+    Verifier(sent["vkey"]).verify_bytes(made.statement("proposal"), base64.b64decode(sent["signature"]))
+    service.answers["consent.show"] = done
+    assert new in run("operate", "show", "proposal_1").out
+    for other in (statement(new, old).decode(), "not a statement"):
+        service.answers["consent.draft"] = {**draft, "payload": other}
+        said = run("operate", "rotate-log-key", new, *key, "--yes")
+        assert (said.code, "nothing is signed" in said.err) == (1, True)

@@ -114,6 +114,23 @@ def test_head_passes_as_head() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_an_answer_that_has_no_body_is_not_given_one(status: bytes) -> None:
+    """What follows on the connection would be read as the next answer's beginning (RFC 9112 section 6.3)."""
+
+    async def main() -> None:
+        async with before(b"HTTP/1.1 " + status + b'\r\netag: "1"\r\n\r\n') as (gateway, _):
+            client = await gateway.client()
+            client.send(get(b"/log/checkpoint"))
+            seen = await client.answer(head_only=True)
+            assert (seen.status, seen.headers["etag"]) == (int(status[:3]), '"1"')
+            assert not {"transfer-encoding", "content-length"} & set(seen.headers)
+            client.send(get(b"/healthz"))
+            assert (await client.answer()).body == b'{"status":"ok"}'
+
+    run(main)
+
+
 def test_http_1_0_gets_an_answer_of_unknown_length_until_the_connection_closes() -> None:
     async def main() -> None:
         data = HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"

@@ -142,11 +142,17 @@ class TestShards:
         assert found == ("test/1", 1)  # receipts of a closed shard are still found
 
     def test_a_closed_shard_stays_closed(self, home: Home) -> None:
-        open_sequencer(home, "test", "1")
-        open_sequencer(home, "test", "2").append([charter_entry()])
+        open_sequencer(home, "test", "1").append([charter_entry()])
+        open_sequencer(home, "test", "2").append([charter_entry(1)])
         with pytest.raises(ConfigError, match="test/1 is closed; the log in force is test/2"):
             open_sequencer(home, "test", "1")
         assert open_sequencer(home, "test", "2").size == 1
+
+    def test_nothing_goes_on_from_a_shard_that_has_not_begun(self, home: Home) -> None:
+        open_sequencer(home, "test", "1")
+        with pytest.raises(Conflict, match="test/1 has no entry yet"):
+            open_sequencer(home, "test", "2")
+        assert open_sequencer(home, "test", "1").append([charter_entry()]) == [0]
 
     def test_a_living_worker_keeps_its_shard_open(self, home: Home) -> None:
         open_sequencer(home, "test", "1")

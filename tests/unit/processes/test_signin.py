@@ -15,9 +15,10 @@ from tests.support import oidc
 from tests.support.people import Office
 from tests.unit.adapters.test_oidc import Played
 
+from daulat.adapters.identity_key import identity_key
 from daulat.adapters.oidc import Attempt
 from daulat.errors import ConfigError
-from daulat.processes.signin import SignInPages, identity_key
+from daulat.processes.signin import SignInPages
 
 URL = "https://ai.example"
 PAGE = {"accept": "text/html,*/*"}

@@ -76,6 +76,29 @@ class Uses(Given, kw_only=True):
     data: list[Use]
 
 
+class Rebuilt(Given):
+    """How many entries of the log were counted again."""
+
+    entries: int
+
+
+class Price(Given, kw_only=True):
+    """What a model's tokens cost from a day (UTC) on, in 10^-12 of the currency each. `model` empty: all others."""
+
+    model: str
+    since: str
+    prompt: int
+    cached: int
+    completion: int
+
+
+class PriceTable(Given):
+    """As `prices.toml` had it at the start."""
+
+    currency: str
+    prices: list[Price]
+
+
 class Focus(Given, kw_only=True):
     """Rows of a FOCUS dataset (FinOps Open Cost and Usage Specification), by its columns."""
 
@@ -210,11 +233,15 @@ class Process(Given):
 
 
 class Status(Given):
-    """What runs, under which lease. `waiting`: what stands in the home and nobody has agreed to."""
+    """What runs, under which lease. `waiting`: what stands in the home and nobody has agreed to.
+
+    `ceremony`: where in the log the key ceremony is; null where there was none.
+    """
 
     url: str
     origin: str
     profile: str
+    ceremony: int | None
     snapshot: int
     lease: Lease | None
     waiting: list[str]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from daulat.gateway.admin import oversight as o
 from daulat.gateway.admin import serving as s
 from daulat.gateway.admin import types as t
 
@@ -39,8 +40,8 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Whether it is an administrative act."""
-        return self.method != "GET" and not self.id.endswith(".draft")
+        """Whether it is an administrative act: a draft is none, and neither is a projection that is made again."""
+        return self.method != "GET" and not self.id.endswith((".draft", ".rebuild"))
 
 
 def _op(id_: str, method: Method, path: str, says: str, answer: Any, **more: Any) -> Operation:
@@ -68,6 +69,24 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "people.end", "DELETE", "people/{person}", "End a person's eligibility; their keys are revoked.", t.Person,
         roles=BOTH,
     ),
+    _op(
+        "people.correct", "POST", "people/{person}/corrections", "Put right what is held about a person.", o.Corrected,
+        body=o.Correction, **_MADE,
+    ),
+    _op(
+        "people.invite", "POST", "people/{person}/invitations", "Let a person sign in for the first time.",
+        o.Invitation, body=o.NewInvitation, **_MADE,
+    ),
+    _op(
+        "people.sign_out", "DELETE", "people/{person}/sessions", "End all sessions of a person.", o.SessionsEnded,
+        roles=BOTH,
+    ),
+    _op(
+        "identities.list", "GET", "identities", "List who has proven who they are.", t.Page[o.Identity], roles=BOTH,
+        query=t.OfPerson,
+    ),
+    _op("sessions.list", "GET", "sessions", "List sessions.", t.Page[o.Session], roles=BOTH, query=t.OfPerson),
+    _op("sessions.revoke", "DELETE", "sessions/{session}", "End a session.", o.SessionsEnded, roles=BOTH),
     _op("keys.list", "GET", "keys", "List API keys.", t.Page[t.Key], roles=BOTH, query=t.OfPerson),
     _op("keys.create", "POST", "keys", "Make an API key.", t.MadeKey, roles=BOTH, body=t.NewKey, **_MADE),
     _op("keys.get", "GET", "keys/{key}", "Show an API key.", t.Key, roles=BOTH),
@@ -84,6 +103,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "admin_keys.revoke", "DELETE", "admin-keys/{admin_key}", "Revoke a credential for this API.", t.AdminKey,
         roles=BOTH,
     ),
+    _op(
+        "directories.list", "GET", "directories", "List tenants' own directories.", t.Page[t.Directory], roles=BOTH,
+        query=t.OfTenant,
+    ),
+    _op(
+        "directories.create", "POST", "directories", "Let a tenant's own directory say who is there.", t.MadeDirectory,
+        roles=BOTH, body=t.NewDirectory, **_MADE,
+    ),
+    _op(
+        "directories.revoke", "DELETE", "directories/{directory}", "Revoke a directory's token.", t.Directory,
+        roles=BOTH,
+    ),
     _op("auditors.list", "GET", "auditors", "List auditors.", t.Page[t.Auditor], **_PAGED),
     _op("auditors.create", "POST", "auditors", "Make an auditor's token.", t.MadeAuditor, body=t.NewAuditor, **_MADE),
     _op("auditors.revoke", "DELETE", "auditors/{auditor}", "Revoke an auditor's token.", t.Auditor),
@@ -92,6 +123,24 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _op("limits.remove", "DELETE", "limits/{scope}/{name}", "Limit it no longer.", s.Removed),
     _op("usage", "GET", "usage", "Say who has used how much, and what it costs.", s.Uses, roles=BOTH, query=s.By),
     _op("usage.focus", "GET", "usage/focus", "Give use and costs as a FOCUS dataset.", s.Focus, query=s.Between),
+    _op("usage.rebuild", "POST", "usage/rebuild", "Count the whole log again.", s.Rebuilt),
+    _op("prices", "GET", "prices", "Show the price table.", s.PriceTable),
+    _op("vault.status", "GET", "vault", "Say whether files and completions can be kept.", o.VaultStatus),
+    _op(
+        "vault.rotate", "POST", "vault/rotations", "Make a new key for an old one.", o.Rotated, body=o.Rotation,
+        **_MADE,
+    ),
+    _op("retention.list", "GET", "retention", "List how long objects are kept.", t.Page[o.Retention], **_PAGED),
+    _op("breaches.list", "GET", "breaches", "List breaches and their deadlines.", t.Page[o.Breach], **_PAGED),
+    _op("breaches.open", "POST", "breaches", "Begin the clocks of a breach.", o.Breach, body=o.NewBreach, **_MADE),
+    _op("breaches.get", "GET", "breaches/{breach}", "Show a breach.", o.Breach),
+    _op("breaches.notice", "GET", "breaches/{breach}/notice", "Assemble its notice from the log.", o.Notice),
+    _op(
+        "breaches.notified", "POST", "breaches/{breach}/told", "Note that somebody was told of it.", o.Notified,
+        body=o.Told, **_MADE,
+    ),
+    _op("breaches.close", "POST", "breaches/{breach}/close", "Close a breach.", o.Closed),
+    _op("ceremony", "GET", "ceremony", "Show what the key ceremony established.", o.Ceremony),
     _op("status", "GET", "status", "Say what runs, under which lease, and where the log stands.", s.Status),
     _op("deployments.list", "GET", "deployments", "List deployments.", t.Page[s.Deployment], **_PAGED),
     _op("deployments.get", "GET", "deployments/{name}", "Show a deployment.", s.Deployment, versioned=True),

@@ -125,6 +125,7 @@ class NewPerson(Asked):
     assurance: Assurance = "low"
     roles: tuple[Role, ...] = ("user",)
     days: Days = 365
+    citizenship_days: Annotated[int, Meta(ge=0, le=36_500, description="0: as long as `days`.")] = 0
 
 
 class PersonChange(Asked):
@@ -137,7 +138,7 @@ class PersonChange(Asked):
 
 
 class Person(Given):
-    """A person. `version` grows with each change; it is the ETag's second half."""
+    """A person. `issuer` says what they are; `version` grows with each change; it is the ETag's second half."""
 
     id: str
     tenant: str
@@ -146,6 +147,8 @@ class Person(Given):
     assurance: str
     roles: list[str]
     expires: Milliseconds
+    issuer: str
+    until: Annotated[int, Meta(description="Until when the citizenship is good, Unix time in milliseconds.")]
     version: int
 
 
@@ -165,14 +168,21 @@ class Bounds(Asked):
     priority: Annotated[int, Meta(ge=-9, le=9)] | UnsetType = UNSET
 
 
+Cidr = Annotated[str, Meta(max_length=50, description="A network, such as 192.0.2.0/24 or 2001:db8::/32.")]
+
+
 class NewKey(Asked):
-    """An API key for a person, within the person's own time. No `models`: all; 0 requests a minute: no limit."""
+    """An API key for a person, within the person's own time.
+
+    No `models`: all; 0 requests a minute: no limit; no `networks`: good from everywhere.
+    """
 
     person: Id
     label: Name = "key"
     models: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()
     requests_per_minute: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     limits: Bounds | UnsetType = UNSET
+    networks: Annotated[tuple[Cidr, ...], Meta(max_length=64)] = ()
     days: Days = 90
 
 
@@ -184,6 +194,7 @@ class Key(Given):
     label: str
     models: list[str]
     requests_per_minute: int
+    networks: list[str] | None
     created: Milliseconds
     expires: Milliseconds
     revoked: Milliseconds | None
@@ -218,6 +229,34 @@ class MadeAdminKey(AdminKey):
     """A credential for this API with its secret, which is shown this once."""
 
     admin_key: str
+
+
+class NewDirectory(Asked):
+    """A tenant's own directory, which may say who its people are. Whose sign-ins know them is said at the machine."""
+
+    tenant: Id
+    label: Name = "directory"
+    days: Annotated[int, Meta(ge=1, le=3_650)] = 365
+    person_days: Annotated[int, Meta(ge=1, le=3_650, description="How long whoever it brings stays, at most.")] = 365
+
+
+class Directory(Given):
+    """A tenant's own directory, without its token."""
+
+    id: str
+    tenant: str
+    label: str
+    issuer: str
+    person_days: int
+    created: Milliseconds
+    expires: Milliseconds
+    revoked: Milliseconds | None
+
+
+class MadeDirectory(Directory):
+    """A directory with its token, which is shown this once."""
+
+    directory_token: str
 
 
 class NewAuditor(Asked):
