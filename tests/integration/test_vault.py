@@ -365,6 +365,10 @@ def test_a_person_is_erased_by_consent_and_every_proof_holds(
     receipt = service.wait(lambda: fetched(service, answer._request_id))
     backup = tmp_path / "backup"
     shutil.copytree(service.home / "vault", backup)
+    before = tmp_path / "before"
+    before.mkdir()
+    with sqlite3.connect(service.home / "control.db") as there, sqlite3.connect(before / "control.db") as copy:
+        there.backup(copy)
     assert daulat("operate", "erase-person", "other-person", *signing, home=service.home)["state"] == "done"
     with pytest.raises(openai.AuthenticationError):
         theirs.files.list()
@@ -393,3 +397,19 @@ def test_a_person_is_erased_by_consent_and_every_proof_holds(
             ring.key(row.id)
     assert len(list(place.names())) >= 2
     assert gone.id
+    # And a control database from before it: whoever is here again is erased again, because this log tells of it.
+    shutil.rmtree(service.home / "vault")
+    shutil.move(tmp_path / "now" / "vault", service.home / "vault")
+    for path in service.home.glob("control.db*"):
+        path.unlink()
+    for path in before.iterdir():
+        shutil.copy(path, service.home)
+    service.start("--slots", "1")
+    service.wait(lambda: "other-person" not in [row["name"] for row in daulat("person", "list", home=service.home)])
+    with pytest.raises(openai.AuthenticationError):
+        theirs.files.list()
+    assert mine.files.content(stays.id).content == b"stays"
+    service.wait(lambda: len(service.entries("erasure/v1")) > 1)
+    first, second = service.entries("erasure/v1")
+    assert (first["subject"], second["keys"]) == (second["subject"], 0)
+    audited(service, tmp_path)

@@ -41,7 +41,8 @@ def llama_cpp(folder: Path, model: Path, name: str) -> Iterator[Path]:
         "uid": None,
     }
     command = [sys.executable, "-P", str(engine.__file__), json.dumps(launch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    pipe = subprocess.PIPE  # it ends with its standard input
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
             assert b"listening" in process.stdout.readline()

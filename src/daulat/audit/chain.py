@@ -213,7 +213,7 @@ class Chain:
 
     def _erasure(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         facts.erasure(index, entry)
-        yield from self.consent.erased(index, entry, self._needed())
+        yield from self.consent.erased(index, entry, self._needed(), carried=self.restates)
 
     def _retention(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self.consent.retention.deleted(index, entry, carried=self.restates or not self._whole)

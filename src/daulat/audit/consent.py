@@ -60,7 +60,8 @@ class Consent:
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
         self.carried: set[str] = set()  # of these, what an older shard is said to have had
         self.rotations: dict[str, int] = {}  # payloads of what an older shard has to have agreed to, and where they are
-        self._erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
+        self.erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
+        self.erased_later: dict[tuple[str, str], int] = {}  # that an older shard has to have agreed to, and where
         self.retention = Retention()
         self._exports: Counter[str] = Counter()  # by subject, how often it was agreed to and not done yet
 
@@ -175,11 +176,17 @@ class Consent:
         if proposal.proposed.action == EXPORT:
             self._exports[str(entry["subject"])] += 1
         if scope := ERASURES.get(proposal.proposed.action):
-            self._erasing.add((scope, str(entry["subject"])))
+            self.erasing.add((scope, str(entry["subject"])))
 
-    def erased(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
-        """Somebody's keys were destroyed, while `needed` others had to agree to it."""
-        if needed and (entry["scope"], entry["subject"]) not in self._erasing:
+    def erased(self, index: int, entry: Mapping[str, Any], needed: int, *, carried: bool) -> Iterator[Finding]:
+        """Somebody's keys were destroyed, while `needed` others had to agree to it. `carried`: perhaps in an older
+        shard: the vault was away, or the erasure was repeated after a control database had been set back."""
+        what = (entry["scope"], entry["subject"])
+        if not needed or what in self.erasing:
+            return
+        if carried:
+            self.erased_later.setdefault(what, index)
+        else:
             yield Finding("approvals", f"a {str(entry['scope'])[:20]} was erased, and nobody has agreed to it", index)
 
     def exported(self, index: int, entry: Mapping[str, Any], needed: int, *, carried: bool) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ class Opening:
     ceremony: CeremonyFacts | None
     glasses: Mapping[str, object]  # broken, and their review still open; by proposal
     rotations: Mapping[str, int]  # changes of the log's key, by their payload's digest: where
+    erased: Mapping[tuple[str, str], int]  # scopes and subjects of erasures, and where
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Closing:
     agreed: frozenset[tuple[str, str]]
     ceremony: CeremonyFacts | None
     glasses: Mapping[str, object]
+    erasing: frozenset[tuple[str, str]]  # scopes and subjects, of older shards too
 
 
 def opening(chain: Chain) -> Opening | None:
@@ -54,7 +56,15 @@ def opening(chain: Chain) -> Opening | None:
     restated = chain.ceremony if chain.ceremony is not None and chain.ceremony.restates is not None else None
     consent, glasses = chain.consent, chain.glasses.restated()
     return Opening(
-        first.charter, first.sha256, rules, models, frozenset(consent.carried), restated, glasses, consent.rotations
+        first.charter,
+        first.sha256,
+        rules,
+        models,
+        frozenset(consent.carried),
+        restated,
+        glasses,
+        consent.rotations,
+        consent.erased_later,
     )
 
 
@@ -73,6 +83,7 @@ def closing(chain: Chain) -> Closing | None:
         frozenset(consent.agreed),
         chain.ceremony,
         chain.glasses.open(),
+        frozenset(consent.erasing | consent.erased_later.keys()),
     )
 
 
@@ -96,6 +107,10 @@ def _unagreed(old: Closing, new: Opening) -> Iterator[Finding]:
     for payload, index in new.rotations.items():
         if (LOG_KEY, payload) not in old.agreed:
             words = "the log's key changed with the shard, and nobody had agreed to that in the one before"
+            yield Finding("approvals", words, index)
+    for (scope, subject), index in new.erased.items():
+        if (scope, subject) not in old.erasing:
+            words = f"a {scope} was erased, and nobody has agreed to it here or in a shard before"
             yield Finding("approvals", words, index)
     for digest in sorted(new.models):
         if (payload := _payload(digest)) not in old.models and (MODEL, payload) not in old.agreed:

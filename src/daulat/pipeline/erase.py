@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from operator import itemgetter
+from typing import Any, Final, Literal, Protocol, Self
 
 from daulat.core.commitments import pseudonym
 from daulat.errors import Conflict, InvalidRequest
@@ -22,7 +23,10 @@ from daulat.pipeline.operate import OPERATORS, Log, Rows
 
 Scope = Literal["person", "tenant"]
 _PENDING: Final = "erasures"
-_TABLES: Final[Mapping[Scope, str]] = {"person": "people", "tenant": "tenants"}
+_TABLES: Final[Mapping[Scope, str]] = {"tenant": "tenants", "person": "people"}
+
+Erased = tuple[Scope, str]
+"""Of whom an `erasure/v1` is: its scope and its subject, a pseudonym."""
 
 Destroy = Callable[[Scope, str, Sequence[str]], Awaitable[tuple[int, int]]]
 """Port: destroy the vault's keys of a person, or of a tenant and these people; how many keys and objects there were."""
@@ -44,25 +48,49 @@ class Erasable(Rows, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """A person, or a tenant with its `people`, by id. `subject`: their pseudonym. `names`: what proposals call them."""
+
+    scope: Scope
+    id: str
+    subject: str
+    people: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Rows, scope: Scope, row: Mapping[str, Any]) -> Self:
+        """By their row."""
+        house = row if scope == "tenant" else rows.find("tenants", row["tenant"])
+        kind = "tenant" if scope == "tenant" else "principal"
+        subject = pseudonym(base64.b64decode(house["epoch_key"]), kind, row["id"])
+        people = sorted((one for one in rows.rows("people") if one["tenant"] == row["id"]), key=itemgetter("id"))
+        ids = tuple(one["id"] for one in people)
+        return cls(scope, row["id"], subject, ids, tuple(one["name"] for one in (row, *people)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Without the id."""
+        return {"scope": self.scope, "people": [*self.people], "subject": self.subject, "names": [*self.names]}
+
+
 class Erasure:
     """Carries erasures out, to their end."""
 
     def __init__(self, rows: Erasable, log: Log, charter_index: int, destroy: Destroy) -> None:
         self._rows, self._log, self._charter, self._destroy = rows, log, charter_index, destroy
 
-    async def erase(
-        self, scope: Scope, id_: str, people: Sequence[str], subject: str, names: Sequence[str]
-    ) -> dict[str, Any]:
-        """From here on it happens, whatever fails meanwhile. `names`: what proposals may call them.
+    async def erase(self, whom: Whom) -> dict[str, Any]:
+        """From here on it happens, whatever fails meanwhile.
 
         Raises:
             Unavailable: not all of it could be done yet; it goes on by itself.
         """
-        pending = self._pending()
-        counts = {"keys": 0, "objects": 0, "rows": 0}
-        pending[id_] = {"scope": scope, "people": list(people), "subject": subject, "names": list(names), **counts}
-        self._keep(pending)
-        return await self._finish(id_)
+        self._note(whom.id, {**whom.as_dict(), "keys": 0, "objects": 0, "rows": 0})
+        return await self._finish(whom.id)
+
+    def waits(self) -> bool:
+        """Whether something was begun and is not finished."""
+        return bool(self._pending())
 
     async def go_on(self) -> None:
         """Finish what was begun.
@@ -73,14 +101,22 @@ class Erasure:
         for id_ in list(self._pending()):
             await self._finish(id_)
 
+    def back(self, erased: Collection[Erased]) -> list[Whom]:
+        """Who of these is here all the same: what was set back to before an erasure brings them."""
+        found = [whom for whom in _everybody(self._rows) if (whom.scope, whom.subject) in erased] if erased else []
+        along = {person for whom in found for person in whom.people}
+        return [whom for whom in found if whom.id not in along]
+
     async def _finish(self, id_: str) -> dict[str, Any]:
         held = self._pending()[id_]
         scope: Scope = held["scope"]
+        held["rows"] += self._rows.erase(
+            _TABLES[scope], id_
+        )  # first: nobody asks any more, also while the vault is away
+        self._forget({id_, *held["people"], *held["names"]})
+        self._note(id_, held)
         keys, objects = await self._destroy(scope, id_, held["people"])
         held["keys"], held["objects"] = max(keys, held["keys"]), max(objects, held["objects"])
-        self._note(id_, held)
-        held["rows"] += self._rows.erase(_TABLES[scope], id_)
-        self._forget({id_, *held["people"], *held["names"]})
         self._note(id_, held)
         said = {name: held[name] for name in ("scope", "subject", "keys", "objects", "rows")}
         position = await self._log("erasure/v1", {"charter": self._charter, **said})
@@ -119,21 +155,15 @@ class Erasing(Told):
         house = row if self.scope == "tenant" else self.rows.find("tenants", row["tenant"])
         if house["name"] == OPERATORS:
             raise Conflict("operators are not erased: what they signed has to stay theirs. Revoke them")
-        return json.dumps([row["id"], self._people(row["id"])])
+        return json.dumps([row["id"], Whom.of(self.rows, self.scope, row).people])
 
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
-        row = self._row(arguments)
-        house = row if self.scope == "tenant" else self.rows.find("tenants", row["tenant"])
-        kind = "tenant" if self.scope == "tenant" else "principal"
-        subject = pseudonym(base64.b64decode(house["epoch_key"]), kind, row["id"])
-        people = self._people(row["id"])
-        named = [row, *(each for each in self.rows.rows("people") if each["id"] in people)]
-        names = [each["name"] for each in named]
+        whom = Whom.of(self.rows, self.scope, self._row(arguments))
 
         async def carry_out() -> dict[str, Any]:
-            return await self.erasure.erase(self.scope, row["id"], people, subject, names)
+            return await self.erasure.erase(whom)
 
-        return Prepared(subject, {"scope": self.scope, "people": len(people) or 1}, carry_out)
+        return Prepared(whom.subject, {"scope": self.scope, "people": len(whom.people) or 1}, carry_out)
 
     def _row(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         wanted = arguments.get(self.scope)
@@ -141,8 +171,11 @@ class Erasing(Told):
             raise InvalidRequest(f"this act takes a {self.scope}: its id or name")
         return self.rows.find(_TABLES[self.scope], wanted)
 
-    def _people(self, tenant: str) -> list[str]:
-        return sorted(row["id"] for row in self.rows.rows("people") if row["tenant"] == tenant)
+
+def _everybody(rows: Rows) -> Iterator[Whom]:
+    """Tenants first: with one go its people."""
+    for scope, table in _TABLES.items():
+        yield from (Whom.of(rows, scope, row) for row in rows.rows(table))
 
 
 def _said(payload: str) -> set[str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from daulat.adapters.log_files import LogFolder
 from daulat.core import entries
-from daulat.ledger.reading import read_entries
+from daulat.ledger.reading import each_entry
 from daulat.processes import checking
 
-_AT_ONCE: Final = 4096
 _LOOKED_AT: Final = tuple(
     f'{{"type":"{name}"'.encode()
     for name in ("charter/v1", "proposal/v1", "break-glass/v1", "operator.action/v2", "operator.action/v3")
@@ -37,7 +35,10 @@ def read(folder: LogFolder) -> Agreements:
         NotFound, VerificationFailed: it cannot be read.
     """
     needed, asked, done = 0, dict[int, dict[str, Any]](), list[dict[str, Any]]()
-    for index, entry in _acts(folder, checking.head(folder).size):
+    for index, written in each_entry(folder, checking.head(folder).size):
+        if not written.startswith(_LOOKED_AT):
+            continue
+        entry = entries.decode(written)
         if entry["type"] == "charter/v1":
             needed = int(entry["approvals"])
         elif entry["type"].startswith("operator.action/"):
@@ -45,10 +46,3 @@ def read(folder: LogFolder) -> Agreements:
         else:
             asked[index] = entry
     return Agreements(needed, tuple(done))
-
-
-def _acts(folder: LogFolder, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for start in range(0, size, _AT_ONCE):
-        for index, entry in enumerate(read_entries(folder, start, min(size, start + _AT_ONCE), size), start):
-            if entry.startswith(_LOOKED_AT):
-                yield index, entries.decode(entry)

@@ -15,7 +15,7 @@ from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.ids import new_id
 from daulat.errors import Conflict, InvalidRequest, NotFound
-from daulat.ledger.reading import read_entries
+from daulat.ledger.reading import each_entry
 from daulat.pipeline import breach
 from daulat.pipeline.breach import Case, Stands
 from daulat.pipeline.operate import Desk
@@ -23,7 +23,6 @@ from daulat.settings import Home
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Verifier
 
-_AT_ONCE: Final = 4096
 _KIND: Final = "breach"
 
 
@@ -165,6 +164,5 @@ def stands(home: Home, heads: dict[str, dict[str, Any]] | None = None) -> Iterat
         head = checkpoints.open_checkpoint(folder.published(), Verifier(folder.vkey()))
         if heads is not None:
             heads[head.origin] = {"size": head.size, "root_hash": head.root.hex()}
-        for start in range(0, head.size, _AT_ONCE):
-            read = read_entries(folder, start, min(head.size, start + _AT_ONCE), head.size)
-            yield from ((head.origin, start + at, entries.decode(entry)) for at, entry in enumerate(read))
+        for index, entry in each_entry(folder, head.size):
+            yield head.origin, index, entries.decode(entry)

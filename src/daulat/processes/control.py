@@ -187,7 +187,10 @@ class Control:
         self._ending.callback(server.close)
 
     def _watch(self) -> None:
-        beating, services = self.publishing.beat(), self._services.watches(self.publishing.roll)
+        beating, services = (
+            self.publishing.beat(),
+            self._services.watches(self.publishing.changes, self.publishing.roll),
+        )
         heart = asyncio.gather(beating, self._watch_devices(), *services)
         heart.add_done_callback(self._stopped_watching)
         self._ending.callback(heart.cancel)

@@ -52,6 +52,9 @@ class Services:
         offering = (*people, self.storing, self.metering, self.breaches)
         return {method: handler for each in offering for method, handler in each.handlers(changes).items()}
 
-    def watches(self, roll: Callable[[], Roll | None]) -> list[Coroutine[Any, Any, None]]:
+    def watches(
+        self, changes: Callable[[Callable[..., Any]], rpc.Handler], roll: Callable[[], Roll | None]
+    ) -> list[Coroutine[Any, Any, None]]:
         """What they do for as long as the service runs. `roll`: of who may ask, as published."""
-        return [self.metering.watch(), self.storing.watch(), self.consenting.watch(), self.identifying.watch(roll)]
+        storing, identifying = self.storing.watch(changes), self.identifying.watch(roll)
+        return [self.metering.watch(), storing, self.consenting.watch(), identifying]

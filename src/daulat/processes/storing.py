@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from daulat.pipeline.book import Book
 from daulat.pipeline.consent import Act
 from daulat.pipeline.erase import Erasing, Erasure, Scope
 from daulat.pipeline.operate import Desk
+from daulat.processes import erased
 from daulat.processes.retaining import Retaining
 from daulat.processes.rights import Rights
 from daulat.settings import Home
@@ -27,6 +29,8 @@ from daulat.vault import residency
 from daulat.vault.residency import LEASE_MS, Site
 
 _AGAIN_SECONDS: Final = 30.0
+_SOON_SECONDS: Final = 3.0
+_KNOWN: Final = "erasures_known"  # how far into each shard
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +42,7 @@ class Storing:
     ) -> None:
         self._book, self._clock, self._desk = book, clock, desk
         self._charter_index, self._charter = charter
-        self._vault = home.vault_socket
+        self._home, self._vault = home, home.vault_socket
         self._granting = asyncio.Lock()
         self._rows = rows
         self._erasure = Erasure(rows, book.write, self._charter_index, self._destroy)
@@ -53,14 +57,37 @@ class Storing:
         restoring = Naming(lambda _: None)
         return {**erasing, SET: self._retaining.act, ACT: self._rights.act, RESTORE: restoring}
 
-    async def watch(self) -> None:
+    async def watch(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> None:
         """Finish erasures that were begun, for as long as the service runs: the vault may have been away."""
+        go_on, erase, first = changes(self._erasure.go_on), changes(self._erasure.erase), True
         while True:
             try:
-                await self._erasure.go_on()
+                if self._erasure.waits():
+                    await go_on()
+                await self._look_back(erase, first=first)
+                first = False
             except DaulatError as error:
                 _log.warning("an erasure waits: %s", error.message)
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(_SOON_SECONDS if self._erasure.waits() else _AGAIN_SECONDS)
+
+    async def _look_back(self, erase: rpc.Handler, *, first: bool) -> None:
+        """Erase whom this log tells of as erased and the control database has all the same: it was set back.
+
+        How much of the log it knows is kept in the database itself, so that it goes back with it. What the log gets
+        after the `first` time comes from here.
+
+        Raises:
+            Unavailable: somebody is not erased yet; NotFound, VerificationFailed: the log cannot be read.
+        """
+        known, heads = json.loads(self._rows.meta(_KNOWN) or "{}"), await asyncio.to_thread(erased.heads, self._home)
+        if known == heads:
+            return
+        if first:
+            told = await asyncio.to_thread(erased.between, self._home, known, heads)
+            for whom in self._erasure.back(told):
+                _log.warning("the control database was set back: a %s is erased again, as the log tells", whom.scope)
+                await erase(whom=whom)
+        self._rows.set_meta(_KNOWN, json.dumps(heads))
 
     def handlers(self, changes: Callable[[Callable[..., Any]], rpc.Handler]) -> dict[str, rpc.Handler]:
         """By method; `changes` makes one of an administrative act."""

@@ -24,7 +24,7 @@ def older(*more: Step) -> shards.Closing:
     return report.closing
 
 
-def newer(**changes: Any) -> Report:
+def newer(*more: Step, **changes: Any) -> Report:
     """A shard that restates everything of the older one; its operators and its model have no consent of their own."""
     what = held(PRODUCTION, origin="ai.example/2025")
     restated = {**consents.ceremony(PRODUCTION, what=what), "restates": BEFORE}
@@ -33,7 +33,7 @@ def newer(**changes: Any) -> Report:
     given["ceremony"] = {name: restated[name] for name in ("origin", "signatures", "restates")}
     for name, fields in changes.items():
         given[name.replace("_", "-")] = {**given.get(name, {}), **fields}
-    return audit(logs.write(given, steps), VERIFIER, terms())
+    return audit(logs.write(given, [*steps, *more]), VERIFIER, terms())
 
 
 def compared(old: shards.Closing, report: Report) -> str:
@@ -90,6 +90,19 @@ def test_an_operator_who_was_revoked_does_not_come_back_with_a_new_shard() -> No
     leaving[-1] = replace(leaving[-1], fields={**leaving[-1].fields, "detail": {"key": ONE.vkey}})
     gone = Step("gone", "key.revoked/v1", {"time": T0 + 20_010, "key": logs.Ref("key-one"), "reason": "left"})
     assert f"operator {ONE.name} had no key" in compared(was(older(*leaving, gone)), newer())
+
+
+def test_an_erasure_of_a_new_shard_was_agreed_to_in_the_old_one_or_is_found(old: shards.Closing) -> None:
+    """The vault was away over the roll, or it was repeated after a control database had been set back."""
+    said = {"scope": "person", "subject": "d" * 22, "keys": 0, "objects": 0, "rows": 3}
+    later = newer(Step("erasure", "erasure/v1", {"time": T0 + 60, "charter": logs.Ref("charter"), **said}))
+    words = "a person was erased, and nobody has agreed to it here or in a shard before"
+    assert words in compared(old, later)
+    agreed = consents.steps(consents.proposed(8, "person.erase", "8" * 64), "erase", at=20_000)
+    agreed[-1] = replace(agreed[-1], fields={**agreed[-1].fields, "subject": "d" * 22})
+    assert compared(was(older(*agreed)), later) == ""
+    assert later.closing is not None
+    assert ("person", "d" * 22) in later.closing.erasing, "and so it may be repeated in the shard after"
 
 
 def test_a_ceremony_that_is_missing_or_another_is_found(old: shards.Closing) -> None:

@@ -94,6 +94,23 @@ def test_a_tenant_takes_its_people_and_its_epoch_key_along(site: Site) -> None:
         assert word.encode() not in site.bytes_on_disk(), word
 
 
+def test_whoever_was_erased_and_is_here_again_is_found_with_the_tenant_once(site: Site) -> None:
+    """As where a control database was set back: the same rows, and a log that tells of an erasure."""
+    whoever = {name: site.act("person").prepare({"person": name}).subject for name in ("aminah", "badrul", "chandra")}
+    agency = site.act("tenant").prepare({"tenant": "agency"}).subject
+    assert site.erasure.back(set()) == []
+    assert site.erasure.back({("tenant", whoever["aminah"]), ("person", "d" * 22)}) == [], "a scope is part of it"
+    (found,) = site.erasure.back({("person", whoever["aminah"])})
+    assert (found.id, found.subject) == (site.ids["aminah"], whoever["aminah"])
+    both = site.erasure.back({("person", whoever["aminah"]), ("tenant", agency), ("person", whoever["chandra"])})
+    assert [whom.id for whom in both] == [site.agency, site.ids["chandra"]]
+    for whom in both:
+        run(site.erasure.erase(whom))
+    assert [entry["subject"] for entry in site.said("erasure/v1")] == [agency, whoever["chandra"]]
+    assert not site.erasure.waits()
+    assert site.erasure.back({("person", whoever["aminah"]), ("tenant", agency)}) == []
+
+
 def test_it_goes_on_where_it_was_cut_off(site: Site) -> None:
     site.away = 2
     prepared = site.act("person").prepare({"person": "aminah"})
@@ -102,6 +119,7 @@ def test_it_goes_on_where_it_was_cut_off(site: Site) -> None:
     with pytest.raises(Unavailable):
         run(site.erasure.go_on())
     assert not site.said("erasure/v1")
+    assert "aminah" not in site.names("people"), "nobody asks with their keys meanwhile"
     run(site.erasure.go_on())
     assert len(site.said("erasure/v1")) == 1
     run(site.erasure.go_on())

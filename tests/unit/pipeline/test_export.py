@@ -15,7 +15,7 @@ from daulat.core.export import ACT
 from daulat.errors import Conflict, InvalidRequest, NotFound, SealBroken
 from daulat.pipeline import export
 from daulat.pipeline.correct import Correcting
-from daulat.pipeline.erase import Erasure
+from daulat.pipeline.erase import Erasure, Whom
 from daulat.pipeline.export import Exporting, Exports
 
 HELD = {"rows": 3, "files": 2, "completions": 1, "entries": 9}
@@ -162,7 +162,7 @@ def test_an_erased_person_leaves_no_agreement_behind(site: Site) -> None:
         return 0, 0
 
     erasure = Erasure(site.rows, site.house.write, 0, destroyed)
-    run(erasure.erase("person", site.ids["aminah"], [], "d" * 22, ["aminah"]))
+    run(erasure.erase(Whom("person", site.ids["aminah"], "d" * 22, (), ("aminah",))))
     assert site.rows.rows("exports") == []
     with pytest.raises(NotFound):
         site.exports.open("aminah")
