@@ -58,5 +58,6 @@ def process(service: Service, replica: str, title: str) -> psutil.Process:
     run = str(Home(service.home).engine(replica))
     outer = next(each for each in psutil.process_iter(["cmdline"]) if run in " ".join(each.info["cmdline"] or ()))
     inside = [each for each in outer.children(recursive=True) if each.name() != "bwrap"]
-    (found,) = [each for each in inside if title in " ".join(each.cmdline())]
+    own = [each for each in inside if "/daulat/inside.py" not in each.cmdline()]  # that was told vLLM's command line
+    (found,) = [each for each in own if title in " ".join(each.cmdline())]
     return found

@@ -135,13 +135,13 @@ def test_responses_messages_and_counting_are_vllms_own_with_usage_in_the_log(ser
         "event: response.completed",
     ]
     assert (refused.status_code, refused.json()["type"]) == (400, "error")
-    completions = service.wait(
-        lambda: {
-            entry["admission"]["action"]: entry["completion"]["usage"]
-            for entry in service.entries("inference/v1")
-            if entry["completion"]["outcome"] == "ok"
-        }
-    )
+
+    def counted_by_action() -> dict[str, dict[str, int]]:
+        done = [entry for entry in service.entries("inference/v1") if entry["completion"]["outcome"] == "ok"]
+        return {entry["admission"]["action"]: entry["completion"]["usage"] for entry in done}
+
+    service.wait(lambda: "tokenize" in counted_by_action())
+    completions = counted_by_action()
     prompt = said["usage"]["input_tokens"] + (said["usage"].get("cache_read_input_tokens") or 0)
     assert prompt == counted_["input_tokens"] == tokenized["count"]
     for action in ("messages", "responses"):
