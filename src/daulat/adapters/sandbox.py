@@ -404,7 +404,7 @@ def prepare_folder(folder: Path, uid: int | None) -> None:
 
 def _as_file(data: bytes) -> int:
     """An unlinked file holding `data`, read from its start by whoever inherits it."""
-    descriptor = os.memfd_create("seccomp")
+    descriptor = os.memfd_create("bubblewrap")
     os.write(descriptor, data)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor

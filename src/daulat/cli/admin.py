@@ -6,6 +6,8 @@ command returns: within a second in every worker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,6 +44,17 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...], empty: str) -> s
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def show_once(made: Mapping[str, Any], secret: str, path: Path | None, *, as_json: bool) -> None:
+    """A credential that was made: its `secret` is a field of it, written to `path` instead where one is given."""
+    if path is not None:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.write_text(f"{made[secret]}\n")
+        made = {**made, secret: None, "path": str(path)}
+    text = f"{made[secret] or path}\n\nShown once. {made['id']} ({made['label']}), until {day(made['expires'])}."
+    emit(made, as_json=as_json, text=text)
 
 
 def _cell(row: dict[str, Any], column: str) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from daulat.cli import emit
-from daulat.cli.admin import ask, named, table
+from daulat.cli.admin import ask, named, show_once, table
 from daulat.cli.options import home_option, json_option
-from daulat.cli.status import day
 from daulat.settings import Home
 
 
@@ -33,13 +32,7 @@ def create(home: Home, person: str, label: str, days: int, path: Path | None, as
         daulat admin-key create --person first-operator --days 7
     """
     found = ask(home, "adminkey.create", person=person, label=label, days=days)
-    if path is not None:
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(f"{found['admin_key']}\n")
-        found = {**found, "admin_key": None, "path": str(path)}
-    text = f"{found['admin_key'] or path}\n\nShown once. {found['id']} ({label}), until {day(found['expires'])}."
-    emit(found, as_json=as_json, text=text)
+    show_once(found, "admin_key", path, as_json=as_json)
 
 
 @admin_key.command("list")

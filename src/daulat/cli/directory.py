@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from daulat.cli import emit
-from daulat.cli.admin import ask, named, table
+from daulat.cli.admin import ask, named, show_once, table
 from daulat.cli.options import home_option, json_option
-from daulat.cli.status import day
 from daulat.settings import Home
 
 
@@ -45,13 +44,7 @@ def create(
     """
     asked = {"tenant": tenant, "provider": provider, "label": label, "days": days, "person_days": person_days}
     found = ask(home, "directory.create", **asked)
-    if path is not None:
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(f"{found['directory_token']}\n")
-        found = {**found, "directory_token": None, "path": str(path)}
-    text = f"{found['directory_token'] or path}\n\nShown once. {found['id']} ({label}), until {day(found['expires'])}."
-    emit(found, as_json=as_json, text=text)
+    show_once(found, "directory_token", path, as_json=as_json)
 
 
 @directory.command("list")
