@@ -29,8 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def engine_socket(service: Service) -> Path:
-    (folder,) = (service.home / "run").glob("engine-*/e.sock")
-    return folder
+    return Path(service.wait(lambda: [*(service.home / "run").glob("engine-*/e.sock")])[0])
 
 
 def checked(service: Service, asker_type: type[LlamaCppAsker] = LlamaCppAsker) -> Report:
@@ -72,7 +71,7 @@ def test_an_engine_that_begins_to_answer_wrongly_is_left_and_serves_again_once_i
     with Garbling(Home(service.home).engine(before["id"]) / "e.sock"):
         service.wait(lambda: service.entries("replica.stopped/v1"), 120)
     (stopped,) = service.entries("replica.stopped/v1")
-    assert "wrong answers: plain text costs" in stopped["reason"]
+    assert stopped["reason"].startswith("wrong answers: "), "which check met it first depends on when it began"
     assert stopped["started"] is not None, "it had been routed to"
 
     def ready() -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from tests.support.askers import Answer, Askers
@@ -64,6 +66,13 @@ def engine_of(service: Service, replica: str) -> psutil.Process:
     return found
 
 
+def load(service: Service, replica: str) -> int:
+    """Questions that it answers or is to answer."""
+    told = httpx.get(f"{service.facts['url']}/metrics", trust_env=False).text
+    found = re.search(rf'^daulat_replica_requests_in_flight{{replica="{replica}"}} (\d+)', told, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def audited(service: Service, tmp_path: Path) -> None:
     """The log tells one story, from beginning to end."""
     (tmp_path / "token").write_text(service.facts["auditor_token"])
@@ -107,9 +116,11 @@ def test_a_replica_that_dies_or_hangs_loses_no_request_that_had_not_begun(
 ) -> None:
     victim = settled(service)[0]
     stops = len(service.entries("replica.stopped/v1"))
+    engine = engine_of(service, victim["id"])
+    engine.suspend()  # before anybody asks: what it is given has surely not begun when it ends
     with Askers(service, MODEL) as asking:
-        asking.more(6)
-        engine_of(service, victim["id"]).send_signal(number)
+        service.wait(lambda: load(service, victim["id"]) > 0)
+        engine.send_signal(number)
         service.wait(lambda: len(service.entries("replica.stopped/v1")) > stops)
         asking.more(12)
     assert lost(asking.answers) == []
