@@ -5,7 +5,7 @@ A supervisor's loop feeds what it saw; each watch answers None, or why the engin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
@@ -16,7 +16,7 @@ STEADY_SECONDS = 300.0  # an engine that lasted this long starts its back-off an
 class Patience:
     """How many seconds an engine may give no `sign` of life.
 
-    `idle`: while it computes nothing, so uses at most `share` of one core; `busy`: at all.
+    `idle`: while it computes nothing, so uses at most `share` of one core between two looks; `busy`: at all.
     """
 
     sign: str
@@ -45,21 +45,36 @@ class Backoff:
 
 @dataclass(slots=True)
 class HangWatch:
-    """Is it hung, or only busy? `answered` and `cpu` as of the last sign of life, both in seconds."""
+    """Is it hung, or only busy?
+
+    Each look is held against the one before: what an engine computed until it stopped, under load a core or more, must
+    not speak for it afterwards.
+
+    `answered` and `computed`: when it last did, in seconds; `cpu` and `looked`: processor seconds as of the last look.
+    """
 
     answered: float
     cpu: float
     patience: Patience = HEALTH
+    looked: float = field(init=False)
+    computed: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.looked = self.computed = self.answered
 
     def see(self, *, now: float, healthy: bool, cpu: float) -> str | None:
         """One look. `cpu`: processor seconds that the engine has used since its start."""
+        patience = self.patience
+        if cpu - self.cpu > patience.share * (now - self.looked):
+            self.computed = now
+        self.looked, self.cpu = now, cpu
         if healthy:
-            self.answered, self.cpu = now, cpu
+            self.answered = now
             return None
-        silent, patience = now - self.answered, self.patience
+        silent = now - self.answered
         if silent >= patience.busy:
             return f"hung: no {patience.sign} for {silent:.0f} s"
-        if silent >= patience.idle and cpu - self.cpu <= silent * patience.share:
+        if silent >= patience.idle and now - self.computed >= patience.idle:
             return f"hung: no {patience.sign} for {silent:.0f} s, and it computes nothing"
         return None
 

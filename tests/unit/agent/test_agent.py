@@ -152,11 +152,20 @@ def test_back_off_doubles_and_a_steady_engine_starts_it_anew() -> None:
 def test_a_busy_engine_is_not_hung_and_an_idle_silent_one_is() -> None:
     watch = HangWatch(0.0, 0.0)
     assert watch.see(now=10.0, healthy=False, cpu=0.0) is None
-    assert "computes nothing" in str(watch.see(now=13.0, healthy=False, cpu=0.1))
-    assert watch.see(now=13.0, healthy=False, cpu=12.0) is None  # a long prefill
-    assert "hung" in str(watch.see(now=91.0, healthy=False, cpu=90.0))
-    assert watch.see(now=92.0, healthy=True, cpu=90.0) is None
-    assert watch.see(now=100.0, healthy=False, cpu=90.0) is None
+    assert "no health answer for 13 s, and it computes nothing" in str(watch.see(now=13.0, healthy=False, cpu=0.05))
+    assert watch.see(now=15.0, healthy=False, cpu=2.0) is None  # a long prefill
+    assert watch.see(now=20.0, healthy=False, cpu=7.0) is None
+    assert "hung" in str(watch.see(now=91.0, healthy=False, cpu=78.0))
+    assert watch.see(now=92.0, healthy=True, cpu=78.0) is None
+    assert watch.see(now=100.0, healthy=False, cpu=78.0) is None
+
+
+def test_what_an_engine_computed_before_it_stopped_does_not_speak_for_it() -> None:
+    watch = HangWatch(0.0, 0.0)
+    assert watch.see(now=2.0, healthy=True, cpu=3.0) is None
+    assert watch.see(now=9.0, healthy=False, cpu=5.9) is None  # it stopped in between, after three busy seconds
+    assert watch.see(now=16.0, healthy=False, cpu=5.9) is None  # silent for 14 s, of which it computed some
+    assert "hung: no health answer for 21 s, and it" in str(watch.see(now=23.0, healthy=False, cpu=5.9))
 
 
 def test_memory_and_loading() -> None:
