@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support.service import Service, daulat
+from tests.support.service import LONG_SECONDS, Service, contents, daulat
 
 from daulat.adapters import rpc, sandbox
 from daulat.errors import InvalidRequest
@@ -105,7 +105,7 @@ def test_production_begins_with_the_next_start(service: Service, keys: Path, tmp
     for short in (*verdict["short"], *report["logs"][0]["short"]):
         assert "profile" not in short
         assert "approvals" not in short
-    text = "".join(path.read_text(errors="replace") for path in (service.home / "log").rglob("*") if path.is_file())
+    text = "".join(content.decode(errors="replace") for _, content in contents(service.home / "log"))
     assert not any(name in text for name in NAMES)
 
 
@@ -141,7 +141,7 @@ def test_one_breaks_glass_and_two_review_it(service: Service, keys: Path, tmp_pa
     assert (notice["by"], notice["words"]) == ("bina", "strangers were let in")
     (open_,) = service.status()["reviews"]
     assert open_["proposal"] == done["proposal"]
-    metrics = httpx.get(f"{service.facts['url']}/metrics", trust_env=False).text
+    metrics = httpx.get(f"{service.facts['url']}/metrics", timeout=LONG_SECONDS, trust_env=False).text
     assert "daulat_break_glass_open 1" in metrics
     assert again(service) == "", "the rules are in force"
     assert "ours.cedar" in str(service.entries("policy/v1")[-1]["files"])

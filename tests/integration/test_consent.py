@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.service import Service, daulat
+from tests.support.service import Service, contents, daulat
 
 from daulat.adapters import sandbox
 from daulat.settings import Home
@@ -105,7 +105,7 @@ def agree(
 def test_the_audit_holds_and_names_stay_out_of_the_log(service: Service, tmp_path: Path) -> None:
     report = audited(service, tmp_path)
     assert report["holds"], report
-    text = "".join(path.read_text(errors="replace") for path in (service.home / "log").rglob("*") if path.is_file())
+    text = "".join(content.decode(errors="replace") for _, content in contents(service.home / "log"))
     assert not any(name in text for name in ("zulaikha", "xiaolong", "devika", PASSPHRASE))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from openai import AsyncOpenAI, OpenAI, PermissionDeniedError
-from tests.support.service import Service, daulat
+from tests.support.service import LONG_SECONDS, Service, daulat
 
 from daulat.client import Keeper
 
@@ -38,7 +38,7 @@ def test_every_way_of_asking_leaves_a_receipt_that_verifies(service: Service, tm
         api.completions.create(model=MODEL, prompt="Malaysia is", max_tokens=4)
         assert len(kept.exchanges) == 3
         for request_id in kept.exchanges:
-            verdict = kept.verify(request_id)
+            verdict = kept.verify(request_id, LONG_SECONDS)
             assert (verdict.effect, verdict.outcome) == ("allow", "ok")
             assert sum("byte for byte" in words for words in verdict.proven) == 2
             assert any("kept in time" in words for words in verdict.proven)
@@ -50,7 +50,7 @@ def test_every_way_of_asking_leaves_a_receipt_that_verifies(service: Service, tm
             stream = await api.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=8, stream=True)
             async for _ in stream:
                 pass
-            return (await kept.verify_async(next(reversed(kept.exchanges)))).outcome
+            return (await kept.verify_async(next(reversed(kept.exchanges)), LONG_SECONDS)).outcome
 
     assert asyncio.run(asynchronously()) == "ok"
 
@@ -71,5 +71,5 @@ def stranger(service: Service, kept: Keeper) -> tuple[str, str]:
     with client(service, kept, key) as api:
         with pytest.raises(PermissionDeniedError):
             api.chat.completions.create(model=MODEL, messages=QUESTION)
-        verdict = kept.verify(next(reversed(kept.exchanges)))
+        verdict = kept.verify(next(reversed(kept.exchanges)), LONG_SECONDS)
     return verdict.effect, verdict.outcome

@@ -16,13 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support.service import Service, free_port
+from tests.support.service import LONG_SECONDS, Service, free_port
 
 pytestmark = pytest.mark.slow
 MODEL = "smollm2-135m-instruct"
 ASK = [{"role": "user", "content": "What is the capital of Malaysia?"}]
 PYTHON = Path(sys.prefix) / "open-webui" / "bin" / "python"  # `make test-slow` makes it
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def page(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "DATA_DIR": str(folder),
         "FROM_INIT_PY": "true",  # where an installed package finds its own files
         "OFFLINE_MODE": "true",
+        "AIOHTTP_CLIENT_TIMEOUT_MODEL_LIST": "120",  # a busy machine may be silent for longer than its 10 s
         "RAG_EMBEDDING_ENGINE": "openai",
         "VECTOR_DB": "opensearch",  # never asked: no documents are
         "OPENSEARCH_USERNAME": "nobody",
@@ -58,14 +59,14 @@ def page(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=settings, cwd=folder, stdout=log, stderr=log)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False) as client:
             wait(client, process, folder / "log")
             signed = client.post("/api/v1/auths/signin", json={"email": "", "password": ""})
             client.headers["authorization"] = f"Bearer {signed.json()['token']}"
             yield client
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(LONG_SECONDS)
 
 
 def wait(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -66,8 +67,9 @@ def commands(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with Service(tmp_path_factory.mktemp("pages") / "home", environment={"DAULAT_CONTEXT": "512"}) as running:
-        with running.client() as client:  # a tenant that keeps something has keys
-            client.post("files", data={"purpose": "user_data"}, files={"file": ("a.txt", b"a")}).raise_for_status()
+        asked: Any = {"data": {"purpose": "user_data"}, "files": {"file": ("a.txt", b"a")}}
+        with running.client() as client:  # a tenant that keeps something has keys; the vault may still be opening
+            running.wait(lambda: client.post("files", **asked).is_success)
         yield running
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 from tests.support.installation import Running, start
-from tests.support.service import free_port
+from tests.support.service import LONG_SECONDS, free_port
 from tests.support.stub_engine import StubEngine
 
 from daulat.adapters import rpc
@@ -27,7 +27,7 @@ from daulat.pipeline.actions import PATHS
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Verifier
 
-PATIENCE = 60.0
+PATIENCE = LONG_SECONDS
 CHAT = {"model": "stub", "messages": [{"role": "user", "content": "rahsia"}]}
 
 

@@ -169,6 +169,15 @@ class Service:
             self.__exit__()
 
 
+def contents(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file below, while a service may be writing there: what goes before it is read was not to stay."""
+    for where, _, names in os.walk(folder):
+        for path in (Path(where, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, path.read_bytes()
+
+
 @contextlib.contextmanager
 def two_slots(folder: Path) -> Iterator[Service]:
     """A running service in `folder`/home with two slots an engine and a short context: what operators do is quick."""
