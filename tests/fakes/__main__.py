@@ -28,14 +28,19 @@ def install(folder: Path, kind: str, faults: tuple[str, ...] = ()) -> Path:
         (folder / "dev" / f"davinci{number}").touch()
     if described["files"]:
         (folder / "dev" / "davinci_manager").touch()
-    (folder / "machine.json").write_text(json.dumps(described))
+    _replace(folder / "machine.json", json.dumps(described))
     for tool in TOOLS[described["vendor"]]:
-        script = folder / "bin" / tool
-        script.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -I -S "{HERE / "run.py"}" {tool} "{folder / "machine.json"}" "$@"\n'
-        )
-        script.chmod(0o755)
+        command = f'exec "{sys.executable}" -I -S "{HERE / "run.py"}" {tool} "{folder / "machine.json"}" "$@"'
+        _replace(folder / "bin" / tool, f"#!/bin/sh\n{command}\n")
     return folder / "bin"
+
+
+def _replace(path: Path, text: str) -> None:
+    """All at once: whoever watches the machine reads the old one or the new one."""
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text)
+    beside.chmod(0o755)
+    beside.replace(path)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.askers import Answer, Askers
 from tests.support.corrupt import Corrupt
 from tests.support.gguf_files import KEYS, make
-from tests.support.service import Service, daulat, two_slots
+from tests.support.service import LONG_SECONDS, Service, daulat, two_slots
 
 from daulat.adapters import sandbox
 from daulat.settings import Home
@@ -35,7 +35,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def deploy(service: Service, *arguments: str, code: int = 0) -> dict[str, Any]:
-    return dict(daulat("deploy", *arguments, home=service.home, code=code))
+    return dict(daulat("deploy", *arguments, home=service.home, code=code, seconds=800))  # under load, too
 
 
 def replicas(service: Service, deployment: str = MODEL) -> list[dict[str, Any]]:
@@ -154,7 +154,7 @@ def test_a_replica_whose_answers_are_empty_reaches_no_client(service: Service, t
         Corrupt(Home(service.home).engine(victim["id"]) / "e.sock") as corrupt,
         Askers(service, MODEL, count=8) as asking,
     ):
-        service.wait(lambda: corrupt.asked >= 3)
+        service.wait(lambda: corrupt.asked >= 3, 2 * LONG_SECONDS)  # kept connections take 100 requests first
         asking.more(8)
     assert lost(asking.answers) == []
     attempted(service, "empty", "ok")
@@ -227,7 +227,7 @@ def test_two_models_at_once_and_both_come_back_after_a_stop(service: Service, tm
         first.more(3)
     assert lost(clerk.answers + first.answers) == []
     assert service.stop() == 0
-    assert service.left_running() == []
+    service.wait(lambda: service.left_running() == [], 20)  # what had to be killed is gone a moment later
     service.start("--slots", "2")
     service.wait(lambda: name_of(service, "clerk") == "Complete")
     with Askers(service, "clerk", count=1) as clerk:
@@ -243,4 +243,4 @@ def test_two_models_at_once_and_both_come_back_after_a_stop(service: Service, tm
 
 def test_nothing_is_left_running(service: Service) -> None:
     assert service.stop() == 0
-    assert service.left_running() == []
+    service.wait(lambda: service.left_running() == [], 20)  # what had to be killed is gone a moment later

@@ -79,7 +79,7 @@ def settled(service: Service) -> str:
         rows = replicas(service)
         return str(rows[0]["id"]) if [row["phase"] for row in rows] == ["ready"] else ""
 
-    return str(service.wait(ready, 90))
+    return str(service.wait(ready))
 
 
 def test_the_starter_charter_lets_none_serve_and_says_what_would(service: Service, front: Front) -> None:
@@ -137,8 +137,8 @@ def test_it_answers_under_a_lease_of_its_own_grade_and_its_receipts_say_so(
         asking.more(4)
     assert [answer for answer in asking.answers if answer.status != 200 or not answer.text or not answer.whole] == []
     assert all("host: 127.0.0.1\r\n" in head.lower() for head in front.heads)
-    lease = service.entries("node.lease/v1")[-1]
-    assert lease["node"].startswith("outside_")
+    leases = service.entries("node.lease/v1")  # this machine's own may have been renewed meanwhile
+    lease = [entry for entry in leases if entry["node"].startswith("outside_")][-1]
     assert lease["evidence"]["external"] == {"grade": "G1"}
     assert "sandbox" not in lease["evidence"]
     with service.client() as client:
@@ -159,12 +159,19 @@ def verified(service: Service, receipt: Path) -> str:
     return str(daulat("verify", str(receipt), "--vkey", service.facts["log_vkey"]))
 
 
-def test_the_audit_adds_its_tokens_up_and_lists_it_among_what_falls_short(service: Service, tmp_path: Path) -> None:
-    daulat("drain", settled(service), home=service.home)
-    stops = service.wait(
-        lambda: [entry for entry in service.entries("replica.stopped/v1") if entry["counters"]["completion_tokens"]]
+def drained(service: Service) -> dict[str, Any]:
+    """How the one replica ended after an operator had it drained."""
+    replica = settled(service)
+    daulat("drain", replica, home=service.home)
+    ends = service.wait(
+        lambda: [entry for entry in service.entries("replica.stopped/v1") if entry["replica"] == replica]
     )
-    assert stops[-1]["exact"] is True
+    return dict(ends[-1])
+
+
+def test_the_audit_adds_its_tokens_up_and_lists_it_among_what_falls_short(service: Service, tmp_path: Path) -> None:
+    end = service.wait(lambda: (found := drained(service))["exact"] and found)  # not where it cut off an answer check
+    assert end["counters"]["completion_tokens"]
     (tmp_path / "token").write_text(service.facts["auditor_token"])
     settled(service)
     asked = ("--vkey", service.facts["log_vkey"], "--token-file", str(tmp_path / "token"))
@@ -174,8 +181,8 @@ def test_the_audit_adds_its_tokens_up_and_lists_it_among_what_falls_short(servic
 
 def test_the_key_stands_nowhere_and_a_server_that_refuses_it_is_not_quoted(service: Service, front: Front) -> None:
     other = "other-0987654321fedcba"
-    key_file(front.folder, other)
     before = settled(service)
+    key_file(front.folder, other)  # its next check would end it
     daulat("drain", before, home=service.home)
     service.wait(lambda: any("refuses its API key" in row["last"] for row in daulat("replicas", home=service.home)))
     with service.client() as client:
@@ -185,9 +192,8 @@ def test_the_key_stands_nowhere_and_a_server_that_refuses_it_is_not_quoted(servi
     key_file(front.folder, KEY)
     assert settled(service) != before, "a key that is mended is read again"
     for secret in (KEY, other):
-        for path in service.home.rglob("*"):
-            if path.is_file() and path.name != "model.gguf":
-                assert secret.encode() not in path.read_bytes(), path
+        for path, held in service.files():
+            assert secret.encode() not in held, path
         assert not any(secret in line for line in service.left_running())
     assert "given" in str(service.entries("operator.action/v1"))
 
@@ -211,15 +217,15 @@ def test_when_it_goes_away_clients_are_told_and_when_it_comes_back_it_serves_aga
 ) -> None:
     settled(service)
     front.key, kept = "changed", front.key
-    service.wait(lambda: any(row["phase"] == "broken" for row in replicas(service)), 90)
+    service.wait(lambda: any(row["phase"] == "broken" for row in replicas(service)))
     with service.client() as client:
         service.wait(lambda: client.post("chat/completions", json={"model": NAME, **QUESTION}).status_code == 503)
         assert KEY not in client.post("chat/completions", json={"model": NAME, **QUESTION}).text
         front.key = kept
-        service.wait(lambda: client.post("chat/completions", json={"model": NAME, **QUESTION}).status_code == 200, 90)
+        service.wait(lambda: client.post("chat/completions", json={"model": NAME, **QUESTION}).status_code == 200)
 
 
 def test_nothing_is_left_running(service: Service) -> None:
     assert daulat("stop", NAME, home=service.home)["stopped"]
     assert service.stop() == 0
-    assert service.left_running() == []
+    service.wait(lambda: service.left_running() == [], 20)  # what had to be killed is gone a moment later

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import re
@@ -104,7 +105,7 @@ class Corrupt:
     def __exit__(self, *_reason: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        if self._real.exists():
+        with contextlib.suppress(FileNotFoundError):  # the engine was started anew, in a new folder
             self._real.replace(self._path)
 
 

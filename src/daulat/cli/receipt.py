@@ -15,7 +15,7 @@ from daulat.cli.options import json_option
 from daulat.core.ids import REQUEST_ID
 from daulat.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
 
-_PATIENCE: Final = 10.0  # seconds: a receipt follows about one after the answer
+_PATIENCE: Final = 30.0  # seconds: a receipt follows about one after the answer, where the machine is not busy
 _AGAIN: Final = 0.3
 
 

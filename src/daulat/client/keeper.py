@@ -21,9 +21,9 @@ from daulat.tlog.note import Verifier
 
 _OK: Final = 200
 _REFUSED: Final = frozenset({401, 403})
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 30.0  # seconds for a receipt, which follows about one after the answer where the machine is not busy
 _AGAIN: Final = 0.3
-_TIMEOUT: Final = dict.fromkeys(("connect", "read", "write", "pool"), _PATIENCE)
+_TIMEOUT: Final = dict.fromkeys(("connect", "read", "write", "pool"), 10.0)
 _STREAM_ENDS: Final = b"data: [DONE]\n\n"  # clients do not read on behind it
 
 

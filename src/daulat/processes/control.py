@@ -34,7 +34,7 @@ from daulat.processes.roster import Roster
 from daulat.processes.services import Services
 
 READY_SECONDS: Final = 30.0
-FRONT_SECONDS: Final = 8.0  # for a worker to end what it answers
+FRONT_SECONDS: Final = 12.0  # for a worker to end what it answers: twice what it gives itself
 SEQUENCER_SECONDS: Final = 10.0
 ENGINE_TRIES: Final = 3  # before the first start is given up
 _log = logging.getLogger(__name__)

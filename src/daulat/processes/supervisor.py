@@ -40,6 +40,7 @@ WATCH_SECONDS: Final = 2.0
 PULSE_SECONDS: Final = 10.0  # without a token of its own, after which an engine is asked for one
 DRAIN_SECONDS: Final = 1.5
 STOP_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 2.5  # for the log to take the last counters: without them an end is not exact
 _POLL_SECONDS: Final = 0.05
 WORDS_SECONDS: Final = 3.0
 _LAST_WORDS: Final = 60  # lines
@@ -324,7 +325,7 @@ class Supervisor:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Supervise until SIGTERM; gone within 5 s of it."""
+    """Supervise until SIGTERM; gone within 7 s of it."""
     home = Home(arguments.home)
     stop = edge.stop_event(asyncio.get_running_loop())
     wanted = describe(arguments, home)
@@ -343,7 +344,7 @@ async def run(arguments: argparse.Namespace) -> None:
     try:
         await supervisor.run()
     finally:
-        await reports.close(seconds=1.0)
+        await reports.close(seconds=CLOSE_SECONDS)
         sending.cancel()
         told.cancel()
 
