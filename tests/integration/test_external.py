@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.askers import Askers
 from tests.support.outside import Front, llama_cpp
-from tests.support.service import Service, daulat
+from tests.support.service import Service, contents, daulat
 
 from daulat.adapters import sandbox
 from daulat.settings import Home
@@ -192,7 +192,7 @@ def test_the_key_stands_nowhere_and_a_server_that_refuses_it_is_not_quoted(servi
     key_file(front.folder, KEY)
     assert settled(service) != before, "a key that is mended is read again"
     for secret in (KEY, other):
-        for path, held in service.files():
+        for path, held in contents(service.home):
             assert secret.encode() not in held, path
         assert not any(secret in line for line in service.left_running())
     assert "given" in str(service.entries("operator.action/v1"))

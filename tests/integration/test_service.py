@@ -18,7 +18,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
-from tests.support.service import Service, daulat, slowness
+from tests.support.service import Service, contents, daulat, slowness
 
 from daulat.settings import Home
 
@@ -57,7 +57,7 @@ def headers(service: Service) -> dict[str, str]:
 def test_the_line_for_scripts_says_everything(service: Service) -> None:
     assert set(service.facts) == {"url", "api_key", "auditor_token", "log_url", "log_vkey", "home"}
     assert service.facts["api_key"].startswith("sk-")
-    stored = b"".join(data for _, data in service.files())
+    stored = b"".join(data for _, data in contents(service.home))
     for secret in ("api_key", "auditor_token"):
         assert service.facts[secret].encode() not in stored, "a secret is stored in clear"
     assert (service.home / "log.vkey").read_text().strip() == service.facts["log_vkey"]

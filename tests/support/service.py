@@ -139,15 +139,6 @@ class Service:
         """The log's entries of one type, oldest first."""
         return list(daulat("log", "show", "--type", type_, "--last", "1000", home=self.home))
 
-    def files(self) -> Iterator[tuple[Path, bytes]]:
-        """What every file of the home holds, but for models; one that goes away just now is left out."""
-        for folder, _, names in os.walk(self.home):
-            for path in (Path(folder, name) for name in names):
-                held = b""
-                with contextlib.suppress(FileNotFoundError):
-                    held = path.read_bytes() if path.is_file() and path.suffix != ".gguf" else b""
-                yield path, held
-
     def wait(self, condition: Any, seconds: float = LONG_SECONDS) -> Any:
         """Until `condition()` is true; its value."""
         end = time.monotonic() + seconds
