@@ -27,7 +27,7 @@ from daulat.pipeline.actions import PATHS
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Verifier
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 CHAT = {"model": "stub", "messages": [{"role": "user", "content": "rahsia"}]}
 
 
