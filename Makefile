@@ -30,11 +30,11 @@ test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VE
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
 	@tools/bubblewrap >&2
-	$(BIN)/python -m pytest -m slow --timeout 2400 tests/fault $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 7200 tests/fault $(ARGS)
 
 test-vllm: $(VENV)/dev.stamp $(VENV)/vllm.stamp tiny-deepseek ## the real vLLM on the CPU, in its sandbox, through the gateway
 	@tools/bubblewrap >&2
-	TEST_VLLM_PYTHON=$(abspath $(VENV)/vllm/bin/python) $(BIN)/python -m pytest -m slow --timeout 900 tests/vllm $(ARGS)
+	TEST_VLLM_PYTHON=$(abspath $(VENV)/vllm/bin/python) $(BIN)/python -m pytest -m slow --timeout 2400 tests/vllm $(ARGS)
 
 test-deepseek: $(VENV)/dev.stamp tiny-deepseek ## build a tiny real DeepSeek, cached, and ask it through the gateway
 	@tools/bubblewrap >&2

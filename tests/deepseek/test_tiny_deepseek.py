@@ -21,7 +21,7 @@ from openai import OpenAI
 from tests.deepseek.page import PAGE, Lesson
 from tests.support import tiny_deepseek
 from tests.support.publisher import Publisher
-from tests.support.service import Service, daulat
+from tests.support.service import LONG_SECONDS, Service, daulat
 
 from daulat import registry
 from daulat.adapters import sandbox
@@ -104,7 +104,7 @@ def test_every_question_gets_its_answer_its_reasoning_apart_and_a_receipt_that_v
     assert message.model_extra["reasoning_content"] == lesson.reasoning
     assert answer.choices[0].finish_reason == "stop"
     assert answer._request_id is not None
-    verdict = keeper.verify(answer._request_id)
+    verdict = keeper.verify(answer._request_id, LONG_SECONDS)
     assert (verdict.effect, verdict.outcome) == ("allow", "ok")
     assert sum("byte for byte" in words for words in verdict.proven) == 2
 

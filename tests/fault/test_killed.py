@@ -128,6 +128,8 @@ async def _killed(chance: random.Random) -> None:
         assert await service.stop() == 0
         assert nothing_wrong(_daulat(service, "log", "fsck"))
         restarts = sorted(service.restarts)
+    async with Battered() as another:  # the machine may have become a slower one meanwhile
+        first = max(service.first, another.first)
     whole = sum(exchange.whole for exchange in load.exchanges)
     broken = sum(bool(exchange.status) and not exchange.whole for exchange in load.exchanges)
     sys.stdout.write(
@@ -136,8 +138,8 @@ async def _killed(chance: random.Random) -> None:
         f"kept; entries by outcome {dict(reckoning.outcomes)}; {seen} checkpoints; back after "
         f"{restarts[len(restarts) // 2]:.1f} s (median), {restarts[-1]:.1f} s (longest)\n"
     )
-    assert restarts[-1] < max(LONGEST_RESTART, LONGEST_STARTS * service.first)
-    assert restarts[len(restarts) // 2] < max(USUAL_RESTART, USUAL_STARTS * service.first)
+    assert restarts[-1] < max(LONGEST_RESTART, LONGEST_STARTS * first)
+    assert restarts[len(restarts) // 2] < max(USUAL_RESTART, USUAL_STARTS * first)
     # It was a storm: answers were cut, and the log says so.
     assert reckoning.outcomes["ok"] > ROUNDS
     assert reckoning.outcomes["interrupted"] > ROUNDS // 10

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.battered import Battered
-from tests.support.load import Load
+from tests.support.load import Exchange, Load
 from tests.support.reckoning import reckon
 from tests.support.stub_engine import PROMPT_TOKENS
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 TOKENS = PROMPT_TOKENS + 8  # of one whole answer of the stub
 REQUESTS, STREAMS = 500, 6
+USABLE = REQUESTS - 2 * 3 * STREAMS  # of these requests, whoever holds the rest
 BY = ["day", "tenant", "key", "model"]
 
 
@@ -47,6 +48,20 @@ async def counted(service: Battered) -> Counter[str]:
     return +sums
 
 
+async def busy(service: Battered) -> bool:
+    """Whether the engine has had several answers under way."""
+    return service.engine is not None and service.engine.most > 1
+
+
+async def spent(load: Load) -> bool:
+    return sum(exchange.status == 429 for exchange in load.exchanges[-24:]) > 20
+
+
+async def used(service: Battered) -> bool:
+    """Whether what workers did not need was given back, and used by others."""
+    return sum(number for key, number in (await counted(service)).items() if key.endswith(" requests")) > USABLE
+
+
 async def limited(service: Battered) -> dict[str, Any]:
     (row,) = await service.call("limit.list")
     return dict(row)
@@ -62,9 +77,10 @@ async def _killed() -> None:
         bounds = {"requests_per_day": REQUESTS, "streams": STREAMS}
         await service.call("limit.set", scope="tenant", name="first-agency", given=bounds)
         load.start()
+        await service.until(lambda: busy(service))
         await asyncio.sleep(1.5)
         assert service.engine is not None
-        assert 1 < service.engine.most <= STREAMS, "twelve clients ask at three workers"
+        assert service.engine.most <= STREAMS, "twelve clients ask at three workers"
         for number in range(6):  # workers, one after the other, and once everything
             if number == 3:
                 await service.kill_all()
@@ -75,11 +91,8 @@ async def _killed() -> None:
                 await service.replaced(pids[0])
             await asyncio.sleep(0.3)
 
-        async def spent() -> bool:
-            return sum(exchange.status == 429 for exchange in load.exchanges[-24:]) > 20
-
-        await service.until(spent)
-        await asyncio.sleep(2.5)  # what workers do not need they give back, and others use
+        await service.until(lambda: spent(load))
+        await service.until(lambda: used(service))
         await load.pause()
         await service.integrated()
         reckoning = reckon(service.home, load.exchanges)
@@ -88,7 +101,7 @@ async def _killed() -> None:
         assert all(log[f"{day} requests"] <= REQUESTS for day in days), log
         if len(days) == 1:  # it is not midnight just now
             (day,) = days
-            assert log[f"{day} requests"] > REQUESTS - 2 * 3 * STREAMS, "and it can be used"
+            assert log[f"{day} requests"] > USABLE, "and it can be used"
         whole = [one for one in load.exchanges if one.whole and one.status == 200]
         answered = sum(entry["completion"]["outcome"] == "ok" for entry in reckoning.inferences.values())
         assert answered >= len(whole)
@@ -102,7 +115,7 @@ async def _killed() -> None:
             path.unlink()
         await service.start()
         assert await counted(service) == log, "made anew from the log"
-        refused = await load.one()
+        refused = await service.until(lambda: _said(load))
         if day_of(round(time.time() * 1000)) in days:
             assert refused.status == 429, "no restart gives anybody a second day"
             assert int(refused.headers["retry-after"]) > 1
@@ -115,6 +128,12 @@ async def _killed() -> None:
         f"\n{len(load.exchanges)} asked, {len(whole)} answered, {sum(log[f'{day} requests'] for day in days)} of "
         f"{REQUESTS} in the log, {outcomes}; {time.monotonic() - began:.0f} s\n"
     )
+
+
+async def _said(load: Load) -> Exchange | None:
+    """An answer of a control plane that has had time to say what is left."""
+    exchange = await load.one()
+    return None if exchange.status == 503 else exchange
 
 
 def test_a_noisy_tenant_cannot_starve_another() -> None:
@@ -134,27 +153,34 @@ async def _noisy() -> None:
         async with noisy, quiet:
             alone = await _times(quiet, 12)
             noisy.start()
-            await asyncio.sleep(1.0)
+            await _answers(service, 80, noisy)  # of these, forty have only been asked for
             beside = await _times(quiet, 12)
             quiet.start()
-            before = len(noisy.exchanges), len(quiet.exchanges)
-            await asyncio.sleep(5.0)
-            shares = len(noisy.exchanges) - before[0], len(quiet.exchanges) - before[1]
+            shares = await _answers(service, 120, noisy, quiet)
             await service.call("limit.set", scope="tenant", name="first-agency", given={"priority": 5})
-            rows = len(quiet.exchanges)
-            await asyncio.sleep(3.0)
-            starved = len(quiet.exchanges) - rows
+            _, starved = await _answers(service, 75, noisy, quiet)
             assert service.engine is not None
             most = service.engine.most  # before clients leave in the middle: an engine notices that a little later
             assert all(one.status in {0, 200} for load in (noisy, quiet) for one in load.exchanges)
         assert most <= 2, "the engine never had more than its slots"
     sys.stdout.write(
         f"\nalone {statistics.median(alone) * 1000:.0f} ms, beside forty {statistics.median(beside) * 1000:.0f} ms; "
-        f"answers in 5 s: noisy {shares[0]}, quiet {shares[1]}; under the other's priority, in 3 s: {starved}\n"
+        f"answers: noisy {shares[0]}, quiet {shares[1]}; under the other's priority, of 75: {starved}\n"
     )
     assert statistics.median(beside) < 4 * max(alone), "without fair shares it would wait for forty others: 20 times"
     assert shares[1] > shares[0] / 3, shares
     assert starved > 1, "every eighth place goes by shares alone"
+
+
+async def _answers(service: Battered, count: int, *loads: Load) -> list[int]:
+    """How many answers each has had by the time when all have had so many together: not by a clock, which may jump."""
+    before = [len(load.exchanges) for load in loads]
+
+    async def had() -> list[int] | None:
+        found = [len(load.exchanges) - known for load, known in zip(loads, before, strict=True)]
+        return found if sum(found) >= count else None
+
+    return list(await service.until(had))
 
 
 async def _times(load: Load, count: int) -> list[float]:

@@ -143,7 +143,7 @@ def test_mutants_of_good_answers(first: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1_000_000, 1_050_000, 10_000))
 def test_fifty_thousand_mutants(first: int) -> None:
-    run(lambda: mutants(first, 10_000), 600.0)
+    run(lambda: mutants(first, 10_000), 850.0)
 
 
 def test_engines_that_say_half_and_then_nothing_are_given_up() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.redteam.table import VAULT
 from tests.support.besieged import CHAT, Besieged, besieged
@@ -104,7 +105,13 @@ KEPT = [row.split() for row in VAULT if "{id}" in row]
 def kept(service: Besieged) -> dict[str, str]:
     """By the beginning of their addresses: ids of what one user has had kept."""
     service.wait(lambda: service.upload("ours", b"rahsia").status_code == 200)
-    stored = service.ask("ours", "POST", PATHS["chat.completions"], {**CHAT, "store": True})
+
+    def asked() -> httpx.Response | None:
+        """What the vault says, once it is seen to be open."""
+        answer = service.ask("ours", "POST", PATHS["chat.completions"], {**CHAT, "store": True})
+        return None if answer.status_code == 503 else answer
+
+    stored = service.wait(asked)
     assert stored.status_code == 200, stored.text
     lists = {path: service.wait(lambda path=path: service.ask("ours", "GET", path).json()["data"]) for path in LISTS}
     return {path: data[0]["id"] for path, data in lists.items()}

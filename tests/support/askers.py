@@ -47,7 +47,7 @@ class Askers:
     def __exit__(self, *_reason: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(LONG_SECONDS)
+            thread.join(2 * LONG_SECONDS)
             assert not thread.is_alive(), "an answer that never ends"
 
     def more(self, number: int) -> None:
@@ -63,7 +63,7 @@ class Askers:
             "ignore_eos": True,
             "stream": stream,
         }
-        with self.service.client() as client:
+        with self.service.client(LONG_SECONDS) as client:
             while not self._over.wait(self.pause):
                 self.answers.append(_streamed(client, body) if stream else _whole(client, body))
 

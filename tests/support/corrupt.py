@@ -52,12 +52,11 @@ class Corrupt:
                 if (said := corrupt.instead(self.path, body)) is not None:
                     self._send(200, *said)
                     return
-                connection = Direct(corrupt._real)
-                connection.request(self.command, self.path, body, {"content-type": "application/json"})
-                answer = connection.getresponse()
-                said = corrupt.spoilt(self.path, answer.read())
-                self._send(answer.status, answer.getheader("content-type") or "text/plain", said)
-                connection.close()
+                with contextlib.closing(Direct(corrupt._real)) as connection:  # also where the engine is gone
+                    connection.request(self.command, self.path, body, {"content-type": "application/json"})
+                    answer = connection.getresponse()
+                    said = corrupt.spoilt(self.path, answer.read())
+                    self._send(answer.status, answer.getheader("content-type") or "text/plain", said)
 
             def do_GET(self) -> None:
                 self._answer()
@@ -80,6 +79,10 @@ class Corrupt:
 
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
+            request_queue_size = 128  # whoever finds the queue full is refused: that is not what is played here
+
+            def handle_error(self, _request: object, _client: object) -> None:
+                """Somebody left, or the engine did: they know themselves."""
 
         path.rename(self._real)
         self._server = Server(os.fspath(path), Handler)

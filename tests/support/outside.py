@@ -97,13 +97,13 @@ class Front:
         listening = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(listening)), daemon=True)
         self._thread.start()
-        assert listening.wait(10)
+        assert listening.wait(60)
         return self
 
     def __exit__(self, *_reason: object) -> None:
         self._stop()
         if self._thread is not None:
-            self._thread.join(10)
+            self._thread.join(60)
 
     async def _run(self, listening: threading.Event) -> None:
         context, self.pin = certificate(self.folder)

@@ -20,7 +20,7 @@ from daulat.adapters.vault_transit import TransitRoot
 from daulat.vault.ports import Place, Root
 
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
-_WAIT_SECONDS = 60.0
+_WAIT_SECONDS = 180.0
 
 
 def secret(path: Path, text: str) -> Path:
@@ -88,7 +88,8 @@ def transit_root(folder: Path) -> Iterator[Root]:
     command = [bao, "server", "-dev", f"-dev-root-token-id={token}", f"-dev-listen-address=127.0.0.1:{port}"]
     with server(command, folder, f"{base}/v1/sys/health", {"HOME": str(folder)}):
         headers = {"X-Vault-Token": token}
-        answer = httpx.post(f"{base}/v1/sys/mounts/transit", json={"type": "transit"}, headers=headers, trust_env=False)
+        mount = f"{base}/v1/sys/mounts/transit"
+        answer = httpx.post(mount, json={"type": "transit"}, headers=headers, trust_env=False, timeout=_WAIT_SECONDS)
         assert answer.is_success, answer.text
         root = TransitRoot(f"{base}/v1/transit/keys/daulat", secret(folder / "token", token))
         with contextlib.closing(root):
@@ -114,8 +115,22 @@ def seaweed(folder: Path, port: int) -> contextlib.AbstractContextManager[None]:
 
 def made_bucket(folder: Path, port: int, name: str) -> Any:
     """A new bucket there, as `daulat.adapters.vault_s3.Bucket`, whose secret lies in `folder`/s3."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
     from daulat.adapters.vault_s3 import Bucket  # noqa: PLC0415
 
     bucket = Bucket(f"s3+http://127.0.0.1:{port}/{name}", secret(folder / "s3", "tests:tests-secret"))
-    bucket._client.create_bucket(Bucket=name)
-    return bucket
+    client, end = bucket._client, time.monotonic() + _WAIT_SECONDS
+    there = (client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou)
+    while True:  # it answers before what keeps objects has found to the rest of it
+        try:
+            with contextlib.suppress(*there):
+                client.create_bucket(Bucket=name)
+            client.put_object(Bucket=name, Key="first", Body=b"first")
+            client.delete_object(Bucket=name, Key="first")
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            return bucket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -57,7 +58,13 @@ def process(service: Service, replica: str, title: str) -> psutil.Process:
     """That one of the processes of a replica's vLLM whose command line has `title` in it."""
     run = str(Home(service.home).engine(replica))
     outer = next(each for each in psutil.process_iter(["cmdline"]) if run in " ".join(each.info["cmdline"] or ()))
-    inside = [each for each in outer.children(recursive=True) if each.name() != "bwrap"]
-    own = [each for each in inside if "/daulat/inside.py" not in each.cmdline()]  # that was told vLLM's command line
-    (found,) = [each for each in own if title in " ".join(each.cmdline())]
+    (found,) = [each for each in outer.children(recursive=True) if title in _own(each)]
     return found
+
+
+def _own(process: psutil.Process) -> str:
+    """The command line of a process of vLLM's own; of what only was told vLLM's, or has ended meanwhile, nothing."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        line = process.cmdline()
+        return "" if process.name() == "bwrap" or "/daulat/inside.py" in line else " ".join(line)
+    return ""

@@ -155,9 +155,16 @@ def test_the_log_and_the_engines_own_counters_add_up(service: Service, client: O
     client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=4)
     index = started(service)["index"]
     wanted = service.wait(lambda: (found := logged(service, index))["completion_tokens"] and found)
+    seen: list[dict[str, int]] = []
+
+    def agree() -> bool:
+        """At one moment: the next canary may come while the engine is asked for a sign of life."""
+        seen[:] = [counted(service, index), logged(service, index)]
+        return seen[0] == seen[1]
+
     with contextlib.suppress(AssertionError):  # the last one says by how much
-        service.wait(lambda: counted(service, index) == logged(service, index))
-    assert counted(service, index) == logged(service, index)
+        service.wait(agree)
+    assert seen[0] == seen[1]
     assert wanted["prompt_tokens"] > 0
 
 
@@ -187,6 +194,6 @@ def test_a_client_that_leaves_ends_its_generation(service: Service, client: Open
     stream.close()
     service.wait(lambda: replica(service)["requests"] == 0)
     entry = service.wait(
-        lambda: next((e for e in service.entries("inference/v1") if e["completion"]["outcome"] == "aborted"), None), 10
+        lambda: next((e for e in service.entries("inference/v1") if e["completion"]["outcome"] == "aborted"), None)
     )
     assert entry["completion"]["usage"]["completion_tokens"] < 1000

@@ -136,11 +136,11 @@ def test_over_tls_the_pinned_certificate_is_spoken_to_and_no_other(tmp_path: Pat
 
     async def go() -> None:
         async with served(context) as address:
-            assert (await engine_http.fetch(f"{address}#{pin}", "GET", "/v1/models", seconds=5))[0] == 200
+            assert (await engine_http.fetch(f"{address}#{pin}", "GET", "/v1/models", seconds=60))[0] == 200
             with pytest.raises(EngineDead, match="another certificate"):
-                await engine_http.fetch(f"{address}#{'0' * 64}", "GET", "/v1/models", seconds=5)
+                await engine_http.fetch(f"{address}#{'0' * 64}", "GET", "/v1/models", seconds=60)
             with pytest.raises(EngineDead, match="certificate verify failed"):
-                await engine_http.fetch(address, "GET", "/v1/models", seconds=5)
+                await engine_http.fetch(address, "GET", "/v1/models", seconds=60)
 
     asyncio.run(go())
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ from daulat.settings import Home
 
 NAME = "test.daulat.example"
 PRICES = 'currency = "MYR"\n[[price]]\nsince = 2020-01-01\nprompt = "1"\ncompletion = "2"\n'
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
 
 
 class Plane:
@@ -200,10 +206,7 @@ def test_what_was_changed_while_the_service_was_stopped_is_noticed_when_it_start
         metering.handlers(lambda use_case: use_case)
         await metering.begin()
         watching = asyncio.create_task(metering.watch())
-        for _ in range(300):
-            if len(plane.acts) > before:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: len(plane.acts) > before)
         (act,) = plane.acts[before:]
         assert act["action"] == "usage.differs"
         assert [row["tenant"] for row in await plane.ask("usage", by=["tenant"])] == ["t"]
@@ -244,11 +247,9 @@ def test_a_dead_workers_slices_are_there_again_when_the_log_has_its_entries(
         journal.close()
         for path in plane.home.journal.iterdir():
             path.unlink()  # as the sequencer does, once it has taken everything in
-        for _ in range(200):
-            await asyncio.sleep(0.02)
-            if (await left(8))[1] == 97:
-                break
-        assert (await left(8))[1] == 97
+        async with asyncio.timeout(60):
+            while (await left(8))[1] != 97:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.02)
         (row,) = await plane.ask("limit.list")
         assert row["used"] == {"requests_per_day": 3}
         watching.cancel()
@@ -334,7 +335,8 @@ def test_a_worker_asks_once_for_all_and_again_when_nobody_answers() -> None:
         await asyncio.sleep(0.05)
         assert not told.times
         control.away = False
-        await asyncio.sleep(0.3)
+        await until(lambda: bool(told.times))
+        await asyncio.sleep(0.2)
         assert len(told.times) == 1
         assert [len(asks) for asks in control.asked] == [2]
         assert told.quotas.reserve(limits, Need(1, 0), clock.now_ms()) is not None

@@ -238,7 +238,7 @@ class TestProcess:
     def test_it_integrates_by_itself_within_a_second_or_so(self, running: Running, home: Home) -> None:
         assert running.ready()
         segments = journal(home, 1, list(answered(1, 1)))
-        asyncio.run(asyncio.wait_for(self._grown(home), 10))
+        asyncio.run(asyncio.wait_for(self._grown(home), 30))
         segments.close()
 
     @staticmethod
@@ -262,7 +262,7 @@ class TestProcess:
     def test_a_journal_changed_under_it_ends_it(self, running: Running, home: Home) -> None:
         assert running.ready()
         journal(home, 1, [(records.COMPLETION, 7, b"{}")]).close()
-        code, said = running.process.wait(20), running.end()[1]
+        code, said = running.process.wait(60), running.end()[1]
         assert code == 1
         assert "not admitted" in said
         with pytest.raises(Unavailable):

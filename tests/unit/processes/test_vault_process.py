@@ -52,7 +52,7 @@ def home(tmp_path: Path) -> Home:
     return made
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not await holds():
         assert time.monotonic() < end
@@ -96,7 +96,7 @@ class Expiring:
         async def mended() -> bool:
             return not await self.reason()
 
-        await until(mended, 60.0)
+        await until(mended)
         assert [*self.index.names()] == [self.index.get("file", "ali", "stays").name]  # type: ignore[union-attr]
         working.cancel()
 
