@@ -158,7 +158,7 @@ def test_whatever_is_no_object_is_refused_in_words(data: bytes) -> None:
 
 
 def test_no_more_than_a_chunk_or_two_is_held_in_memory() -> None:
-    """Of a gibibyte, what has come out never lags what has gone in by more than two chunks."""
+    """However long it is: what has come out never lags what has gone in by more than two chunks."""
     gone_in = 0
 
     def pieces() -> Iterator[bytes]:
