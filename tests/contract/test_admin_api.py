@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
-from tests.support import logs
+from tests.support import logs, oidc
 from tests.support.logs import Step
 from tests.support.town import MODEL, Town
 from tests.support.verbs import publish
@@ -118,6 +118,8 @@ async def people(told: Told) -> None:
     assert house == await told("tenants.get", tenant=house["id"])
     assert [row["name"] for row in (await told("tenants.list"))["data"]][-1] == "ministry-of-health"
     new = {"tenant": house["id"], "name": "aminah", "citizenship": "MY", "assurance": "high", "days": 10}
+    refused = await told("people.create", body={**new, "name": oidc.NUMBER}, status=400)
+    assert "identity number" in refused["error"]["message"]
     person = await told("people.create", body={**new, "citizenship_days": 4})
     assert person["expires"] - person["until"] == 6 * 86_400_000
     assert person == await told("people.get", person=person["id"])

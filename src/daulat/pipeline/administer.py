@@ -19,7 +19,7 @@ from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import secrets
-from daulat.pipeline.operate import OPERATORS, USER_ROLES, VOUCHED_FOR, Desk, Rows
+from daulat.pipeline.operate import OPERATORS, USER_ROLES, VOUCHED_FOR, Desk, Rows, checked_name
 
 TENANT_ADMIN: Final = "tenant-admin"
 Role = Literal["operator", "tenant-admin", "auditor", "nobody"]
@@ -133,13 +133,11 @@ class Admins:
             raise Conflict("an admin key is for an operator or an administrator of a tenant")
         if not 0 < days <= _MOST_DAYS:
             raise InvalidRequest(f"days is a number from 1 to {_MOST_DAYS}")
-        if not 0 < len(label) <= 100 or not label.isprintable():  # noqa: PLR2004
-            raise InvalidRequest("an admin key's label has 1 to 100 printable characters")
         secret = secrets.new_admin_key()
         now = self._clock.now_ms()
         row: dict[str, Any] = {
             "id": new_id("adminkey"),
-            "name": label,
+            "name": checked_name(label, "admin key"),
             "digest": secrets.digest(secret),
             "person": holder["id"],
             "created": now,

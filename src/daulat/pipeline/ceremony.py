@@ -31,7 +31,7 @@ from daulat.core.principal import VOUCHED
 from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, VerificationFailed
 from daulat.pipeline.book import Book
 from daulat.pipeline.consent import public
-from daulat.pipeline.operate import OPERATORS, Desk, Rows
+from daulat.pipeline.operate import OPERATORS, Desk, Rows, checked_name
 from daulat.pipeline.operators import Certify, key_row
 from daulat.tlog.note import Verifier
 
@@ -281,5 +281,7 @@ def _names(names: Sequence[str]) -> Iterator[str]:
     if len(set(names)) != len(names):
         yield "two operators of one name"
     for name in names:
-        if not 0 < len(name) <= 100 or not name.isprintable():  # noqa: PLR2004
-            yield f"an operator's name has 1 to 100 printable characters, not {name[:100]!r}"
+        try:
+            checked_name(name, "operator")
+        except InvalidRequest as error:
+            yield error.message

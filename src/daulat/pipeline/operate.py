@@ -21,7 +21,7 @@ from daulat.core.consent import OPERATOR
 from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
-from daulat.identity import secrets
+from daulat.identity import numbers, secrets
 
 OPERATORS: Final = "operators"  # the tenant whose people manage
 USER_ROLES: Final = ("user", "tenant-admin", "auditor")
@@ -306,7 +306,15 @@ def cidrs(networks: Sequence[str]) -> list[str]:
 
 
 def checked_name(name: str, what: str) -> str:
-    """A name that somebody or something can have. Raises InvalidRequest: it is none."""
+    """A name or label that somebody or something can have.
+
+    Raises:
+        InvalidRequest: it is none, or holds an identity number, which is not repeated.
+    """
     if not name or len(name) > 100 or not name.isprintable():  # noqa: PLR2004
-        raise InvalidRequest(f"a {what}'s name has 1 to 100 printable characters")
+        raise InvalidRequest(f"the {what}'s name has 1 to 100 printable characters")
+    if numbers.within(name):
+        raise InvalidRequest(
+            f"the {what}'s name holds an identity number, which is never kept in clear: give another name"
+        )
     return name

@@ -15,7 +15,7 @@ from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, VerificationFailed
 from daulat.pipeline.consent import Prepared, Told, public
-from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows
+from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows, checked_name
 from daulat.tlog.note import Verifier
 
 _DAY_MS: Final = 86_400_000
@@ -187,11 +187,11 @@ def key_row(person: str, vkey: str, origin: str, position: int) -> dict[str, Any
 def _typed(arguments: Mapping[str, Any]) -> None:
     wrong = set(arguments) ^ set(_FIELDS)
     wrong |= {name for name, kind in _FIELDS.items() if name in arguments and type(arguments[name]) is not kind}
-    name = arguments.get("name")
-    if isinstance(name, str) and not (0 < len(name) <= 100 and name.isprintable()):  # noqa: PLR2004
+    if arguments.get("name") == "":
         wrong.add("name")
     if wrong:
         raise InvalidRequest(f"operator.add takes {', '.join(_FIELDS)}; wrong or missing: {', '.join(sorted(wrong))}")
+    checked_name(arguments["name"], "operator")
 
 
 def _below(assurance: str, least: str) -> bool:

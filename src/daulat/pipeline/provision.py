@@ -12,7 +12,6 @@ could otherwise be handed on to somebody else.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +21,7 @@ from daulat.core.commitments import pseudonym
 from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from daulat.identity import secrets
+from daulat.identity import numbers, secrets
 from daulat.identity.claims import DAY_MS, hashed
 from daulat.pipeline.administer import Admins
 from daulat.pipeline.identities import Rows
@@ -32,7 +31,6 @@ CREATED, REVOKED = "directory.create", "directory.revoke"
 UNIQUENESS, MUTABILITY, CHANGED = "uniqueness", "mutability", "precondition_failed"  # codes that the wire tells apart
 _MOST_DAYS: Final = 3_650
 _LONGEST: Final = 256  # characters of an `externalId`
-_NUMBER: Final = re.compile(r"\d{6}[ -]?\d{2}[ -]?\d{4}\Z")  # of a Malaysian identity card
 _NOBODY: Final = {"citizenship": "", "assurance": "low", "roles": ["user"], "issuer": VOUCHED, "until": 0}
 
 
@@ -286,10 +284,11 @@ class Provisioned:
         return hashed(self._key(), "external", f"{by.house['id']}\0{external}")
 
     def _free(self, by: Directory, name: str, besides: str = "") -> str:
-        if _NUMBER.match(checked_name(name, "person")):
+        if numbers.within(name):
             raise InvalidRequest(
-                "userName is an identity number, which is never kept in clear: map another attribute to it"
+                "userName holds an identity number, which is never kept in clear: map another attribute to it"
             )
+        checked_name(name, "person")
         people = (row for row in self._rows.rows("people") if row["tenant"] == by.house["id"] and row["id"] != besides)
         if any(row["name"].casefold() == name.casefold() for row in people):
             raise Conflict("somebody with this userName is here already", code=UNIQUENESS)

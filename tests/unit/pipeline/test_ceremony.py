@@ -177,6 +177,9 @@ def test_what_cannot_begin_production_is_not_drawn_up(
     twice = [*seats(evaluation), seats(evaluation)[0]]
     with pytest.raises(InvalidRequest, match="two operators with one key; two operators of one name"):
         draw(ORIGIN, T0, PRODUCTION["text"], "1" * 64, (), twice)
+    (_, seat), *others = seats(evaluation)
+    with pytest.raises(InvalidRequest, match="holds an identity number"):
+        draw(ORIGIN, T0, PRODUCTION["text"], "1" * 64, (), [("900101-14-5678", seat), *others])
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "daulat/key-ceremony/v1"}', "x" * 300_000, "[" * 10_000])

@@ -326,6 +326,7 @@ def test_an_operator_who_was_revoked_signs_nothing_and_enough_stay(house: House)
     [
         ("operator.add", {"name": "devi"}, "wrong or missing"),
         ("operator.add", {"name": ""}, "wrong or missing"),
+        ("operator.add", {"name": "devi 900101-14-5678"}, "holds an identity number"),
         ("operator.add", {"days": True}, "wrong or missing: days"),
         ("operator.add", {"citizenship": "SG"}, "a citizen of MY"),
         ("operator.add", {"assurance": "low"}, "substantial at least"),

@@ -13,7 +13,10 @@ import pytest
 from daulat.adapters.control_db import ControlDatabase
 from daulat.errors import Conflict, InvalidRequest, PermissionDenied, SealBroken
 from daulat.identity import secrets
+from daulat.pipeline.administer import Admins
+from daulat.pipeline.correct import Correcting
 from daulat.pipeline.operate import Desk
+from daulat.pipeline.provision import Directories
 
 NOW = 1_795_000_000_000
 DAY = 86_400_000
@@ -229,3 +232,27 @@ def test_who_came_from_a_ceremony_is_not_joined_by_a_first_operator(office: Offi
     run(desk.begin())
     assert [row["name"] for row in office.rows.rows("people")] == ["left", "aminah", "first-person"]
     assert desk.first_operator()["name"] == "aminah", "whose eligibility has ended answers for nothing"
+
+
+@pytest.mark.parametrize("name", ["900101-14-5678", "Aminah 900101145678", "900101 14 5678@agency.example"])
+def test_no_name_and_no_label_holds_an_identity_number(office: Office, name: str) -> None:
+    office.begin()
+    wrong: list[Coroutine[Any, Any, Any]] = [
+        office.desk.add_tenant(name),
+        office.desk.add_person(name, "first-agency", "", "low", ["user"], days=1),
+        office.desk.create_key("first-person", name, [], 0, days=1),
+        office.desk.create_auditor(name, days=1),
+        Admins(office.rows, office.desk, Clock()).create_key("first-operator", name, 1),
+        Correcting(office.rows, office.desk, Clock()).correct("first-person", {"name": name, "assurance": "high"}),
+        Directories(office.rows, Clock()).create(office.desk, "first-agency", name, "", 1, 1),
+    ]
+    known = (len(office.log.entries), held(office))
+    for act in wrong:
+        with pytest.raises(InvalidRequest, match="holds an identity number, which is never kept in clear") as refused:
+            run(act)
+        assert name not in refused.value.message
+    assert (len(office.log.entries), held(office)) == known
+
+
+def held(office: Office) -> str:
+    return json.dumps([office.rows.rows(table) for table in ("tenants", "people", "keys", "admin_keys", "auditors")])
