@@ -36,6 +36,7 @@ def test_claims_of_any_type_are_refused_or_read(changes: dict[str, Any]) -> None
         assert (found["iss"], found["nonce"], found["iat"] <= NOW + 60 < found["exp"] + 120) == (ISSUER, NONCE, True)
         seen = claims.read(PROVIDER, found, KEY, NOW * 1000)
         assert seen.citizenship in {"", "MY", "SG"}
+        assert 0 < seen.until <= NOW * 1000 + 30 * 86_400_000 if seen.citizenship else seen.until == 0
         assert not {"operator", "auditor"} <= set(seen.roles or ())
         assert all(len(hash_) == 43 for hash_ in seen.hashes)
 

@@ -44,6 +44,7 @@ issuer = "{issuer}"
 client_id = "daulat"
 {secret}
 provision = "{provision}"
+number_verified = true
 acr_values = ["level:2"]
 assurance = {{ "level:2" = "substantial", "level:3" = "high" }}
 countries = {{ Malaysian = "MY", Singaporean = "SG" }}

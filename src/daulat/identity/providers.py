@@ -8,13 +8,14 @@ issuer = "https://id.example/realms/mydid"     # exactly as its tokens have it
 client_id = "daulat"
 secret_file = "keys/mydigitalid.secret"        # mode 0600; from the home. Leave it out for a public client
 scopes = ["openid"]
-provision = "invited"                          # or "mapped": whoever `tenants` places in a tenant is taken in
+provision = "invited"                          # or "mapped": whoever `tenants` places in a tenant is there as long
 assurance = { "urn:example:acr:2" = "substantial" }   # `acr` of a token -> level; any other, or none: low
+number_verified = true                         # it has checked whose the number is; without this, no number counts
 
 [provider.mydigitalid.claims]                  # which claims say what; the first that is there counts
 number = ["nric", "preferred_username"]        # an identity number: kept as a keyed hash, and proves no citizenship
 citizenship = ["citizenship"]
-until = ["citizenship_expires"]                # Unix seconds
+until = ["citizenship_expires"]                # Unix seconds, or a day such as 2027-01-31
 roles = ["realm_access.roles"]                 # a dot descends into objects
 tenant = ["agency"]
 """
@@ -60,6 +61,7 @@ class Provider:
     acr_values: tuple[str, ...] = ()  # levels to ask for, best first (OpenID Connect Core 1.0, section 3.1.2.1)
     provision: str = "invited"
     skew_seconds: int = 60  # how far its clock may be from ours, either way
+    number_verified: bool = False  # whether it has checked whose the number is, and people cannot write it themselves
     citizenship_days: int = 30  # how long a token's word on a citizenship is good for, where it says no earlier end
     person_days: int = 365  # how long somebody who was taken in stays so after a sign-in
     claims: Claims = field(default_factory=Claims)

@@ -162,7 +162,7 @@ class Control:
         self.deployments = Deployments(self._db, by.desk.act, self._clock)
         budget = Budget(plan.threads, psutil.virtual_memory().total * 3 // 4 // 2**20)
         roster = Roster(self._home, budget, self.node, self.deployments)
-        self._fronts = plan.fronts(self._log_file)
+        self._fronts = plan.fronts(self._log_file, by.charter[1].country)
         workers = self._fronts[: plan.workers]
         self.publishing = Publishing(by, self._services.metering, self.node, roster, workers)
         ways = Ways(by.admit, self.publishing.publish, plan.supervisor, self._give_up, self.publishing.changing)

@@ -54,8 +54,8 @@ class Plan:
         arguments = {"--home": self.home.path, "--name": name, "--period": period}
         return Child("daulat.processes.sequencer", _flat(arguments), log, gives_up=3, on_giving_up=on_giving_up)
 
-    def fronts(self, log: Path) -> list[Child]:
-        """The workers and what is behind them, not started yet."""
+    def fronts(self, log: Path, country: str) -> list[Child]:
+        """The workers and what is behind them, not started yet. `country`: the charter's."""
         workers = [
             {
                 "--home": self.home.path,
@@ -72,7 +72,7 @@ class Plan:
         vault = Child("daulat.processes.vault", _flat({"--home": self.home.path, "--asked": asked}), log)
         behind = [pages, vault]
         if self.home.signin.exists():
-            arguments = {"--home": self.home.path, "--url": self.url}
+            arguments = {"--home": self.home.path, "--url": self.url, "--country": country}
             behind.append(Child("daulat.processes.signin", _flat(arguments), log))
         return [*(Child("daulat.processes.worker", _flat(arguments), log) for arguments in workers), *behind]
 

@@ -33,7 +33,7 @@ from daulat.errors import ConfigError, DaulatError, InvalidRequest, NotFound, Pe
 from daulat.gateway import errors as wire_errors
 from daulat.gateway import peers, self_pages
 from daulat.gateway.forward import CLIENT
-from daulat.identity import claims
+from daulat.identity import claims, numbers
 from daulat.identity.providers import SignIn
 from daulat.processes import behind, edge, identifying
 from daulat.settings import Home
@@ -59,12 +59,24 @@ _KEY_USUAL: Final[Mapping[str, Any]] = {
 
 
 class SignInPages:
-    """The handlers. `url`: how clients reach the service; `key`: of the hashes by which people are found again."""
+    """The handlers.
+
+    `url`: how clients reach the service; `key`: of the hashes by which people are found again; `country`: as the
+    charter has it.
+    """
 
     def __init__(
-        self, url: str, where: SignIn, issuers: Mapping[str, Issuer], control: rpc.Client, key: bytes, clock: Clock
+        self,
+        url: str,
+        where: SignIn,
+        issuers: Mapping[str, Issuer],
+        control: rpc.Client,
+        key: bytes,
+        clock: Clock,
+        country: str = numbers.MALAYSIA,
     ) -> None:
         self._url, self._issuers, self._control, self._key, self._clock = url.rstrip("/"), issuers, control, key, clock
+        self._country = country
         parts = urlsplit(self._url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._secure = parts.scheme == "https"
@@ -116,7 +128,7 @@ class SignInPages:
             attempt = self._attempt(request, name)
             answer = dict(request.query_params)
             found = await issuer.claims(attempt, answer, self._callback(name))
-            seen = claims.read(issuer.provider, found, self._key, self._clock.now_ms())
+            seen = claims.read(issuer.provider, found, self._key, self._clock.now_ms(), self._country)
         except DaulatError as error:
             await self._control.call("signin.refused", provider=name, code=error.code)
             raise
@@ -286,7 +298,7 @@ def _form(body: bytes) -> dict[str, Any]:
     return given
 
 
-async def run(home: Home, url: str) -> None:
+async def run(home: Home, url: str, country: str) -> None:
     stop = edge.stop_event(asyncio.get_running_loop())
     where = identifying.configured(home)
     if where is None:
@@ -297,7 +309,7 @@ async def run(home: Home, url: str) -> None:
         secret = key_file.read(home.path / provider.secret_file, "client secret") if provider.secret_file else ""
         issuers[name] = Issuer(provider, secret, clock)
     control = rpc.Client(home.control_socket)
-    pages = SignInPages(url, where, issuers, control, identity_key(home.identity_key), clock)
+    pages = SignInPages(url, where, issuers, control, identity_key(home.identity_key), clock, country)
     server, serving = await behind.serve(pages.application(), home.signin_socket)
     edge.ready()
     await stop.wait()
@@ -312,10 +324,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="daulat-signin")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--url", required=True)
+    parser.add_argument("--country", required=True)
     parser.add_argument("--parent", type=int)
     arguments = parser.parse_args()
     edge.begin("signin", parent=arguments.parent)
-    asyncio.run(run(Home(arguments.home), arguments.url))
+    asyncio.run(run(Home(arguments.home), arguments.url, arguments.country))
 
 
 if __name__ == "__main__":

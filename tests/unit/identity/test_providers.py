@@ -15,6 +15,12 @@ from daulat.identity import claims, providers
 
 NOW = oidc.NOW * 1000
 DAY = 86_400_000
+UNREADABLE: list[Any] = [
+    *(0, -1, -0.5, 0.0001, float("nan"), float("inf"), 10**40, NOW + 3_600_000, 253_402_300_801),
+    *(True, False, "", " ", "soon", "0", "-1", "+5", "1e9", "1795000000.5", f" {oidc.NOW}", "1" * 13, "\u0661\u0662"),
+    *("2026-13-01", "2026-02-30", "2026-1-1", "20261231T", "2026-12-31T00:00:00Z", "1969-12-30", "0000-01-01"),
+    *([], {}, [oidc.NOW + 60], {"at": oidc.NOW + 60}),
+]
 
 
 def read(**changes: Any) -> claims.Seen:
@@ -77,8 +83,47 @@ def test_a_token_says_a_citizenship_its_level_and_its_end() -> None:
     assert read().until == NOW + 30 * DAY
     assert read(citizenship_expires=oidc.NOW + 10**9).until == NOW + 30 * DAY  # no longer than we were told to believe
     assert read(citizenship_expires=oidc.NOW - 1).until == NOW - 1000  # over already
-    assert read(citizenship_expires="soon").until == NOW + 30 * DAY
     assert (read(acr="level:9").assurance, read(acr=None).assurance, read(acr=["level:3"]).assurance) == ("low",) * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "until"),
+    [
+        (oidc.NOW + 3600, NOW + 3_600_000),
+        (oidc.NOW + 0.5, NOW + 500),
+        (str(oidc.NOW + 3600), NOW + 3_600_000),  # as Keycloak's mappers write it
+        ("2026-11-28", 1_795_910_400_000),  # to its end, in UTC
+        ("2026-01-01", 1_767_312_000_000),  # over already
+        (oidc.NOW - 1, NOW - 1000),
+        (1, 1000),
+        ("1", 1000),
+        ("9999-12-31", NOW + 30 * DAY),
+        ("20271231", 20_271_231_000),  # seconds of 1970, so over already
+    ],
+)
+def test_an_end_is_seconds_in_digits_too_or_a_day(said: Any, until: int) -> None:
+    seen = read(citizenship_expires=said)
+    assert (seen.citizenship, seen.until) == ("MY", until)
+
+
+@pytest.mark.parametrize("said", UNREADABLE, ids=repr)
+def test_an_end_that_nobody_can_read_leaves_no_citizenship(said: Any) -> None:
+    seen = read(citizenship_expires=said)
+    assert (seen.citizenship, seen.until) == ("", 0)
+    known = Attributes("MY", "high", ("user",), oidc.ISSUER, NOW + DAY)
+    assert claims.merged(oidc.provider(), seen, known, NOW).citizenship == "", "nor the one that was known of it"
+
+
+def test_an_end_that_is_null_is_none_that_can_be_read() -> None:
+    said = {**oidc.claims(), "citizenship_expires": None}  # OpenID Connect leaves out what it does not say
+    assert claims.read(oidc.provider(), said, KEY, NOW).citizenship == ""
+    nested = replace(
+        oidc.provider(), claims=providers.Claims(citizenship=("nationality",), until=("card.ends", "ends"))
+    )
+    for more, until in (({}, NOW + 30 * DAY), ({"card": 7}, NOW + 30 * DAY), ({"ends": oidc.NOW + 60}, NOW + 60_000)):
+        assert claims.read(nested, {**oidc.claims(), **more}, KEY, NOW).until == until
+    for more in ({"card": {"ends": "soon"}, "ends": oidc.NOW + 60}, {"card": {"ends": None}}):
+        assert claims.read(nested, {**oidc.claims(), **more}, KEY, NOW).citizenship == ""
 
 
 def test_an_identity_number_is_no_citizenship() -> None:
@@ -105,6 +150,23 @@ def test_the_number_is_kept_as_a_keyed_hash_that_is_the_same_however_it_is_writt
     assert read(sub="another").hashes[1] == seen.hashes[1]
     assert read(nric="900101145679").hashes[1] != seen.hashes[1]
     assert len(read(nric=None).hashes) == 1
+
+
+def test_a_number_counts_only_on_the_word_of_a_provider_that_has_checked_it() -> None:
+    open_to_all = replace(oidc.provider(), issuer="https://open.example", number_verified=False)
+    assert len(claims.read(open_to_all, oidc.claims(), KEY, NOW).hashes) == 1
+    other = replace(open_to_all, number_verified=True)
+    assert claims.read(other, oidc.claims(), KEY, NOW).hashes[1] == read().hashes[1]
+    text = oidc.settings().replace("number_verified = true\n", "")
+    assert providers.parse(text).provider["test"].number_verified is False
+    with pytest.raises(ConfigError, match="number_verified"):
+        providers.parse(oidc.settings().replace("number_verified = true", 'number_verified = "yes"'))
+
+
+def test_a_number_has_the_form_that_a_card_of_the_country_has() -> None:
+    for said in ("1", "aminah", "901301145678", "90010114567", "A12345678"):
+        assert len(read(nric=said).hashes) == 1
+        assert len(claims.read(oidc.provider(), oidc.claims(nric=said), KEY, NOW, "SG").hashes) == 2
 
 
 def test_roles_and_tenants_are_what_the_operator_has_mapped() -> None:
