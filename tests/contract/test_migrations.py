@@ -146,6 +146,28 @@ def test_the_database_of_a_newer_daulat_is_left_alone(database: ControlDatabase,
         ControlDatabase(place)
 
 
+def test_whoever_was_placed_before_that_was_written_down_is_known_to_be(database: ControlDatabase) -> None:
+    fill(database)
+    issuer, late = "https://id.example", 2**50
+    said = {
+        "placed": {},
+        "theirs": {"issuer": "operator"},
+        "named": {"name": "aminah"},
+        "over": {"expires": 1},
+        "left": {},
+    }
+    for id_, changes in said.items():
+        person = {**ROWS["people"][0], "id": id_, "name": id_, "issuer": issuer, "expires": late, **changes}
+        database.add("people", person)
+    kept = {"id": "k", "name": "left", "person": "left", "external": None, "until": late, "created": 1, "changed": 1}
+    database.add("provisioned", {**kept, "gone": 1})
+    migrate(database._engine, to="r0009_directories")
+    migrate(database._engine)
+    people = {row["id"]: (row["placed_by"], row["placed_until"]) for row in database.rows("people")}
+    assert people.pop("placed") == (issuer, late)
+    assert set(people.values()) == {(None, None)}, "an operator's, a directory's, and whose time is over"
+
+
 # Databases from before there were revisions, as `create_all` made them.
 
 OLD_DATABASE: Final = """

@@ -43,6 +43,8 @@ _listed(
     sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
     sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends; 0: as the person
     sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
+    sa.Column("placed_by", sa.String),  # the issuer whose mapping has put them here; null: nobody's
+    sa.Column("placed_until", sa.BigInteger),  # the `expires` that it has set
     sa.UniqueConstraint("tenant", "name"),
 )
 _listed(

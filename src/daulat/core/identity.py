@@ -8,4 +8,5 @@ SIGNED_IN: Final = "signed-in"  # detail: the attributes that now hold, {"citize
 SIGNED_OUT: Final = "signed-out"
 REFUSED: Final = "refused"  # detail: {"code", "count"}: `count` of these since the last such entry
 EXPIRED: Final = "expired"  # the citizenship ended: detail {"until"}
-EVENTS: Final = frozenset({SIGNED_IN, SIGNED_OUT, REFUSED, EXPIRED})
+ENDED: Final = "ended"  # the provider places them there no more: detail {"code"}, as their refusal has it
+EVENTS: Final = frozenset({SIGNED_IN, SIGNED_OUT, REFUSED, EXPIRED, ENDED})

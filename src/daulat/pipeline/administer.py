@@ -193,17 +193,9 @@ class Admins:
             NotFound: there is no such person; PermissionDenied: an operator; Conflict: it has ended already.
         """
         row, now = self._not_an_operator(person), self._clock.now_ms()
-        if row["expires"] <= now:
+        if row["expires"] <= now and row["expires"] != row["placed_until"]:  # whom a provider could bring back
             raise Conflict("this person's eligibility has ended already")
-        for table in (
-            "keys",
-            "admin_keys",
-            "sessions",
-            "invitations",
-        ):  # the last two would be good again with a new time
-            for held in self._rows.rows(table):
-                if held["person"] == row["id"] and held["revoked"] is None:
-                    self._rows.revoke(table, held["id"], now)
+        disarm(self._rows, row["id"], now)
         self._rows.change("people", row["id"], expires=now, version=row["version"] + 1)
         await self._desk.act("person.end", self._pseudonym(row, "principal", row["id"]), {})
         return self._rows.find("people", row["id"])
@@ -217,6 +209,14 @@ class Admins:
     def _pseudonym(self, person: Mapping[str, Any], kind: str, id_: str) -> str:
         house = self._rows.find("tenants", person["tenant"])
         return pseudonym(base64.b64decode(house["epoch_key"]), kind, id_)
+
+
+def disarm(rows: Rows, person: str, now_ms: int) -> None:
+    """Take all that somebody could come with; sessions and invitations would be good again with a new time."""
+    for table in ("keys", "admin_keys", "sessions", "invitations"):
+        for held in rows.rows(table):
+            if held["person"] == person and held["revoked"] is None:
+                rows.revoke(table, held["id"], now_ms)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

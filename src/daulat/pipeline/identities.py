@@ -17,13 +17,15 @@ from typing import Any, Final, Protocol
 from daulat.core.charter import ASSURANCE, Charter
 from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
-from daulat.core.identity import EXPIRED, REFUSED, SIGNED_IN, SIGNED_OUT
+from daulat.core.identity import ENDED, EXPIRED, REFUSED, SIGNED_IN, SIGNED_OUT
 from daulat.core.ids import new_id
 from daulat.core.principal import Attributes
 from daulat.errors import Conflict, DaulatError, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import secrets
 from daulat.identity.claims import DAY_MS, Seen, merged
 from daulat.identity.providers import Provider
+from daulat.pipeline import placing
+from daulat.pipeline.administer import disarm
 from daulat.pipeline.operate import OPERATORS, Desk, Log
 
 _MINUTE_MS: Final = 60_000
@@ -77,7 +79,11 @@ class Identities:
             person = self._known(seen.hashes)
             if person is None or invitation:
                 return True
-            return not _alike(self._attributes(provider, seen, person), attributes(person))
+            stands = self._stands(provider, seen, person)
+            if stands is None:
+                return bool(person["expires"] > self._clock.now_ms())
+            known = self._attributes(provider, seen, stands)
+            return stands["expires"] != person["expires"] or not self._same(known, attributes(person))
         except PermissionDenied:  # `sign_in` will say so
             return False
 
@@ -91,9 +97,11 @@ class Identities:
             invitation: a secret from `invite`, or empty.
 
         Raises:
-            PermissionDenied: nobody knows them and nobody invited them, or their roles exclude each other.
+            PermissionDenied: nobody knows them and nobody invited them, or their time is over, or their roles exclude
+                each other.
         """
         try:
+            await self._leave(provider, seen)
             person = self._person(provider, seen, invitation)
             known = self._attributes(provider, seen, person)
         except DaulatError as error:
@@ -102,13 +110,9 @@ class Identities:
         now, secret = self._clock.now_ms(), secrets.new_session()
         house = self._rows.find("tenants", person["tenant"])
         await self._note(house, person["id"], SIGNED_IN, provider.issuer, known.as_dict())
-        if person["version"] == 0:  # taken in just now
-            self._rows.add("people", {**person, "version": 1})
         self._keep(person, known)
         self._accept(invitation, person["id"])
-        for hash_ in seen.hashes:
-            if self._by_hash(hash_) is None:
-                self._rows.add("identities", {"id": new_id("identity"), "name": hash_, "person": person["id"]})
+        self._recognize(seen.hashes, person["id"])
         self._forget(now)
         session = {
             "id": new_id("session"),
@@ -124,18 +128,46 @@ class Identities:
         return {"session": secret, "expires": session["expires"], **self._told(person, house)}
 
     def _person(self, provider: Provider, seen: Seen, invitation: str) -> dict[str, Any]:
-        """The row of whoever it is; `version` 0: not in the table yet."""
-        person, invited = self._known(seen.hashes), self._invited(invitation)
-        if person is not None and invited is not None and person["id"] != invited["id"]:
+        """The row of whoever it is, as it is to be from now on; `version` 0: not in the table yet."""
+        known, invited = self._known(seen.hashes), self._invited(invitation)
+        person: dict[str, Any] | None
+        if known is None:
+            person = invited or self._taken_in(provider, seen)
+        elif invited is None or known["id"] == invited["id"]:
+            person = self._stands(provider, seen, known)
+        elif known["expires"] <= self._clock.now_ms() and placing.decides(provider, known):
+            person = invited  # by somebody who wants them elsewhere than where their provider had placed them
+        else:
             raise PermissionDenied(
                 "You are known here already: this invitation is for somebody else.", code="known_already"
             )
-        person = person or invited or self._placed(provider, seen)
+        if person is None:
+            raise placing.gone(provider, seen)
         if person["expires"] <= self._clock.now_ms():
             raise PermissionDenied(
-                "Your time here has ended: ask an operator to invite you anew.", code="person_expired"
+                "Your time here has ended: an operator can give you more (`daulat person correct PERSON --days N`).",
+                code="person_expired",
             )
         return person
+
+    def _stands(self, provider: Provider, seen: Seen, person: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Somebody's row as this sign-in leaves it; None: the provider has placed them there, and does so no more."""
+        if not placing.decides(provider, person):
+            return dict(person)
+        house = self._one("tenants", seen.tenant) if seen.tenant else None
+        if house is None or house["id"] != person["tenant"]:
+            return None
+        return placing.kept(provider, person, self._clock.now_ms())
+
+    async def _leave(self, provider: Provider, seen: Seen) -> None:
+        """Whoever the provider places there no more leaves: their time is over, and with it all that they have."""
+        person, now = self._known(seen.hashes), self._clock.now_ms()
+        if person is None or person["expires"] <= now or self._stands(provider, seen, person) is not None:
+            return
+        disarm(self._rows, person["id"], now)
+        self._rows.change("people", person["id"], expires=now, placed_until=now, version=person["version"] + 1)
+        house = self._rows.find("tenants", person["tenant"])
+        await self._note(house, person["id"], ENDED, provider.issuer, {"code": placing.gone(provider, seen).code})
 
     def _known(self, hashes: Sequence[str]) -> dict[str, Any] | None:
         found = {row["person"] for row in map(self._by_hash, hashes) if row is not None}
@@ -170,7 +202,17 @@ class Identities:
             if row["person"] == person and row["revoked"] is None:
                 self._rows.revoke("invitations", row["id"], self._clock.now_ms())
 
-    def _placed(self, provider: Provider, seen: Seen) -> dict[str, Any]:
+    def _recognize(self, hashes: Sequence[str], person: str) -> None:
+        """From now on these are theirs, and with them whatever else had found the same human as somebody else."""
+        others = {row["person"] for row in map(self._by_hash, hashes) if row is not None} - {person}
+        for row in self._rows.rows("identities") if others else ():
+            if row["person"] in others:
+                self._rows.change("identities", row["id"], person=person)
+        for hash_ in hashes:
+            if self._by_hash(hash_) is None:
+                self._rows.add("identities", {"id": new_id("identity"), "name": hash_, "person": person})
+
+    def _taken_in(self, provider: Provider, seen: Seen) -> dict[str, Any]:
         if provider.provision != "mapped" or not seen.tenant:
             raise PermissionDenied(
                 f"Nobody has invited you: {provider.title} says who you are, and not that you may use this service. "
@@ -180,18 +222,7 @@ class Identities:
         house = self._rows.find("tenants", seen.tenant)
         if house["name"] == OPERATORS:
             raise PermissionDenied("Operators come by consent of the others, not by a token.", code="roles_refused")
-        return {
-            "id": (id_ := new_id("person")),
-            "tenant": house["id"],
-            "name": id_,  # a token's name for them is not kept
-            "citizenship": "",
-            "assurance": "low",
-            "roles": ["user"],
-            "expires": self._clock.now_ms() + provider.person_days * DAY_MS,
-            "issuer": provider.issuer,
-            "until": 0,
-            "version": 0,
-        }
+        return placing.taken_in(provider, house["id"], self._clock.now_ms())
 
     def _attributes(self, provider: Provider, seen: Seen, person: Mapping[str, Any]) -> Attributes:
         """Raises PermissionDenied: the token gives roles that this person cannot have."""
@@ -206,12 +237,17 @@ class Identities:
         return known if operates else merged(provider, seen, known, self._clock.now_ms())
 
     def _keep(self, person: Mapping[str, Any], now_known: Attributes) -> None:
-        before = attributes(person)
-        if person["version"] and _alike(now_known, before):
+        """Have the table say so; where what their keys rested on is gone, or was for a while, these go."""
+        if person["version"] == 0:  # taken in just now
+            self._rows.add("people", {**person, "version": 1})
+        row, now = self._rows.find("people", person["id"]), self._clock.now_ms()
+        before = attributes(row)
+        if person["version"] and person["expires"] == row["expires"] and self._same(now_known, before):
             return
         self._rows.change(
             "people",
             person["id"],
+            **{name: person[name] for name in ("expires", "placed_until")},
             citizenship=now_known.citizenship,
             assurance=now_known.assurance,
             roles=list(now_known.roles),
@@ -219,9 +255,18 @@ class Identities:
             until=now_known.until,
             version=person["version"] + 1,
         )
-        if person["version"] and (not now_known.citizenship or now_known.citizenship != before.citizenship):
-            for key in self._keys(person["id"]):  # what they rested on is gone
-                self._rows.revoke("keys", key["id"], self._clock.now_ms())
+        if row["expires"] <= now:  # they begin anew
+            disarm(self._rows, person["id"], now)
+        if not now_known.citizenship or now_known.citizenship != before.citizenship or 0 < before.until <= now:
+            for key in self._keys(person["id"]):
+                if key["expires"] > now:
+                    self._rows.revoke("keys", key["id"], now)
+
+    def _same(self, now_known: Attributes, before: Attributes) -> bool:
+        """But for an end that moves a little further. One that has passed is the same as no other."""
+        rest = [(known.citizenship, known.assurance, known.roles, known.issuer) for known in (now_known, before)]
+        later, over = now_known.until - before.until, 0 < before.until <= self._clock.now_ms()
+        return rest[0] == rest[1] and 0 <= later < _SAME_MS and not over
 
     async def refuse(self, issuer: str, code: str, holder: Holder | None = None) -> None:
         """Have the log tell of a refusal."""
@@ -393,7 +438,10 @@ class Identities:
         if not 0 < days <= _MOST_INVITED_DAYS:
             raise InvalidRequest(f"days is a number from 1 to {_MOST_INVITED_DAYS}")
         if any(row["person"] == found["id"] for row in self._rows.rows("identities")):
-            raise Conflict(f"{found['name']} has signed in before, and needs no invitation")
+            words = f"{found['name']} has signed in before, and needs no invitation"
+            if found["expires"] <= self._clock.now_ms():
+                words += f", but time: `daulat person correct {found['name']} --days N`"
+            raise Conflict(words)
         house, secret = self._rows.find("tenants", found["tenant"]), secrets.new_invitation()
         expires = self._clock.now_ms() + days * DAY_MS
         await self._desk.act("person.invite", _pseudonym(house, "principal", found["id"]), {"expires": expires})
@@ -429,12 +477,6 @@ def attributes(person: Mapping[str, Any]) -> Attributes:
     return Attributes(
         person["citizenship"], person["assurance"], tuple(person["roles"]), person["issuer"], person["until"]
     )
-
-
-def _alike(one: Attributes, other: Attributes) -> bool:
-    """But for an end that has moved by a little."""
-    rest = [(known.citizenship, known.assurance, known.roles, known.issuer) for known in (one, other)]
-    return rest[0] == rest[1] and abs(one.until - other.until) < _SAME_MS
 
 
 def _pseudonym(house: Mapping[str, Any], kind: str, id_: str) -> str:

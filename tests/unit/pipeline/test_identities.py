@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from tests.support import oidc
 from tests.support.people import DAY, Office, run
 
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
+from daulat.identity import claims, providers
+from daulat.identity.providers import Provider
 from daulat.pipeline import publish
+from daulat.pipeline.administer import Admins
+from daulat.pipeline.correct import Correcting
 
 KEY = {"label": "laptop", "models": [], "requests_per_minute": 0, "days": 90, "networks": []}
 
@@ -86,7 +91,6 @@ def test_a_provider_that_may_place_people_does_so_and_only_where_the_operator_ha
     assert (taken["tenant"], taken["roles"]) == ("first-agency", ["user"])
     row = office.rows.find("people", taken["id"])
     assert (row["name"], row["expires"], row["version"]) == (taken["id"], oidc.NOW * 1000 + 365 * DAY, 1)
-    assert office.sign_in(agency="elsewhere")["person"]["id"] == taken["id"]  # known now, wherever they work
     refused("not_invited", lambda: office.sign_in(sub="other", nric="2", agency="elsewhere"))
     office.rows.close()
     operators = Office(
@@ -94,6 +98,173 @@ def test_a_provider_that_may_place_people_does_so_and_only_where_the_operator_ha
     )
     refused("roles_refused", lambda: operators.sign_in(agency="health"))
     operators.rows.close()
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Iterator[Office]:
+    """Two agencies of this provider's are tenants here."""
+    tenants = 'health = "first-agency", works = "ministry-of-works"'
+    made = Office(tmp_path / "control.db", settings=oidc.settings(provision="mapped", tenants=tenants))
+    run(made.desk.add_tenant("ministry-of-works"))
+    made.entries.clear()
+    yield made
+    made.rows.close()
+
+
+def good_keys(office: Office, person: str) -> list[str]:
+    return [row["id"] for row in office.rows.rows("keys") if row["person"] == person and row["revoked"] is None]
+
+
+@pytest.mark.parametrize(
+    ("agency", "code", "words"),
+    [
+        (None, "placed_nowhere", "does not place you in a tenant any more"),
+        ("elsewhere", "placed_nowhere", "does not place you in a tenant any more"),
+        ("works", "placed_elsewhere", "places you in another tenant"),
+    ],
+)
+def test_whom_a_provider_has_placed_leaves_when_it_places_them_there_no_more(
+    mapped: Office, agency: str | None, code: str, words: str
+) -> None:
+    begun = mapped.sign_in(agency="health")
+    person = begun["person"]["id"]
+    key(mapped, begun["session"])
+    before = mapped.published
+    assert words in refused(code, lambda: mapped.sign_in(agency=agency))
+    row = mapped.rows.find("people", person)
+    assert (row["expires"], row["version"]) == (mapped.clock.now_ms(), 2)
+    assert good_keys(mapped, person) == []
+    assert mapped.published == before + 1, "workers hear of it"
+    refused("no_session", lambda: me(mapped, begun["session"]), Unauthenticated)
+    assert mapped.events() == [("signed-in", None), ("ended", None), ("refused", code)]
+    ended = next(entry for entry in mapped.entries if entry.get("event") == "ended")
+    assert (len(ended["person"]), ended["issuer"], ended["detail"]) == (22, oidc.ISSUER, {"code": code})
+    refused(code, lambda: mapped.sign_in(agency=agency))
+    assert mapped.published == before + 1, "and nothing more, however often they come"
+    assert [event for event, _ in mapped.events()].count("ended") == 1
+
+
+def test_whom_it_places_there_again_begins_as_whoever_is_new(mapped: Office) -> None:
+    begun = mapped.sign_in(agency="health", realm_access={"roles": ["staff", "head"]})
+    person = begun["person"]["id"]
+    made = key(mapped, begun["session"])
+    run(mapped.identities.invite("first-person", days=7))
+    refused("placed_nowhere", mapped.sign_in)
+    again = mapped.sign_in(agency="health", nationality=None)["person"]
+    assert (again["id"], again["citizenship"], again["roles"]) == (person, "", ["user"])
+    assert again["expires"] == mapped.clock.now_ms() + 365 * DAY
+    assert mapped.rows.find("keys", made["id"])["revoked"] is not None
+
+
+def test_a_sign_in_that_still_places_them_renews_their_time(mapped: Office) -> None:
+    begun = mapped.sign_in(agency="health")
+    person, before = begun["person"]["id"], mapped.published
+    mapped.clock.pass_seconds(600)
+    assert mapped.sign_in(agency="health")["person"]["expires"] == begun["person"]["expires"]
+    assert mapped.published == before, "by a little nobody need hear of"
+    mapped.clock.pass_seconds(100 * 86_400)
+    assert mapped.sign_in(agency="health")["person"]["expires"] == mapped.clock.now_ms() + 365 * DAY
+    assert mapped.published == before + 1
+    mapped.clock.pass_seconds(365 * 86_400)
+    assert mapped.sign_in(agency="health")["person"]["id"] == person, "as they would be taken in, had they never come"
+
+
+def test_an_operators_word_on_somebodys_time_takes_the_place_of_the_mapping(mapped: Office) -> None:
+    person = mapped.sign_in(agency="health")["person"]["id"]
+    refused("placed_nowhere", mapped.sign_in)
+    run(Correcting(mapped.rows, mapped.desk, mapped.clock).correct(person, {"days": 30}))
+    expires = mapped.clock.now_ms() + 30 * DAY
+    mapped.clock.pass_seconds(86_400)
+    for agency in (None, "works", "health"):
+        assert mapped.sign_in(agency=agency)["person"]["expires"] == expires
+    run(Admins(mapped.rows, mapped.desk, mapped.clock).end_person(person))
+    for agency in (None, "works", "health"):
+        refused("person_expired", lambda agency=agency: mapped.sign_in(agency=agency))
+
+
+def test_whoever_has_left_can_be_kept_out_by_an_operator(mapped: Office) -> None:
+    person = mapped.sign_in(agency="health")["person"]["id"]
+    refused("placed_nowhere", mapped.sign_in)
+    mapped.clock.pass_seconds(60)
+    admins = Admins(mapped.rows, mapped.desk, mapped.clock)
+    run(admins.end_person(person))
+    refused("person_expired", lambda: mapped.sign_in(agency="health"))
+    with pytest.raises(Conflict, match="ended already"):
+        run(admins.end_person(person))
+
+
+def test_whom_an_operator_has_invited_the_mapping_does_not_touch(mapped: Office) -> None:
+    person = mapped.sign_in(invitation=mapped.invited())["person"]
+    for agency in (None, "works", "health"):
+        again = mapped.sign_in(agency=agency)["person"]
+        assert (again["id"], again["expires"], again["tenant"]) == (person["id"], person["expires"], "first-agency")
+
+
+def test_whoever_has_moved_is_invited_to_where_they_are_now(mapped: Office) -> None:
+    begun = mapped.sign_in(agency="health")
+    usual = {"citizenship": "", "assurance": "low", "roles": ["user"], "days": 300}
+    run(mapped.desk.add_person("aminah", "ministry-of-works", **usual))
+    early = run(mapped.identities.invite("aminah", days=7))["invitation"]
+    refused("known_already", lambda: mapped.sign_in(agency="health", invitation=early))
+    moved = mapped.sign_in(agency="works", invitation=early)["person"]
+    assert (moved["tenant"], moved["id"]) == ("ministry-of-works", mapped.rows.find("people", "aminah")["id"])
+    assert moved["id"] != begun["person"]["id"]
+    assert {row["person"] for row in mapped.rows.rows("identities")} == {moved["id"]}
+    assert mapped.sign_in(agency="works")["person"]["id"] == moved["id"]
+    assert mapped.rows.find("people", begun["person"]["id"])["expires"] <= mapped.clock.now_ms()
+
+
+def test_whom_an_operator_has_ended_no_invitation_of_anothers_brings_back(mapped: Office) -> None:
+    person = mapped.sign_in(agency="health")["person"]["id"]
+    run(Admins(mapped.rows, mapped.desk, mapped.clock).end_person(person))
+    refused("known_already", lambda: mapped.sign_in(agency="health", invitation=mapped.invited()))
+
+
+def test_a_provider_that_places_nobody_any_more_ends_nobodys_time(mapped: Office, tmp_path: Path) -> None:
+    begun = mapped.sign_in(agency="health")["person"]
+    mapped.where = providers.parse(oidc.settings())
+    provider = mapped.where.provider["test"]
+    seen, given = mapped.seen(), {"binding": "here", "invitation": "", "minutes": 30}
+    again = run(mapped.identities.sign_in(provider, seen, **given))["person"]
+    assert (again["id"], again["expires"]) == (begun["id"], begun["expires"])
+
+
+def test_a_number_joins_nobody_to_anybody_where_people_write_it_themselves(office: Office) -> None:
+    """Whoever calls themselves by another's number is not that other."""
+    mine = office.sign_in(invitation=office.invited("aminah"))["person"]["id"]
+    checked = office.where.provider["test"]
+    given = {"binding": "here", "minutes": 30}
+
+    def sign_in(provider: Provider, sub: str, invitation: str = "") -> str:
+        seen = claims.read(provider, oidc.claims(sub=sub), oidc.KEY, office.clock.now_ms())
+        begun = run(office.identities.sign_in(provider, seen, invitation=invitation, **given))
+        return str(begun["person"]["id"])
+
+    verified = replace(checked, issuer="https://two.example")
+    open_to_all = replace(checked, issuer="https://open.example", number_verified=False)
+    refused("not_invited", lambda: sign_in(open_to_all, "thief"))
+    theirs = sign_in(open_to_all, "thief", office.invited("thief"))
+    assert theirs != mine
+    assert sign_in(verified, "somebody") == mine, "by the number, which two providers have checked"
+    assert sign_in(open_to_all, "thief") == theirs
+
+
+def test_an_end_that_is_brought_forward_counts_at_once_and_brings_no_key_back(office: Office) -> None:
+    begun = office.sign_in(invitation=office.invited(), citizenship_expires=oidc.NOW + 1800)
+    person = begun["person"]["id"]
+    made = key(office, begun["session"])
+    assert office.sign_in(citizenship_expires=oidc.NOW - 60)["person"]["until"] == (oidc.NOW - 60) * 1000
+    roll = publish.roll(1, office.rows.rows, office.clock.now_ms())
+    assert next(row for row in roll.people if row.id == person).attributes.until < office.clock.now_ms()
+    assert office.sign_in(citizenship_expires=oidc.NOW + 1800)["person"]["until"] == (oidc.NOW + 1800) * 1000
+    assert office.rows.find("keys", made["id"])["revoked"] is not None
+
+
+def test_an_end_that_nobody_can_read_takes_the_keys(office: Office) -> None:
+    begun = office.sign_in(invitation=office.invited())
+    key(office, begun["session"])
+    assert office.sign_in(citizenship_expires="next year")["person"]["citizenship"] == ""
+    assert good_keys(office, begun["person"]["id"]) == []
 
 
 def test_one_person_is_found_by_either_hash_and_two_are_never_made_one(office: Office) -> None:
@@ -187,6 +358,8 @@ def test_an_eligible_person_makes_keys_for_themselves_that_end_with_their_citize
         ({"acr": "level:1"}, "at level low, and the charter asks for substantial"),
         ({"acr": None}, "at level low"),
         ({"citizenship_expires": oidc.NOW - 1}, "has expired"),
+        ({"citizenship_expires": "2026-01-01"}, "has expired"),
+        *(({"citizenship_expires": said}, "nobody has said of which country") for said in (0, "soon", True, [7], "")),
         ({"realm_access": {"roles": ["inspector"]}}, "the role 'user'"),
     ],
 )
@@ -248,7 +421,11 @@ def test_whose_time_has_ended_does_not_come_in_again(office: Office) -> None:
     session = office.sign_in(invitation=office.invited(days=1))["session"]
     office.clock.pass_seconds(86_400)
     refused("no_session", lambda: me(office, session), Unauthenticated)
-    refused("person_expired", office.sign_in)
+    assert "daulat person correct PERSON --days N" in refused("person_expired", office.sign_in)
+    with pytest.raises(Conflict, match="needs no invitation, but time: `daulat person correct aminah --days N`"):
+        run(office.identities.invite("aminah", days=7))
+    run(Correcting(office.rows, office.desk, office.clock).correct("aminah", {"days": 9}))
+    assert office.sign_in()["person"]["expires"] == office.clock.now_ms() + 9 * DAY, "which helps"
 
 
 def test_a_citizenship_that_ends_is_told_to_the_log_once_and_its_keys_are_over(office: Office) -> None:
