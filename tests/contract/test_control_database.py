@@ -26,7 +26,7 @@ def tenant(number: int, name: str | None = None) -> dict[str, Any]:
 
 def person(number: int) -> dict[str, Any]:
     vouched = {"citizenship": "MY", "assurance": "high", "roles": ["user"], "expires": 2**40, "version": 1}
-    vouched |= {"issuer": "operator", "until": 2**40, "lapsed": 0}
+    vouched |= {"issuer": "operator", "until": 2**40, "lapsed": 0, "placed_by": None, "placed_until": None}
     return {"id": f"per_{number}", "tenant": "ten_1", "name": f"person {number}", **vouched}
 
 
