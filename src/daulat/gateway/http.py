@@ -59,13 +59,13 @@ class Server:
         self,
         handle: Callable[[Exchange], None],
         limits: Callable[[], Limits],
-        refused: Callable[[str], None],
+        refuse: Callable[[Exchange, DaulatError], None],
         allow: Callable[[bytes, Mapping[bytes, bytes]], bool],
     ) -> None:
-        """`handle` gets every whole request, and every `Incoming` one; `refused` counts what never became one, by error
-        code; `allow` raises where the sender of this target and these headers may not send a large body, and says
-        whether it is taken as it comes."""
-        self.handle, self.refused, self.allow = handle, refused, allow
+        """`handle` gets every whole request, and every `Incoming` one; `refuse` answers what never became one, with its
+        method and headers only where its head was good; `allow` raises where the sender of this target and these
+        headers may not send a large body, and says whether it is taken as it comes."""
+        self.handle, self.refuse, self.allow = handle, refuse, allow
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
@@ -358,6 +358,7 @@ class Connection(asyncio.Protocol):
         if self._server.allow(self._target, self._headers):
             self._incoming = Incoming(self, self._method, self._target, self._headers, self._left)
         elif self._left > limits.body_bytes:
+            self._state = "body"  # it is not the head that is wrong
             raise framing.too_large(limits.body_bytes)
 
     # Answering.
@@ -455,20 +456,23 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: DaulatError) -> None:
         """Say what is wrong and close: what follows on this connection cannot be trusted to be a request."""
-        self._server.refused(error.code)
+        exchange = Exchange(self, b"", self._target, {}, b"")
+        if self._state == "body":
+            exchange.method, exchange.headers = self._method, self._headers
         incoming, self._incoming, self._sink = self._incoming, None, None
         if incoming is not None and self._exchange is incoming:
             self._exchange = None
             if incoming.begun:
                 self._state = "busy"
             incoming.gone()
-        if self._state == "busy":
+        if self._state == "busy":  # an answer has begun
             self._transport.abort()
-            return
-        self.keeps = False
-        self._state = "busy"
-        self._exchange = Exchange(self, b"", self._target, {}, b"")
-        self._exchange.fail(error)
+            exchange.gone()
+        else:
+            self.keeps = False
+            self._state = "busy"
+            self._exchange = exchange
+        self._server.refuse(exchange, error)
 
 
 def _discard(_data: bytes) -> None:

@@ -7,10 +7,12 @@ import json
 
 import pytest
 from tests.support.request_path import DONE, answered, chunk
-from tests.support.wire import CHAT, STREAMED, Gateway, chunked, get, post, request, run
+from tests.support.wire import CHAT, STREAMED, Gateway, Seen, chunked, get, post, request, run
 
 from daulat.core.promise import parse_header
 from daulat.core.snapshot import Limits
+
+TARGET, CODING = b"/v1/chat/completions", b"Transfer-Encoding: chunked"
 
 
 def test_an_answer_carries_its_id_its_receipts_address_and_a_promise() -> None:
@@ -433,23 +435,70 @@ def test_refusals_before_anybody_is_known_are_counted_by_their_reason() -> None:
     async def main() -> None:
         async with Gateway() as gateway:
             await gateway.exchange(post(secret="sk-nobody"))
-            await gateway.exchange(post().replace(b"application/json", b"text/plain"))
+            await gateway.exchange(post(secret="sk-nobody").replace(b"application/json", b"text/plain"))
             await gateway.exchange(b"nonsense\r\n\r\n")
             await gateway.exchange(post(CHAT, b"Content-Length: 9"))
             gateway.journal.tick()
             await gateway.until(gateway.disk.refusals)
-            assert gateway.disk.refusals() == {
-                "invalid_api_key": 1,
-                "unsupported_media_type": 1,
-                "invalid_request": 2,
-            }
+            assert gateway.disk.refusals() == {"invalid_api_key": 2, "invalid_request": 2}
             assert not gateway.disk.completions(), "and leave no entry"
             samples = gateway.metrics.samples()["daulat_refusals_total"]
-            assert samples == {
-                'reason="invalid_api_key"': 1,
-                'reason="unsupported_media_type"': 1,
-                'reason="invalid_request"': 2,
-            }
+            assert samples == {'reason="invalid_api_key"': 2, 'reason="invalid_request"': 2}
+
+    run(main)
+
+
+WHOLLY_READ = (
+    (post().replace(b"application/json", b"text/plain"), 415, "unsupported_media_type"),
+    (post(CHAT, b"Content-Encoding: gzip"), 415, "unsupported_media_type"),
+    (post().replace(b"Content-Type: application/json\r\n", b""), 415, "unsupported_media_type"),
+)
+NOT_READ = (
+    (request(TARGET, b"Content-Length: 100001"), 413, "body_too_large"),
+    (request(TARGET, CODING, body=chunked(bytes(60_000), bytes(60_000))), 413, "body_too_large"),
+    (request(TARGET, CODING, body=b"2;" + b"x" * 70_000), 431, "headers_too_large"),
+    (request(TARGET, CODING, body=b"nonsense"), 400, "invalid_request"),
+    (request(TARGET, CODING, body=b"2\r\nab"), 408, "request_timeout"),
+    (request(TARGET, b"Content-Length: 70000", body=b"ab"), 408, "request_timeout"),
+    (request(TARGET, b"Content-Length: 9", body=b"ab"), 408, "request_timeout"),
+)
+
+
+async def _refused(gateway: Gateway, data: bytes, status: int) -> Seen:
+    client = await gateway.client()
+    client.send(data)
+    await gateway.until(lambda: gateway.got(client) >= len(data) or status != 408)
+    if status == 408:
+        gateway.sweep(gateway.limits.body_seconds + 1)
+    return await client.answer()
+
+
+@pytest.mark.parametrize(("data", "status", "code"), [*WHOLLY_READ, *NOT_READ])
+def test_who_is_known_has_an_entry_of_what_the_wire_refused(data: bytes, status: int, code: str) -> None:
+    async def main() -> None:
+        async with Gateway(limits=Limits(body_bytes=100_000)) as gateway:
+            seen = await _refused(gateway, data, status)
+            assert (seen.status, seen.json["error"]["code"]) == (status, code)
+            assert parse_header(seen.headers["daulat-promise"]).request_id == seen.headers["x-request-id"]
+            (completion,) = gateway.disk.completions()
+            assert (completion["status"], completion["outcome"], completion["error"]) == (status, "failed", code)
+            gateway.journal.tick()
+            assert not gateway.disk.refusals()
+            assert not gateway.metrics.samples()["daulat_refusals_total"]
+            assert not gateway.engine.asked
+
+    run(main)
+
+
+@pytest.mark.parametrize(("data", "status", "code"), [case for case in NOT_READ if case[1] == 408][2:])
+def test_who_is_not_known_is_counted_and_told_the_same(data: bytes, status: int, code: str) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            seen = await _refused(gateway, data.replace(b"Bearer sk-", b"Bearer sx-"), status)
+            assert (seen.status, seen.json["error"]["code"]) == (status, code)
+            assert "x-request-id" not in seen.headers
+            assert not gateway.disk.completions()
+            assert gateway.metrics.samples()["daulat_refusals_total"] == {f'reason="{code}"': 1}
 
     run(main)
 
