@@ -256,6 +256,8 @@ class Connection(asyncio.Protocol):
                 raise
             self.keeps = False  # the body is whole, what follows it is no request
         if self._whole:
+            if not data.endswith(b"\n"):
+                self.keeps = False  # behind its end came the beginning of another's method: see `on_url`
             return True
         self._beside = self._beside + len(data) if self._size == size else 0
         if self._beside > self._server.limits.header_bytes:
@@ -342,8 +344,8 @@ class Connection(asyncio.Protocol):
             self._target = framing.origin_form(self._method, self._target)
         version = self.version
         self.keeps = version == "1.1" and parser.should_keep_alive() and not self._server.draining
-        if version == "1.1" and b"host" not in headers:
-            raise InvalidRequest("HTTP/1.1 needs a Host header.")
+        if headers.get(b"host") not in framing.HOSTS:
+            framing.check_host(headers, version)
         if b"expect" in headers:
             self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)
         if parser.should_upgrade() and b"transfer-encoding" in headers:

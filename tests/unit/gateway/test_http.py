@@ -11,6 +11,7 @@ from tests.support.wire import CHAT, STREAMED, Gateway, Seen, chunked, get, post
 
 from daulat.core.promise import parse_header
 from daulat.core.snapshot import Limits
+from daulat.gateway import framing
 
 TARGET, CODING = b"/v1/chat/completions", b"Transfer-Encoding: chunked"
 
@@ -166,13 +167,63 @@ def test_what_follows_a_chunked_body_in_its_segment_is_not_answered_and_not_swal
     run(main)
 
 
+def test_two_requests_that_come_in_two_pieces_are_both_answered_or_the_second_is_said_to_be_lost() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            coded = request(TARGET, CODING, body=chunked(b"{}"))
+            for first in (coded, post(b"{}")):
+                both, lost = first + get(b"/healthz"), 0
+                for cut in range(1, len(both)):
+                    client = await gateway.client()
+                    client.send(both[:cut])
+                    await gateway.until(lambda client=client, cut=cut: gateway.got(client) >= cut)
+                    client.send(both[cut:])
+                    seen = await client.answer()
+                    assert seen.status == 400
+                    if seen.headers.get("connection") == "close":
+                        assert cut != len(first), "nothing of the second came with the first's end"
+                        assert await client.closed() == b""
+                        lost += 1
+                    else:
+                        assert (await client.answer()).body == b'{"status":"ok"}', both[:cut]
+                    client.close()
+                assert lost == (len(both) - 2 if first == coded else 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a", b"a_b.example:8470", b"127.0.0.1:1", b"[::1]", b"[fe80::1%25eth0]:80", b"[v1.a:b]", b"x%20y:"]
+)
+def test_every_host_of_rfc_3986_is_taken(host: bytes) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for _ in range(2):
+                seen = await gateway.exchange(get(b"/healthz").replace(b"Host: test", b"Host: " + host))
+                assert seen.status == 200
+
+    run(main)
+
+
+def test_hosts_without_end_fill_no_memory() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for number in range(3000):
+                client.send(get(b"/healthz").replace(b"Host: test", b"Host: h%d" % number))
+                assert (await client.answer()).status == 200
+            assert len(framing.HOSTS) <= 1024
+
+    run(main)
+
+
 def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
     async def main() -> None:
         async with Gateway() as gateway:
             client = await gateway.client()
             length, coding = b"Content-Length: %d" % len(CHAT), b"Transfer-Encoding: chunked"
-            for framing, body in ((length, CHAT), (coding, chunked(CHAT))):
-                client.send(request(b"/v1/chat/completions", framing, b"Expect: 100-Continue"))
+            for line, body in ((length, CHAT), (coding, chunked(CHAT))):
+                client.send(request(b"/v1/chat/completions", line, b"Expect: 100-Continue"))
                 assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
                 client.send(body)
                 assert (await client.answer()).status == 200
@@ -215,13 +266,13 @@ def test_a_large_body_is_taken_only_from_somebody_who_is_known(lines: tuple[byte
     run(main)
 
 
-@pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(framing: str) -> None:
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(how: str) -> None:
     async def main() -> None:
         async with Gateway(limits=Limits(body_bytes=1000)) as gateway:
             client = await gateway.client()
             body = bytes(5_000_000)
-            if framing == "length":
+            if how == "length":
                 client.send(request(b"/v1/chat/completions", b"Content-Length: %d" % len(body), body=body))
             else:
                 client.send(request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(body)))
