@@ -61,7 +61,9 @@ def audit(
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
     tally = Tally() if usage_file is not None else None
-    reports = _reports(root, key(vkey), service.secret_in(token_file, "auditor's token"), terms, Progress(quiet=as_json), tally)
+    reports = _reports(
+        root, key(vkey), service.secret_in(token_file, "auditor's token"), terms, Progress(quiet=as_json), tally
+    )
     holds = all(report.holds for report in reports)
     unreached = _unreached(remembered, reports)
     value = {"holds": holds, "logs": [_value(report) for report in reports], "unreached": unreached}

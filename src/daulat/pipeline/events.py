@@ -67,7 +67,7 @@ class EventStream:
             if b'"usage":' in event and self._usage_only(event):
                 continue
             if _ERROR in event:
-                event = enveloped.event(event)  # noqa: PLW2901  what becomes of it
+                event = enveloped.event(event)
             self.events += event.startswith(b"data:")
             passed.append(event)
         return b"".join(passed)

@@ -12,7 +12,17 @@ from tests.support.verbs import Run, site, write_file
 from daulat.adapters.log_http import LogHttp
 from daulat.errors import Unauthenticated
 
-URLS = ("http://[::1", "http://a..b", "http://a:99999", "ftp://a", "//a", "127.0.0.1:8470", "http://", "", "http://a\x01b")
+URLS = (
+    "http://[::1",
+    "http://a..b",
+    "http://a:99999",
+    "ftp://a",
+    "//a",
+    "127.0.0.1:8470",
+    "http://",
+    "",
+    "http://a\x01b",
+)
 KEYS = (b"\xff\xfe\x00\x01", "sk-\u00e9".encode(), b"sk-a\x01b", b"sk-a b", b"sk-a\nsk-b", b"", b"\n", b"k" * 5000)
 
 

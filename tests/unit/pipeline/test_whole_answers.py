@@ -117,7 +117,10 @@ def test_no_more_replicas_are_tried_than_fit_an_entry() -> None:
         (b'{"error":{"message":"full","type":"x","code":400}}', ("full", "x", None, None)),  # llama.cpp
         (b'{"error":{"message":"full","type":"x","param":"n","code":400}}', ("full", "x", "n", None)),  # vLLM
         (b'{"error":{"message":"full","code":"c","more":1}}', ("full", "invalid_request_error", None, "c")),
-        (b'{"error":{"message":"full","type":null,"param":[],"code":{}}}', ("full", "invalid_request_error", None, None)),
+        (
+            b'{"error":{"message":"full","type":null,"param":[],"code":{}}}',
+            ("full", "invalid_request_error", None, None),
+        ),
         ('{"error":{"message":"penuh \u2014"}}'.encode(), ("penuh \u2014", "invalid_request_error", None, None)),
     ],
 )

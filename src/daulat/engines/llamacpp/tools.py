@@ -21,7 +21,7 @@ _DEFINITIONS: Final = ("$defs", "definitions")
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The request as it goes to the engine. `tools`: raw, where it goes with others; `messages`: with none, and these."""
+    """The request as it goes to the engine. Raw, `tools`: these instead; `messages`: with no tools, and these."""
 
     body: bytes
     rewriter: ToolCalls
