@@ -24,7 +24,7 @@ from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange, Incoming, Sink
-from daulat.gateway.framing import wire_error
+from daulat.gateway.framing import HOSTS, wire_error
 from daulat.pipeline.actions import PATHS
 
 _SINGLE: Final = frozenset(
@@ -344,7 +344,7 @@ class Connection(asyncio.Protocol):
             self._target = framing.origin_form(self._method, self._target)
         version = self.version
         self.keeps = version == "1.1" and parser.should_keep_alive() and not self._server.draining
-        if headers.get(b"host") not in framing.HOSTS:
+        if headers.get(b"host") not in HOSTS:
             framing.check_host(headers, version)
         if b"expect" in headers:
             self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)

@@ -9,7 +9,7 @@ from daulat.pipeline import enveloped, usage
 
 MAX_EVENT: Final = 8 * 1024 * 1024
 _DONE: Final = b"[DONE]"
-_ERROR: Final = b'"error"'  # a name: within a text its quotes would be escaped
+_ERROR: Final = b'{"error"'  # no text: its quotes would be escaped
 _END: Final = re.compile(rb"\n\r?\n")  # lines end in LF, from some engines in CRLF; a blank one ends an event
 _LAST: Final = re.compile(rb"^data: ?\[DONE\][ \r]*$", re.MULTILINE)
 _DATA: Final = re.compile(rb"^data:(.*)$", re.MULTILINE)
