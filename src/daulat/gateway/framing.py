@@ -79,8 +79,9 @@ def check_host(headers: Mapping[bytes, bytes], version: str) -> None:
         return
     if not _HOST.match(host):
         raise InvalidRequest("The Host header names no host: expected HOST or HOST:PORT.")
-    if len(HOSTS) < _MOST_HOSTS:
-        HOSTS.add(host)
+    if len(HOSTS) >= _MOST_HOSTS:  # somebody makes them up
+        HOSTS.clear()
+    HOSTS.add(host)
 
 
 def expects_continue(headers: Mapping[bytes, bytes], version: str) -> bool:
