@@ -309,7 +309,7 @@ class Gateway:
         self.handled: list[Exchange] = []
         self.accepted: list[Counting] = []
         self._made: weakref.WeakSet[Counting] = weakref.WeakSet()
-        self.server = Server(self._handle, lambda: self.service.limits, self.app.refused, self.app.allow)
+        self.server = Server(self._handle, lambda: self.service.limits, self.app.refuse, self.app.allow)
         self._listener = await loop.create_server(self._connection, "127.0.0.1", 0)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._clients: list[Client] = []

@@ -22,7 +22,13 @@ class LogHttp:
     """One shard: `<url>/<period>/...`. Use it as a context manager; not safe for concurrent use."""
 
     def __init__(self, url: str, period: str, token: str) -> None:
-        """`url` is the log's (`https://host/log`); `token` an auditor's."""
+        """`url` is the log's (`https://host/log`); `token` an auditor's.
+
+        Raises:
+            Unauthenticated: no token has such characters, and no header can carry them.
+        """
+        if not (token.isascii() and token.isprintable()):
+            raise Unauthenticated("an auditor's token is printable ASCII")
         self._root, self._period = url.rstrip("/"), period
         limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
         headers = {"authorization": f"Bearer {token}", "user-agent": "daulat-audit"}

@@ -5,6 +5,7 @@ Every verb is imported only when it is used, so `verify` and `audit` load the ba
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
@@ -101,10 +102,15 @@ def main() -> None:
         _fail("machine_error", f"{name}{error.strerror or error}")
 
 
-def _fail(code: str, message: str) -> NoReturn:
-    as_json = "--json" in sys.argv
+def complain(code: str, message: str) -> None:
+    """One line on stderr: JSON with --json. Where nobody listens any more, nothing."""
     said = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
-    click.echo(said if as_json else f"daulat: {_plain(message)}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(said if "--json" in sys.argv else f"daulat: {_plain(message)}", err=True)
+
+
+def _fail(code: str, message: str) -> NoReturn:
+    complain(code, message)
     sys.exit(EXIT_ERROR)
 
 

@@ -19,10 +19,10 @@ from daulat.audit.log import audit as audit_log
 from daulat.audit.usage import COLUMNS, Tally
 from daulat.audit.walk import Terms
 from daulat.audit.words import witnesses
-from daulat.cli import emit
+from daulat.cli import emit, service
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
-from daulat.cli.verify import FILE, cedar, key, promises, text_of
+from daulat.cli.verify import FILE, cedar, key, promises
 from daulat.core.promise import Promise, parse_header
 from daulat.errors import ConfigError
 from daulat.tlog.note import Verifier
@@ -56,11 +56,14 @@ def audit(
     Example:
         daulat audit https://ai.agency.gov.my/log --vkey log.vkey --token-file token --state audit.json
     """
-    root = url.rstrip("/") if url.rstrip("/").endswith("/log") else f"{url.rstrip('/')}/log"
+    root = service.address(url)
+    root = root if root.endswith("/log") else f"{root}/log"
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
     tally = Tally() if usage_file is not None else None
-    reports = _reports(root, key(vkey), text_of(token_file).strip(), terms, Progress(quiet=as_json), tally)
+    reports = _reports(
+        root, key(vkey), service.secret_in(token_file, "auditor's token"), terms, Progress(quiet=as_json), tally
+    )
     holds = all(report.holds for report in reports)
     unreached = _unreached(remembered, reports)
     value = {"holds": holds, "logs": [_value(report) for report in reports], "unreached": unreached}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 import click
 import httpx
 
-from daulat.cli import emit
+from daulat.cli import emit, service
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
-from daulat.errors import InvalidRequest, Unauthenticated, Unavailable
+from daulat.errors import InvalidRequest, Unavailable
 
 _SECONDS = 600.0
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # what another shape raises
 
 
 @dataclass(slots=True)
@@ -63,9 +63,7 @@ def bench(
         daulat bench --requests 64 --concurrency 8
         daulat bench https://ai.agency.gov.my --key-file key --json
     """
-    secret = key_file.read_text().strip() if key_file is not None else os.environ.get("DAULAT_API_KEY", "")
-    if not secret:
-        raise Unauthenticated("give an API key: --key-file FILE, or DAULAT_API_KEY")
+    root, secret = service.address(url), service.api_key(key_file)
     body = {
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
@@ -73,7 +71,7 @@ def bench(
         "stream_options": {"include_usage": True},
     }
     progress = Progress(quiet=as_json)
-    value = asyncio.run(_measure(url.rstrip("/"), secret, model, body, requests, concurrency, progress))
+    value = asyncio.run(_measure(root, secret, model, body, requests, concurrency, progress))
     emit(value, as_json=as_json, text="\n".join(f"{name:<22} {_shown(item)}" for name, item in value.items()))
     if value["errors"]:
         raise SystemExit(1)
@@ -111,13 +109,16 @@ async def _first_model(client: httpx.AsyncClient, url: str) -> str:
     try:
         answer = await client.get(f"{url}/v1/models")
     except httpx.HTTPError as error:
-        raise Unavailable(f"{url} cannot be had: {error or type(error).__name__}") from None
+        raise service.unreachable(url, error) from None
     if answer.status_code != httpx.codes.OK:
-        raise Unauthenticated(f"{url} does not accept the API key ({answer.status_code})")
-    rows = answer.json()["data"]
-    if not rows:
+        raise service.refusal(url, answer)
+    try:
+        names = [str(row["id"]) for row in answer.json()["data"]]
+    except _UNREADABLE:
+        raise Unavailable(f"{url} lists no models, so it is no such service") from None
+    if not names:
         raise InvalidRequest("this key may use no model")
-    return str(rows[0]["id"])
+    return names[0]
 
 
 async def _one(client: httpx.AsyncClient, url: str, body: dict[str, Any], tally: _Tally) -> None:
@@ -143,6 +144,9 @@ async def _one(client: httpx.AsyncClient, url: str, body: dict[str, Any], tally:
                 return
     except httpx.HTTPError as error:
         tally.failed(type(error).__name__)
+        return
+    except _UNREADABLE:
+        tally.failed("unreadable")
         return
     tally.whole.append(time.monotonic() - began)
     tally.first.append((first or time.monotonic()) - began)

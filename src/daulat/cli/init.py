@@ -21,6 +21,7 @@ from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.cli.signing import FILE, Signing, signing_options
 from daulat.cli.verify import key as key_of
+from daulat.cli.verify import text_of
 from daulat.core import charter as charters
 from daulat.core.ceremony import Seat
 from daulat.errors import ConfigError, Conflict, IntegrityError
@@ -166,7 +167,7 @@ def _charter(home: Home, given: Path | None, approvals: int, name: str | None) -
     from daulat.catalog.charters import starter
 
     if given is not None:
-        return given.read_text()
+        return text_of(given)
     if home.charter.exists() and name is not None:
         raise ConfigError(
             "has the log's name already, which never changes: leave --name out", location=str(home.charter)

@@ -13,6 +13,7 @@ from daulat.adapters.log_files import Blobs, LogFolder
 from daulat.catalog import charters
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
+from daulat.cli.verify import text_of
 from daulat.core import charter as charter_core
 from daulat.core import entries
 from daulat.core.charter import Charter
@@ -77,7 +78,7 @@ def test(files: tuple[Path, ...], home: Home, as_json: bool) -> None:
     """
     texts = {f"shipped {name}": text for name, text in cases.shipped().items()}
     own = sorted(home.policies.glob("*.toml")) if home.policies.is_dir() else []
-    texts |= {str(path): path.read_text() for path in (*own, *files)}
+    texts |= {str(path): text_of(path) for path in (*own, *files)}
     # The shipped cases are about the shipped charter; the operator's own are about the operator's.
     starter, charter = charter_core.parse(charters.starter()), _charter(home)
     asked = [

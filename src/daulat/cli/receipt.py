@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Final
@@ -10,10 +9,10 @@ from typing import Final
 import click
 import httpx
 
-from daulat.cli import emit
+from daulat.cli import emit, service
 from daulat.cli.options import json_option
 from daulat.core.ids import REQUEST_ID
-from daulat.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
+from daulat.errors import InvalidRequest, NotFound
 
 _PATIENCE: Final = 30.0  # seconds: a receipt follows about one after the answer, where the machine is not busy
 _AGAIN: Final = 0.3
@@ -36,10 +35,8 @@ def receipt(request_id: str, url: str, key_file: Path | None, output: Path | Non
     """
     if not REQUEST_ID.match(request_id):
         raise InvalidRequest(f"{request_id!r} is no request id: 'req_' and 32 hex digits, from the x-request-id header")
-    secret = key_file.read_text().strip() if key_file is not None else os.environ.get("DAULAT_API_KEY", "")
-    if not secret:
-        raise Unauthenticated("give the API key that asked: --key-file FILE, or DAULAT_API_KEY")
-    data = fetch(f"{url.rstrip('/')}/v1/receipts/{request_id}", secret, _PATIENCE)
+    root = service.address(url)
+    data = fetch(f"{root}/v1/receipts/{request_id}", service.api_key(key_file), _PATIENCE)
     if output is None:
         click.echo(data)
         return
@@ -49,22 +46,22 @@ def receipt(request_id: str, url: str, key_file: Path | None, output: Path | Non
 
 
 def fetch(url: str, secret: str, patience: float) -> bytes:
-    """The receipt's bytes.
+    """The receipt's bytes. While there is none yet, it is asked for again.
 
     Raises:
-        NotFound: there is none for this principal; Unauthenticated; Unavailable: no service answers.
+        NotFound: there is none for this principal; Unauthenticated; PermissionDenied; Unavailable: no service answers,
+            or it has no receipts to give.
     """
     end = time.monotonic() + patience
     while True:
         try:
             answer = httpx.get(url, headers={"authorization": f"Bearer {secret}"}, timeout=_PATIENCE)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"{url} cannot be had: {reason}. Where else does the service listen? --url") from None
+            raise service.unreachable(url, error, ". Where else does the service listen? --url") from None
         if answer.status_code == httpx.codes.OK:
             return answer.content
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
-            raise Unauthenticated("the API key is not accepted")
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            raise service.refusal(url, answer)
         if time.monotonic() > end:
             raise NotFound("there is no receipt of this request for the holder of this key")
         time.sleep(_AGAIN)

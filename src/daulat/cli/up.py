@@ -20,7 +20,7 @@ from daulat import registry
 from daulat.adapters import model_import
 from daulat.adapters.models import ModelStore
 from daulat.catalog.starter import STARTER
-from daulat.cli import before
+from daulat.cli import before, complain
 from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.errors import ConfigError
@@ -47,7 +47,8 @@ def up(home: Home, as_json: bool, **flags: object) -> None:
     """Start the whole service on this machine, and stay in the foreground until Ctrl-C.
 
     The first start makes a charter, keys, a first tenant and person, fetches the starter model, and prints an API key
-    once. With --json, one line is printed when everything is ready; the secrets in it are null on later starts.
+    once. With --json, one line is printed when everything is ready; the secrets in it are null on later starts. Where
+    the first start does not get that far, they are one JSON line on stderr, before the one that says why.
 
     \b
     Example:
@@ -92,9 +93,9 @@ async def _run(plan: Plan, progress: Progress, began: float, *, as_json: bool) -
     finally:
         progress.end()
         if control.failure and announced:
-            progress.say(f"Stopping: {control.failure}")
-        if control.secrets and not announced:
-            progress.say(f"Made by this first start, and shown once:\n{_secrets(control.secrets)}")
+            complain("unavailable", control.failure) if as_json else progress.say(f"Stopping: {control.failure}")
+        if control.secrets and not announced:  # no later start makes them again
+            _rescue(control.secrets, progress, as_json=as_json)
         await control.stop()
     progress.say("Stopped. Nothing is left running.")
     return 1 if control.failure else 0
@@ -145,6 +146,15 @@ def _secrets(made: Mapping[str, str]) -> str:
     return (
         f"API key           {made['api_key']}   (shown once)\nAuditor's token   {made['auditor_token']}   (shown once)"
     )
+
+
+def _rescue(made: Mapping[str, str], progress: Progress, *, as_json: bool) -> None:
+    """Hand out the secrets of a first start that failed; on stderr, since stdout is for a service that is ready."""
+    if not as_json:
+        progress.say(f"Made by this first start, and shown once:\n{_secrets(made)}")
+        return
+    with contextlib.suppress(OSError):  # all must still be stopped
+        click.echo(json.dumps({"secrets": dict(made)}), err=True)
 
 
 def _announcement(control: Control, plan: Plan, began: float) -> str:

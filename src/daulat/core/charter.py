@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from daulat.core.entries import MAX_INLINE_TEXT
-from daulat.core.principal import VOUCHED
+from daulat.core.principal import VOUCHED, Attributes
 from daulat.errors import ConfigError
 
 GRADES: Final = ("G1", "G2", "G3", "G4")
@@ -65,6 +65,17 @@ class Charter:
     def review_ms(self) -> int:
         """How long a review of what was done by breaking glass may stay open."""
         return (REVIEW_DAYS if self.review_days is None else self.review_days) * 86_400_000
+
+    def unserved(self, known: Attributes) -> str:
+        """Why somebody of whom this is known is not among those it serves, or "": what the shipped rules ask of people,
+        for what is no question to a model."""
+        if known.citizenship not in self.users:
+            return f"the charter serves citizens of {', '.join(self.users)}, and you are not vouched to be one"
+        if ASSURANCE.index(known.assurance) < ASSURANCE.index(self.assurance):
+            return f"the charter asks for a citizenship vouched at the level {self.assurance}, and yours is not"
+        if self.issuers is not None and known.issuer not in self.issuers:
+            return "the charter does not count the word of whoever vouches for your citizenship"
+        return ""
 
     def context(self) -> dict[str, object]:
         """The charter's share of every decision's Cedar context."""

@@ -102,24 +102,45 @@ class App:
             _log.exception("a request could not be handled")
             exchange.fail(DaulatError("internal error"))
 
+    def refuse(self, exchange: Exchange, error: DaulatError) -> None:
+        """Answer what never became a whole request (`gateway.http.Server.refuse`). Where it was a question, and its key
+        is good, the log has an entry of it."""
+        action = _INFERENCE.get(exchange.target.partition(b"?")[0]) if exchange.method == b"POST" else None
+        try:
+            if action is None:
+                raise error
+            self._infer(exchange, action, error)
+        except DaulatError:
+            self.refused(error.code)
+            exchange.fail(error)
+        except Exception:  # noqa: BLE001  as in `handle`
+            _log.exception("a request could not be refused")
+            exchange.fail(DaulatError("internal error"))
+
     def refused(self, reason: str) -> None:
-        """Count what was refused before anybody was known."""
+        """Count what leaves no entry of its own."""
         self._journal.refuse(reason)
         self._metrics.refused(reason)
 
-    def _infer(self, exchange: Exchange, action: str) -> None:
-        principal = self.authenticate(exchange.headers)
-        kind = exchange.headers.get(b"content-type", b"")
-        if kind != _JSON and not kind.lower().startswith(_JSON):
-            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
-        if b"content-encoding" in exchange.headers:
-            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+    def _infer(self, exchange: Exchange, action: str, refusal: DaulatError | None = None) -> None:
+        """From here on the log has an entry, whatever comes of it. `refusal`: the wire's own."""
+        headers = exchange.headers
+        principal = self.authenticate(headers)
         inference = Inference(self._service, exchange, principal, action)
         exchange.listener = inference
-        if principal.networks and (refusal := self._elsewhere(principal, exchange)):
-            inference.refuse(exchange.body, refusal)
-        else:
+        kind = headers.get(b"content-type", b"")
+        if principal.networks and (elsewhere := self._elsewhere(principal, exchange)):
+            refusal = elsewhere
+        elif refusal is not None:
+            pass  # nobody looks at the rest
+        elif kind != _JSON and not kind.lower().startswith(_JSON):
+            refusal = InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+        elif b"content-encoding" in headers:
+            refusal = InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        if refusal is None:
             inference.run(exchange.body)
+        else:
+            inference.refuse(exchange.body, refusal)
 
     def _elsewhere(self, principal: Principal, exchange: Exchange) -> PermissionDenied | None:
         """Why a key of certain networks may not be used here."""

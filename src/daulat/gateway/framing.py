@@ -5,6 +5,7 @@ Where two readers could disagree on what a request is, or where it ends, nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,6 +16,13 @@ _SCHEMES: Final = (b"http://", b"https://")
 _MAX_TARGET: Final = 2048
 _MAX_DIGITS: Final = 15  # no body is a petabyte
 CHUNKED: Final = -1
+HOSTS: Final[set[bytes | None]] = set()
+"""Values of Host that were found good: clients name few, again and again."""
+_MOST_HOSTS: Final = 1024
+_HOST: Final = re.compile(  # RFC 3986 section 3.2.2, and RFC 6874's zones
+    rb"(?:\[[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?\]|\[[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]"
+    rb"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?\Z"
+)
 
 
 def wire_error(code: str, message: str) -> DaulatError:
@@ -56,6 +64,24 @@ def origin_form(method: bytes, target: bytes) -> bytes:
             if authority and not {*authority} & {*b"?#@"}:
                 return slash + path or b"/"
     raise InvalidRequest("The request target must begin with '/'.")
+
+
+def check_host(headers: Mapping[bytes, bytes], version: str) -> None:
+    """The Host header (section 3.2), unless its value is in `HOSTS`, where a good one comes.
+
+    Raises:
+        InvalidRequest: it is no host, or not there and has to be.
+    """
+    host = headers.get(b"host")
+    if host is None:
+        if version == "1.1":
+            raise InvalidRequest("HTTP/1.1 needs a Host header.")
+        return
+    if not _HOST.match(host):
+        raise InvalidRequest("The Host header names no host: expected HOST or HOST:PORT.")
+    if len(HOSTS) >= _MOST_HOSTS:  # somebody makes them up
+        HOSTS.clear()
+    HOSTS.add(host)
 
 
 def expects_continue(headers: Mapping[bytes, bytes], version: str) -> bool:

@@ -24,7 +24,7 @@ from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange, Incoming, Sink
-from daulat.gateway.framing import wire_error
+from daulat.gateway.framing import HOSTS, wire_error
 from daulat.pipeline.actions import PATHS
 
 _SINGLE: Final = frozenset(
@@ -59,13 +59,13 @@ class Server:
         self,
         handle: Callable[[Exchange], None],
         limits: Callable[[], Limits],
-        refused: Callable[[str], None],
+        refuse: Callable[[Exchange, DaulatError], None],
         allow: Callable[[bytes, Mapping[bytes, bytes]], bool],
     ) -> None:
-        """`handle` gets every whole request, and every `Incoming` one; `refused` counts what never became one, by error
-        code; `allow` raises where the sender of this target and these headers may not send a large body, and says
-        whether it is taken as it comes."""
-        self.handle, self.refused, self.allow = handle, refused, allow
+        """`handle` gets every whole request, and every `Incoming` one; `refuse` answers what never became one, with its
+        method and headers only where its head was good; `allow` raises where the sender of this target and these
+        headers may not send a large body, and says whether it is taken as it comes."""
+        self.handle, self.refuse, self.allow = handle, refuse, allow
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
@@ -256,6 +256,8 @@ class Connection(asyncio.Protocol):
                 raise
             self.keeps = False  # the body is whole, what follows it is no request
         if self._whole:
+            if not data.endswith(b"\n"):
+                self.keeps = False  # behind its end came the beginning of another's method: see `on_url`
             return True
         self._beside = self._beside + len(data) if self._size == size else 0
         if self._beside > self._server.limits.header_bytes:
@@ -342,8 +344,8 @@ class Connection(asyncio.Protocol):
             self._target = framing.origin_form(self._method, self._target)
         version = self.version
         self.keeps = version == "1.1" and parser.should_keep_alive() and not self._server.draining
-        if version == "1.1" and b"host" not in headers:
-            raise InvalidRequest("HTTP/1.1 needs a Host header.")
+        if headers.get(b"host") not in HOSTS:
+            framing.check_host(headers, version)
         if b"expect" in headers:
             self._expects = framing.expects_continue(headers, version) and len(self._buffer) == len(head)
         if parser.should_upgrade() and b"transfer-encoding" in headers:
@@ -358,6 +360,7 @@ class Connection(asyncio.Protocol):
         if self._server.allow(self._target, self._headers):
             self._incoming = Incoming(self, self._method, self._target, self._headers, self._left)
         elif self._left > limits.body_bytes:
+            self._state = "body"  # it is not the head that is wrong
             raise framing.too_large(limits.body_bytes)
 
     # Answering.
@@ -455,20 +458,23 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: DaulatError) -> None:
         """Say what is wrong and close: what follows on this connection cannot be trusted to be a request."""
-        self._server.refused(error.code)
+        exchange = Exchange(self, b"", self._target, {}, b"")
+        if self._state == "body":
+            exchange.method, exchange.headers = self._method, self._headers
         incoming, self._incoming, self._sink = self._incoming, None, None
         if incoming is not None and self._exchange is incoming:
             self._exchange = None
             if incoming.begun:
                 self._state = "busy"
             incoming.gone()
-        if self._state == "busy":
+        if self._state == "busy":  # an answer has begun
             self._transport.abort()
-            return
-        self.keeps = False
-        self._state = "busy"
-        self._exchange = Exchange(self, b"", self._target, {}, b"")
-        self._exchange.fail(error)
+            exchange.gone()
+        else:
+            self.keeps = False
+            self._state = "busy"
+            self._exchange = exchange
+        self._server.refuse(exchange, error)
 
 
 def _discard(_data: bytes) -> None:

@@ -19,7 +19,10 @@ from daulat.pipeline.usage import Usage
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 HELP: Final[Mapping[str, tuple[str, str]]] = {
     "daulat_requests_total": ("counter", "Authenticated requests by action, status and outcome."),
-    "daulat_refusals_total": ("counter", "Requests refused before anybody was authenticated, by reason."),
+    "daulat_refusals_total": (
+        "counter",
+        "Requests without an entry: nobody was known, or the wire refused what was no question.",
+    ),
     "gen_ai_client_token_usage_total": ("counter", "Tokens by type, as the log counts them."),
     "gen_ai_server_time_to_first_token_seconds": ("histogram", "From the whole request to the answer's first byte."),
     "gen_ai_server_request_duration_seconds": ("histogram", "From the whole request to the answer's end."),

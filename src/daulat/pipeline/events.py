@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from daulat.pipeline import usage
+from daulat.pipeline import enveloped, usage
 
 MAX_EVENT: Final = 8 * 1024 * 1024
 _DONE: Final = b"[DONE]"
+_ERROR: Final = b'{"error"'  # no text: its quotes would be escaped
 _END: Final = re.compile(rb"\n\r?\n")  # lines end in LF, from some engines in CRLF; a blank one ends an event
 _LAST: Final = re.compile(rb"^data: ?\[DONE\][ \r]*$", re.MULTILINE)
 _DATA: Final = re.compile(rb"^data:(.*)$", re.MULTILINE)
@@ -35,7 +36,13 @@ class EventStream:
         Raises:
             ValueError: one event is larger than 8 MiB.
         """
-        if not self._rest and data.endswith(b"\n\n") and b'"usage":' not in data and _DONE not in data:
+        if (
+            not self._rest
+            and data.endswith(b"\n\n")
+            and b'"usage":' not in data
+            and _DONE not in data
+            and _ERROR not in data
+        ):
             self.events += data.count(b"data:")
             return data
         data = self._rest + data
@@ -59,6 +66,8 @@ class EventStream:
                 break  # whatever an engine says after its last word is not passed on
             if b'"usage":' in event and self._usage_only(event):
                 continue
+            if _ERROR in event:
+                event = enveloped.event(event)
             self.events += event.startswith(b"data:")
             passed.append(event)
         return b"".join(passed)

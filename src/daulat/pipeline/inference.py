@@ -333,8 +333,8 @@ class Inference(Recorded):
             self._attempts[-1] = (self._attempts[-1][0], _ENDINGS.get(error.code, "failed"))
             self._retry(error)
             return
-        if not ok and (words := whole.refusal(self._action, self._head, answer)):
-            answer = self._service.render(InvalidRequest(words, code="engine_refused"), self._action).body
+        if not ok:
+            answer = whole.refusal(self._action, self._head, answer, self._service.render)
         self._status, self._error = self._head, None if ok else "engine_refused"
         if ok and self._kept is not None:
             self._hand_over(answer, usage or Usage(), lambda: self._answered("ok", usage, answer))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from daulat.errors import EngineRequestFailed
-from daulat.pipeline import empty, typed, wording
+from daulat.errors import EngineRequestFailed, InvalidRequest
+from daulat.pipeline import empty, enveloped, typed, wording
 from daulat.pipeline import usage as usages
 from daulat.pipeline.actions import MESSAGES, RESPONSES
+from daulat.pipeline.ports import Render
 from daulat.pipeline.usage import Usage
 
 _TYPED: Final = RESPONSES | MESSAGES
@@ -32,9 +33,9 @@ def usage(action: str, status: int, answer: bytes) -> Usage | None:
     return found
 
 
-def refusal(action: str, status: int, answer: bytes) -> str:
-    """The words of an engine's error that has to be put into our envelope; empty where it stands in it already."""
-    said = usages.error_message(answer)
-    if said and action not in MESSAGES:
-        return ""
-    return said or wording.refusal(status, answer)
+def refusal(action: str, status: int, answer: bytes, render: Render) -> bytes:
+    """An engine's error as the client is to read it: in the envelope of what was asked."""
+    if action not in MESSAGES and (said := enveloped.whole(answer)):
+        return said
+    words = usages.error_message(answer) or wording.refusal(status, answer)
+    return render(InvalidRequest(words, code="engine_refused"), action).body

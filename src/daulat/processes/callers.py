@@ -15,6 +15,8 @@ from starlette.routing import Route
 
 from daulat.adapters import rpc
 from daulat.adapters.snapshot_file import SnapshotFile
+from daulat.core import charter as charters
+from daulat.core.charter import Charter
 from daulat.core.clock import Clock
 from daulat.core.principal import Principal
 from daulat.core.snapshot import Snapshot
@@ -35,6 +37,7 @@ class Callers:
         self._file, self._clock = SnapshotFile(snapshot), clock
         self._snapshot: Snapshot | None = None
         self._directory: Directory | None = None
+        self._charter: tuple[str, Charter] | None = None  # its text, and what that says
 
     def principal(self, request: Request) -> Principal:
         """Raises Unauthenticated: nobody who may ask; PermissionDenied: not there; Unavailable: not published yet."""
@@ -44,6 +47,13 @@ class Callers:
         if principal.networks:
             peers.check(principal, peers.client(request.headers.get(CLIENT.decode(), ""), {}, ()))
         return principal
+
+    def unserved(self, principal: Principal) -> str:
+        """Why the charter in force does not serve this person, or "". Raises Unavailable: nothing is published yet."""
+        text = self.snapshot.charter.text
+        if self._charter is None or self._charter[0] != text:
+            self._charter = text, charters.parse(text)
+        return self._charter[1].unserved(principal.attributes)
 
     def auditor(self, request: Request) -> None:
         """Raises Unauthenticated: it is no auditor who asks."""

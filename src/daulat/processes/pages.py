@@ -23,6 +23,7 @@ from daulat.core.ids import REQUEST_ID
 from daulat.core.principal import Principal
 from daulat.errors import (
     NotFound,
+    PermissionDenied,
     SealBroken,
     Unauthenticated,
     Unavailable,
@@ -69,15 +70,20 @@ class Pages:
         return [Route(path, handler, methods=["GET"]) for path, handler in table]
 
     async def receipt(self, request: Request) -> Response:
-        """The receipt of one answer, for the person who got it. For anybody else it does not exist."""
+        """The receipt of one answer, for the person who got it, while the charter serves them. For anybody else it does
+        not exist."""
         principal = self._callers.principal(request)
+        unserved = self._callers.unserved(principal)
         wanted = request.path_params["request_id"]
         if not REQUEST_ID.match(wanted):
             raise NotFound("A request id is 'req_' and 32 hex digits.", code="receipt_unknown")
         try:
-            body = await asyncio.to_thread(self._receipt, principal, wanted)
+            body = await asyncio.to_thread(self._receipt, principal, wanted, unserved)
         except _NotTheirs:
             self._tell(secret(request), "receipt", "not_found")
+            raise
+        except PermissionDenied as error:
+            self._tell(secret(request), "receipt", error.code)
             raise
         return Response(body, media_type="application/json", headers=NEVER)
 
@@ -114,7 +120,7 @@ class Pages:
         text = metrics.render(samples) + self._watch.text
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def _receipt(self, principal: Principal, wanted: str) -> bytes:
+    def _receipt(self, principal: Principal, wanted: str, unserved: str) -> bytes:
         # Read in this order: what the index knows is under the checkpoint that is read after it.
         try:
             found = request_index.find(self._home.index_db, wanted)
@@ -136,6 +142,8 @@ class Pages:
             raise _damaged(f"entry {index} of {origin[:80]!r} is not that of {wanted}")
         if (admission["tenant"], admission["principal"]) != (principal.tenant, principal.person):
             raise _NotTheirs(_PENDING, code="receipt_pending")
+        if unserved and admission["effect"] != "deny":  # who is refused may show others that it is so
+            raise PermissionDenied(f"You get no receipts of answers now: {unserved}.", code="not_eligible")
         salts = {
             "request": commitments.salt(principal.epoch_key, wanted, "request"),
             "response": commitments.salt(principal.epoch_key, wanted, "response"),

@@ -151,7 +151,7 @@ class Worker:
             vault=self.vault,
         )
         app = self._app(proxies)
-        self.server = Server(app.handle, lambda: self.service.limits, app.refused, app.allow)
+        self.server = Server(app.handle, lambda: self.service.limits, app.refuse, app.allow)
         self._confirm()
 
     def _app(self, proxies: Sequence[Network]) -> App:

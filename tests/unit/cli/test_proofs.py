@@ -208,6 +208,16 @@ def test_why_a_receipt_cannot_be_had(run: Shell, monkeypatch: pytest.MonkeyPatch
         absent = run("receipt", logs.request_id(2), "--url", served.url, "--json")
     assert refused.value["error"]["code"] == "invalid_api_key"
     assert absent.value["error"]["code"] == "not_found"
+    why = json.dumps({"error": {"message": "Your key is for other networks.", "code": "x"}}).encode()
+    cases = ((403, why, "permission_denied"), (503, why, "unavailable"), (503, b"<html>", "unavailable"))
+    for status, body, code in (*cases, (308, b"[]", "unavailable")):
+        monkeypatch.setattr(receipt_verb, "_PATIENCE", 60)  # it is not asked twice
+        with site({f"/v1/receipts/{id_}": (status, body)}) as served:
+            error = run("receipt", id_, "--url", served.url, "--json").value["error"]
+            assert len(served.asked) == 1
+        assert error["code"] == code
+        assert ("for other networks" if body == why else f"status {status}") in error["message"]
+    monkeypatch.setattr(receipt_verb, "_PATIENCE", 0.5)
     silent = run("receipt", id_, "--url", served.url, "--json").value["error"]
     assert silent["code"] == "unavailable"
     assert "--url" in silent["message"], "the service may listen elsewhere"

@@ -143,7 +143,13 @@ def test_a_first_start_that_fails_still_hands_out_what_it_made(run: Shell, contr
     assert (said.code, said.out, control.stopped) == (1, "", 1)
     assert "sk-the-first   (shown once)" in said.err
     assert said.err.endswith("daulat: no lease is granted by place.lease.sandbox: too weak\n")
-    assert run("up", "--json").value["error"]["code"] == "unavailable"
+    said = run("up", "--json")
+    assert (said.code, said.out) == (1, "")
+    made, why = map(json.loads, said.err.splitlines())
+    assert made == {"secrets": SECRETS}
+    assert why["error"] == {"code": "unavailable", "message": "no lease is granted by place.lease.sandbox: too weak"}
+    control.secrets = None
+    assert run("up", "--json").value["error"]["code"] == "unavailable", "and alone, where nothing was made"
 
 
 def test_a_service_that_fails_later_says_why_and_exits_with_1(run: Shell, control: type[StandIn]) -> None:
@@ -151,6 +157,10 @@ def test_a_service_that_fails_later_says_why_and_exits_with_1(run: Shell, contro
     said = run("up")
     assert said.code == 1
     assert "Stopping: the sequencer could not start" in said.err
+    said = run("up", "--json")
+    assert (said.code, control.stopped) == (1, 2)
+    assert json.loads(said.out)["api_key"] == "sk-the-first", "it was ready"
+    assert json.loads(said.err)["error"] == {"code": "unavailable", "message": control.failure}
 
 
 def test_a_model_file_is_imported_once_and_found_again_by_name(run: Shell, control: type[StandIn]) -> None:

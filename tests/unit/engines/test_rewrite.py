@@ -243,6 +243,57 @@ def test_text_that_ends_in_the_event_of_its_last_delta_is_a_call_too() -> None:
     assert ended["choices"][0]["finish_reason"] == "tool_calls"
 
 
+# Calls that had to be, and were cut at the most tokens.
+
+CUT = {
+    '{"name": "weather", "arguments": {"ci': [("weather", '{"ci')],
+    '{"name":"weather","arguments":{"city":"Ipoh "': [("weather", '{"city":"Ipoh "')],
+    ' { "name" : "time" , "arguments" : {"a": "\\"}"}': [("time", '{"a": "\\"}"}')],
+    '{"name": "weather", "argum': [("weather", "")],
+    '{"name": "weather"': [("weather", "")],
+    '{"name": "wea': [],
+    "{": [],
+}
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_a_forced_call_that_was_cut_is_one_with_the_arguments_as_far_as_they_came(text: str) -> None:
+    rewriter = ToolCalls(NAMES, forced=True)
+    rewriter.hold(whole(text).replace(b'"stop"', b'"length"'))
+    (choice,) = json.loads(rewriter.finish())["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("length", None)
+    calls = [call["function"] for call in choice["message"].get("tool_calls", ())]
+    assert [(call["name"], call["arguments"]) for call in calls] == CUT[text]
+
+
+@pytest.mark.parametrize("text", CUT)
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_in_a_stream_as_well(text: str, size: int) -> None:
+    rewriter = ToolCalls(NAMES, forced=True)
+    parts = stream(*[text[at : at + size] for at in range(0, len(text), size)]).replace(b'"stop"', b'"length"')
+    found = [choice for value in values(rewriter.feed(parts) + rewriter.finish()) for choice in value["choices"]]
+    calls = [call for choice in found for call in choice["delta"].get("tool_calls", ())]
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in calls] == CUT[text]
+    assert [choice["finish_reason"] for choice in found] == [None] * (len(found) - 1) + ["length"]
+    assert not any(choice["delta"].get("content") for choice in found)
+
+
+def test_of_one_function_alone_a_call_is_known_from_its_first_character() -> None:
+    rewriter = ToolCalls(frozenset({"time"}), forced=True)
+    rewriter.hold(whole('{"na').replace(b'"stop"', b'"length"'))
+    (call,) = json.loads(rewriter.finish())["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "time", "arguments": ""}
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_what_was_cut_and_was_no_call_or_need_not_be_passes_as_it_came(forced: bool) -> None:
+    for text in ("", " ", "Hm") if forced else ('{"name": "weather", "arguments": {"ci',):
+        rewriter = ToolCalls(NAMES, forced=forced)
+        body = whole(text).replace(b'"stop"', b'"length"')
+        rewriter.hold(body)
+        assert rewriter.finish() == body
+
+
 @pytest.mark.parametrize(
     "odd", [b": ping\n\n", b'data: {"error":{"code":500}}\n\n', b"data: null\n\n", b"data: [7]\n\n"]
 )

@@ -84,6 +84,40 @@ def test_a_named_tool_is_the_only_one(choice: dict[str, Any]) -> None:
     assert found["properties"]["name"] == {"const": "time"}
 
 
+def allowed(mode: Any, *names: str, flat: bool = False) -> dict[str, Any]:
+    """OpenAI's object, as chat completions have it; `flat`: as responses do."""
+    if flat:
+        return {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": name} for name in names]}
+    listed = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": listed}}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_allowed_tools_are_those_of_them_of_which_one_is_required(flat: bool) -> None:
+    given_tools = [WEATHER, function("nuke"), TIME]
+    found = schema(forced(tools=given_tools, tool_choice=allowed("required", "time", "weather", flat=flat)))
+    assert [call["properties"]["name"]["const"] for call in found["anyOf"]] == ["weather", "time"]
+    found = schema(forced(tools=given_tools, tool_choice=allowed("required", "time", flat=flat)))
+    assert found["properties"]["name"] == {"const": "time"}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_allowed_tools_are_all_the_model_is_told_of_where_it_chooses(flat: bool) -> None:
+    changed = tools.change(request(tools=[WEATHER, TIME], tool_choice=allowed("auto", "time", flat=flat)))
+    assert changed is not None
+    body = json.loads(changed.body)
+    assert (body["tools"], body["tool_choice"], body["messages"]) == ([TIME], "auto", ASK)
+    assert json.loads(changed.tools or b"") == [TIME]
+    assert changed.messages is None
+    for name, calls in (("time", 1), ("weather", 0)):
+        call = json.dumps({"name": name, "arguments": {}})
+        answer = {"choices": [{"index": 0, "message": {"content": call}, "finish_reason": "stop"}]}
+        changed.rewriter.hold(json.dumps(answer).encode())
+        message = json.loads(changed.rewriter.finish())["choices"][0]["message"]
+        assert len(message.get("tool_calls", ())) == calls
+        changed.rewriter._whole.clear()
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
@@ -129,6 +163,14 @@ def test_definitions_move_to_the_root_and_references_follow() -> None:
         {"type": "function", "function": {"name": ["weather"]}},
         {"type": "function", "function": 7},
         {"type": "function"},
+        {"type": "allowed_tools"},
+        allowed("none", "weather"),
+        allowed(["auto"], "weather"),
+        allowed("auto"),
+        allowed("required", "weather", "nuke"),
+        {"type": "allowed_tools", "mode": "required", "tools": [7]},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]},
+        {"type": "allowed_tools", "mode": "required", "tools": "weather"},
     ],
 )
 def test_a_choice_that_no_tool_fulfils_is_refused_with_the_field(choice: Any) -> None:
@@ -158,9 +200,11 @@ JSON = st.recursive(
     max_leaves=12,
 )
 
+ALLOWED = st.fixed_dictionaries({"type": st.just("allowed_tools")}, optional={"allowed_tools": JSON, "tools": JSON})
+
 
 @settings(derandomize=True, deadline=None)
-@given(JSON, JSON | st.sampled_from(["required", "auto"]), JSON)
+@given(JSON, JSON | st.sampled_from(["required", "auto"]) | ALLOWED, JSON)
 def test_no_tools_choice_or_messages_make_it_fail_otherwise(given_tools: Any, choice: Any, messages: Any) -> None:
     asked = request(tools=given_tools, tool_choice=choice)
     if messages is not None:

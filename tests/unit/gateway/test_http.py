@@ -7,10 +7,13 @@ import json
 
 import pytest
 from tests.support.request_path import DONE, answered, chunk
-from tests.support.wire import CHAT, STREAMED, Gateway, chunked, get, post, request, run
+from tests.support.wire import CHAT, STREAMED, Gateway, Seen, chunked, get, post, request, run
 
 from daulat.core.promise import parse_header
 from daulat.core.snapshot import Limits
+from daulat.gateway import framing
+
+TARGET, CODING = b"/v1/chat/completions", b"Transfer-Encoding: chunked"
 
 
 def test_an_answer_carries_its_id_its_receipts_address_and_a_promise() -> None:
@@ -164,13 +167,63 @@ def test_what_follows_a_chunked_body_in_its_segment_is_not_answered_and_not_swal
     run(main)
 
 
+def test_two_requests_that_come_in_two_pieces_are_both_answered_or_the_second_is_said_to_be_lost() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            coded = request(TARGET, CODING, body=chunked(b"{}"))
+            for first in (coded, post(b"{}")):
+                both, lost = first + get(b"/healthz"), 0
+                for cut in range(1, len(both)):
+                    client = await gateway.client()
+                    client.send(both[:cut])
+                    await gateway.until(lambda client=client, cut=cut: gateway.got(client) >= cut)
+                    client.send(both[cut:])
+                    seen = await client.answer()
+                    assert seen.status == 400
+                    if seen.headers.get("connection") == "close":
+                        assert cut != len(first), "nothing of the second came with the first's end"
+                        assert await client.closed() == b""
+                        lost += 1
+                    else:
+                        assert (await client.answer()).body == b'{"status":"ok"}', both[:cut]
+                    client.close()
+                assert lost == (len(both) - 2 if first == coded else 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a", b"a_b.example:8470", b"127.0.0.1:1", b"[::1]", b"[fe80::1%25eth0]:80", b"[v1.a:b]", b"x%20y:"]
+)
+def test_every_host_of_rfc_3986_is_taken(host: bytes) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            for _ in range(2):
+                seen = await gateway.exchange(get(b"/healthz").replace(b"Host: test", b"Host: " + host))
+                assert seen.status == 200
+
+    run(main)
+
+
+def test_hosts_without_end_fill_no_memory() -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            client = await gateway.client()
+            for number in range(3000):
+                client.send(get(b"/healthz").replace(b"Host: test", b"Host: h%d" % number))
+                assert (await client.answer()).status == 200
+            assert len(framing.HOSTS) <= 1024
+
+    run(main)
+
+
 def test_a_client_that_waits_to_be_told_to_go_on_is_told() -> None:
     async def main() -> None:
         async with Gateway() as gateway:
             client = await gateway.client()
             length, coding = b"Content-Length: %d" % len(CHAT), b"Transfer-Encoding: chunked"
-            for framing, body in ((length, CHAT), (coding, chunked(CHAT))):
-                client.send(request(b"/v1/chat/completions", framing, b"Expect: 100-Continue"))
+            for line, body in ((length, CHAT), (coding, chunked(CHAT))):
+                client.send(request(b"/v1/chat/completions", line, b"Expect: 100-Continue"))
                 assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
                 client.send(body)
                 assert (await client.answer()).status == 200
@@ -213,13 +266,13 @@ def test_a_large_body_is_taken_only_from_somebody_who_is_known(lines: tuple[byte
     run(main)
 
 
-@pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(framing: str) -> None:
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_who_sends_too_large_a_body_all_the_same_can_read_why_it_was_refused(how: str) -> None:
     async def main() -> None:
         async with Gateway(limits=Limits(body_bytes=1000)) as gateway:
             client = await gateway.client()
             body = bytes(5_000_000)
-            if framing == "length":
+            if how == "length":
                 client.send(request(b"/v1/chat/completions", b"Content-Length: %d" % len(body), body=body))
             else:
                 client.send(request(b"/v1/chat/completions", b"Transfer-Encoding: chunked", body=chunked(body)))
@@ -433,23 +486,70 @@ def test_refusals_before_anybody_is_known_are_counted_by_their_reason() -> None:
     async def main() -> None:
         async with Gateway() as gateway:
             await gateway.exchange(post(secret="sk-nobody"))
-            await gateway.exchange(post().replace(b"application/json", b"text/plain"))
+            await gateway.exchange(post(secret="sk-nobody").replace(b"application/json", b"text/plain"))
             await gateway.exchange(b"nonsense\r\n\r\n")
             await gateway.exchange(post(CHAT, b"Content-Length: 9"))
             gateway.journal.tick()
             await gateway.until(gateway.disk.refusals)
-            assert gateway.disk.refusals() == {
-                "invalid_api_key": 1,
-                "unsupported_media_type": 1,
-                "invalid_request": 2,
-            }
+            assert gateway.disk.refusals() == {"invalid_api_key": 2, "invalid_request": 2}
             assert not gateway.disk.completions(), "and leave no entry"
             samples = gateway.metrics.samples()["daulat_refusals_total"]
-            assert samples == {
-                'reason="invalid_api_key"': 1,
-                'reason="unsupported_media_type"': 1,
-                'reason="invalid_request"': 2,
-            }
+            assert samples == {'reason="invalid_api_key"': 2, 'reason="invalid_request"': 2}
+
+    run(main)
+
+
+WHOLLY_READ = (
+    (post().replace(b"application/json", b"text/plain"), 415, "unsupported_media_type"),
+    (post(CHAT, b"Content-Encoding: gzip"), 415, "unsupported_media_type"),
+    (post().replace(b"Content-Type: application/json\r\n", b""), 415, "unsupported_media_type"),
+)
+NOT_READ = (
+    (request(TARGET, b"Content-Length: 100001"), 413, "body_too_large"),
+    (request(TARGET, CODING, body=chunked(bytes(60_000), bytes(60_000))), 413, "body_too_large"),
+    (request(TARGET, CODING, body=b"2;" + b"x" * 70_000), 431, "headers_too_large"),
+    (request(TARGET, CODING, body=b"nonsense"), 400, "invalid_request"),
+    (request(TARGET, CODING, body=b"2\r\nab"), 408, "request_timeout"),
+    (request(TARGET, b"Content-Length: 70000", body=b"ab"), 408, "request_timeout"),
+    (request(TARGET, b"Content-Length: 9", body=b"ab"), 408, "request_timeout"),
+)
+
+
+async def _refused(gateway: Gateway, data: bytes, status: int) -> Seen:
+    client = await gateway.client()
+    client.send(data)
+    await gateway.until(lambda: gateway.got(client) >= len(data) or status != 408)
+    if status == 408:
+        gateway.sweep(gateway.limits.body_seconds + 1)
+    return await client.answer()
+
+
+@pytest.mark.parametrize(("data", "status", "code"), [*WHOLLY_READ, *NOT_READ])
+def test_who_is_known_has_an_entry_of_what_the_wire_refused(data: bytes, status: int, code: str) -> None:
+    async def main() -> None:
+        async with Gateway(limits=Limits(body_bytes=100_000)) as gateway:
+            seen = await _refused(gateway, data, status)
+            assert (seen.status, seen.json["error"]["code"]) == (status, code)
+            assert parse_header(seen.headers["daulat-promise"]).request_id == seen.headers["x-request-id"]
+            (completion,) = gateway.disk.completions()
+            assert (completion["status"], completion["outcome"], completion["error"]) == (status, "failed", code)
+            gateway.journal.tick()
+            assert not gateway.disk.refusals()
+            assert not gateway.metrics.samples()["daulat_refusals_total"]
+            assert not gateway.engine.asked
+
+    run(main)
+
+
+@pytest.mark.parametrize(("data", "status", "code"), [case for case in NOT_READ if case[1] == 408][2:])
+def test_who_is_not_known_is_counted_and_told_the_same(data: bytes, status: int, code: str) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+            seen = await _refused(gateway, data.replace(b"Bearer sk-", b"Bearer sx-"), status)
+            assert (seen.status, seen.json["error"]["code"]) == (status, code)
+            assert "x-request-id" not in seen.headers
+            assert not gateway.disk.completions()
+            assert gateway.metrics.samples()["daulat_refusals_total"] == {f'reason="{code}"': 1}
 
     run(main)
 

@@ -67,6 +67,20 @@ def test_events_are_counted_one_by_one_or_many_at_once(end: bytes) -> None:
         assert events.events == 20
 
 
+def test_an_error_in_a_stream_has_all_four_fields_of_openais_envelope() -> None:
+    said = b'event: error\ndata: {"error":{"code":500,"message":"out of memory","type":"server_error"}}\n\n'
+    error = {"message": "out of memory", "type": "server_error", "param": None, "code": None}
+    passed = EventStream(show_usage=False).feed(said)
+    assert passed.startswith(b"event: error\ndata: ")
+    assert passed.endswith(b"}\n\n")
+    assert json.loads(passed.partition(b"data: ")[2]) == {"error": error}
+    assert EventStream(show_usage=False).feed(passed) == passed, "which is left as it is"
+    untyped = EventStream(show_usage=False).feed(b'data: {"error":{"message":"gone"}}\r\n\r\n')
+    assert json.loads(untyped[6:])["error"]["type"] == "engine_error"
+    for other in (b'data: {"choices":[],"error":null}\n\n', b'data: {"type":"error"}\n\n', b'data: "error"\n\n'):
+        assert EventStream(show_usage=False).feed(other) == other
+
+
 @pytest.mark.parametrize(
     "broken", [b"{", b"[]", b"\xff", b"[" * 3000, b'{"usage":', b'{"usage":"many"}', b'{"usage":[]}']
 )

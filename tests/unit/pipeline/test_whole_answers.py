@@ -110,10 +110,35 @@ def test_no_more_replicas_are_tried_than_fit_an_entry() -> None:
     assert path.at_rest()
 
 
+@pytest.mark.parametrize("body", [chat(), chat(stream=True)])
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (b'{"error":{"message":"full","type":"x","code":400}}', ("full", "x", None, None)),  # llama.cpp
+        (b'{"error":{"message":"full","type":"x","param":"n","code":400}}', ("full", "x", "n", None)),  # vLLM
+        (b'{"error":{"message":"full","code":"c","more":1}}', ("full", "invalid_request_error", None, "c")),
+        (
+            b'{"error":{"message":"full","type":null,"param":[],"code":{}}}',
+            ("full", "invalid_request_error", None, None),
+        ),
+        ('{"error":{"message":"penuh \u2014"}}'.encode(), ("penuh \u2014", "invalid_request_error", None, None)),
+    ],
+)
+def test_an_engines_refusal_has_all_four_fields_of_openais_envelope(
+    body: bytes, refusal: bytes, error: tuple[str | None, ...]
+) -> None:
+    path = Path()
+    _, client = path.ask(body)
+    path.call.answer(refusal, 400)
+    path.journal.commit()
+    assert client.status == 400
+    assert client.error == dict(zip(("message", "type", "param", "code"), error, strict=True))
+
+
 def test_an_engines_refusal_in_openais_envelope_passes_as_it_is() -> None:
     path = Path()
     _, client = path.ask(chat())
-    refusal = b'{"error":{"message":"context is full","type":"invalid_request_error","code":400}}'
+    refusal = b'{"error": {"message":"full","type":"invalid_request_error","param":null,"code":"x","more":1}, "id": 7}'
     path.call.answer(refusal, 400)
     path.journal.commit()
     assert (client.status, client.body) == (400, refusal)

@@ -83,6 +83,7 @@ class LlamaCpp:
             body, rewriter = changed.body, changed.rewriter
             if changed.messages is not None:
                 own_tools, messages = None, changed.messages
+            own_tools = changed.tools or own_tools
         prompt = prompt_of(own_tools, messages, request.raw("prompt") or request.raw("input"))
         prefix = shared(own_tools, messages)
         if prefix is None:

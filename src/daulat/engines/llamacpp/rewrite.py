@@ -6,6 +6,7 @@ or is held until the choice is finished.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ _TAGGED: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _FENCED: Final = re.compile(r"\A```(?:json)?\s*(.*?)\s*(?:```)?\Z", re.DOTALL)
 _FIRST_KEY: Final = re.compile(r'[\[{\s]*"([^"\\]*)"')
 _KEYS: Final = frozenset({"name", "arguments", "parameters", "function", "type", "id", "tool_call", "tool_calls"})
+_BEGUN: Final = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")(?:\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL)
 _TAG: Final = "<tool_call>"
 _FENCES: Final = ("```json", "```")
+_CUT: Final = "length"
 _LONGEST: Final = 1_048_576  # characters kept back
 
 
@@ -66,6 +69,17 @@ def _calls_of(value: Any, names: frozenset[str]) -> list[tuple[str, str]]:
     return []
 
 
+def begun(text: str, names: frozenset[str]) -> list[tuple[str, str]]:
+    """The call that an answer began which had to be one, and was cut: the arguments as far as they came. None where it
+    was cut before the function was named."""
+    found = _BEGUN.match(text)
+    if found is not None:
+        with contextlib.suppress(ValueError):
+            name = json.loads(found[1])
+            return [(name, found[2] or "")] if name in names else []
+    return [(name, "") for name in names] if len(names) == 1 else []
+
+
 def may_be_call(text: str) -> bool:
     """Whether text that begins like this may still become nothing but calls."""
     short = len(text) <= _LONGEST
@@ -99,9 +113,10 @@ class _Choice:
 class ToolCalls(Rewriting):
     """One answer's rewriter (`engines.dialect.Rewriter`)."""
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, names: frozenset[str], *, forced: bool = False) -> None:
+        """`forced`: the answer fits the schema of a call, as far as it goes."""
         super().__init__()
-        self._names = names
+        self._names, self._forced = names, forced
         self._choices: dict[int, _Choice] = {}
 
     def left(self) -> bytes:
@@ -112,12 +127,21 @@ class ToolCalls(Rewriting):
         content = message.get("content")
         if message.get("tool_calls") or not isinstance(content, str):
             return False
-        calls = calls_in(content, self._names)
+        calls, finish = self._calls(content, choice.get("finish_reason"))
         if calls is None:
             return False
-        message["content"], message["tool_calls"] = None, [called(*call) for call in calls]
-        choice["finish_reason"] = "tool_calls"
+        message["content"] = None
+        if calls:
+            message["tool_calls"] = [called(*call) for call in calls]
+        choice["finish_reason"] = finish
         return True
+
+    def _calls(self, text: str, finish: Any) -> tuple[list[tuple[str, str]] | None, Any]:
+        """The calls that a choice's whole text is, and how it ended then; None where it is none."""
+        calls = calls_in(text, self._names) if text else None
+        if calls is None and self._forced and finish == _CUT and text.lstrip().startswith("{"):
+            return begun(text, self._names), finish
+        return calls, "tool_calls"
 
     def event(self, event: bytes) -> bytes:
         try:
@@ -138,20 +162,20 @@ class ToolCalls(Rewriting):
             event = b""
         if choice.get("finish_reason") is None:
             return event
-        calls = calls_in(state.text, self._names) if state.text else None
+        calls, finish = self._calls(state.text, choice["finish_reason"])
         if calls is None:
             return self._let_go(state, event)
         state.held, state.open = [], False
-        return self._called(value, index, calls)
+        return self._called(value, index, calls, finish)
 
     def _let_go(self, state: _Choice, event: bytes) -> bytes:
         held, state.held, state.open = b"".join(state.held), [], False
         return held + event
 
-    def _called(self, value: dict[str, Any], index: int, calls: list[tuple[str, str]]) -> bytes:
+    def _called(self, value: dict[str, Any], index: int, calls: list[tuple[str, str]], finish: str) -> bytes:
         """Two events in place of what was held: the calls, and the end of the choice."""
         delta = {"tool_calls": [called(*call, number) for number, call in enumerate(calls)]}
         spoken = {**value, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
         spoken.pop("usage", None)
-        ended = {**value, "choices": [{**value["choices"][0], "delta": {}, "finish_reason": "tool_calls"}]}
-        return framed(spoken) + framed(ended)
+        ended = {**value, "choices": [{**value["choices"][0], "delta": {}, "finish_reason": finish}]}
+        return (framed(spoken) if calls else b"") + framed(ended)

@@ -21,18 +21,19 @@ _DEFINITIONS: Final = ("$defs", "definitions")
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The request as it goes to the engine. `messages`: raw, where they were changed too."""
+    """The request as it goes to the engine. Raw, `tools`: these instead; `messages`: with no tools, and these."""
 
     body: bytes
     rewriter: ToolCalls
     messages: bytes | None = None
+    tools: bytes | None = None
 
 
 def change(request: EngineRequest) -> Changed | None:
     """What tools make of a request; None where it goes as it is and comes back as it is.
 
     Raises:
-        InvalidRequest: a call is required and there is no such tool.
+        InvalidRequest: a call is required, or a choice among some, and there is no such tool.
     """
     raw = request.raw("tools")
     if request.action != "chat.completions" or raw is None:
@@ -44,21 +45,54 @@ def change(request: EngineRequest) -> Changed | None:
 
 
 def _change(body: bytes, tools: dict[str, Mapping[str, Any]], choice: Any) -> Changed | None:
-    required = choice == "required" or (isinstance(choice, dict) and choice.get("type") == "function")
-    if not required:
-        names = frozenset(tools)
-        return Changed(body, ToolCalls(names)) if choice == "auto" and names else None
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        name = (function if isinstance(function, dict) else choice).get("name")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind == "allowed_tools":
+        mode, tools = _allowed(choice, tools)
+        if mode == "auto":
+            return _narrowed(body, tools)
+    elif kind == "function":
+        tools = _named([choice], tools)
+    elif kind != "required":
+        return Changed(body, ToolCalls(frozenset(tools))) if choice == "auto" and tools else None
+    if not tools:
+        raise InvalidRequest("tool_choice requires a call, and there are no function tools", param="tool_choice")
+    return _forced(body, tools)
+
+
+def _allowed(choice: Mapping[str, Any], tools: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The mode and the tools of an `allowed_tools`, nested as chat completions have it or flat as responses do."""
+    nested = choice.get("allowed_tools")
+    said = nested if isinstance(nested, dict) else choice
+    mode, listed = said.get("mode"), said.get("tools")
+    if mode not in ("auto", "required"):  # in a tuple: a client's value may have no hash
+        raise InvalidRequest("the mode of allowed_tools is 'auto' or 'required'", param="tool_choice")
+    if not isinstance(listed, list) or not listed:
+        raise InvalidRequest("allowed_tools lists the tools that may be called, in 'tools'", param="tool_choice")
+    return mode, _named(listed, tools)
+
+
+def _named(chosen: list[Any], tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those of the tools that are chosen, in their own order."""
+    names = set()
+    for item in chosen:
+        function = item.get("function") if isinstance(item, dict) else None
+        holder = function if isinstance(function, dict) else item
+        name = holder.get("name") if isinstance(holder, dict) else None
         if not isinstance(name, str) or name not in tools:
             raise InvalidRequest(
                 f"tool_choice names {str(name)[:64]!r}, which is none of the tools", param="tool_choice"
             )
-        tools = {name: tools[name]}
-    if not tools:
-        raise InvalidRequest("tool_choice requires a call, and there are no function tools", param="tool_choice")
-    return _forced(body, tools)
+        names.add(name)
+    return {name: function for name, function in tools.items() if name in names}
+
+
+def _narrowed(body: bytes, tools: Mapping[str, Mapping[str, Any]]) -> Changed:
+    """The model chooses, among these alone: of others it is not told."""
+    value = json.loads(body)
+    value["tools"] = [{"type": "function", "function": function} for function in tools.values()]
+    value["tool_choice"] = "auto"
+    raw = json.dumps(value["tools"]).encode()
+    return Changed(json.dumps(value).encode(), ToolCalls(frozenset(tools)), tools=raw)
 
 
 def _functions(raw: bytes) -> dict[str, Mapping[str, Any]]:
@@ -80,7 +114,7 @@ def _forced(body: bytes, tools: Mapping[str, Mapping[str, Any]]) -> Changed:
     schema = {"name": "tool_call", "strict": True, "schema": call_schema(tools)}
     value["response_format"] = {"type": "json_schema", "json_schema": schema}
     messages = json.dumps(value["messages"]).encode()
-    return Changed(json.dumps(value).encode(), ToolCalls(frozenset(tools)), messages)
+    return Changed(json.dumps(value).encode(), ToolCalls(frozenset(tools), forced=True), messages)
 
 
 def _instructed(messages: Any, tools: Mapping[str, Mapping[str, Any]]) -> Any:
