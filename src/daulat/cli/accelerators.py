@@ -132,7 +132,7 @@ def described(found: Inventory) -> str:
     """An inventory for people: a line each, then what is wrong."""
     lines = [_line(one) for one in found.accelerators]
     for one in found.accelerators:
-        lines += [f"{one.name}: {reason}" for reason in one.health.reasons if one.health.state != "ok"]
+        lines += [f"{one.name}: {reason}" for reason in one.health.reasons]
         if one.health.codes:
             lines.append(f"{one.name}: error codes {', '.join(one.health.codes)}")
         lines += [

@@ -80,13 +80,17 @@ def test_health_has_codes_and_reasons_over_several_lines() -> None:
     assert not one.health.fit
 
 
-def test_double_bit_errors_are_a_reason() -> None:
+def test_double_bit_errors_are_an_alarm_whatever_npu_smi_calls_its_health() -> None:
     one = only(
         "# npu-smi info -t ecc -i 1 -c 0\n\tNPU ID : 1\n\tHBM Single Bit Error Count : 14\n"
         "\tHBM Double Bit Error Count : 3\n\tHBM Double Bit Isolated Pages Count : 2\n"
     )
     assert one.ecc == Ecc(single_bit=14, double_bit=3, double_bit_isolated_pages=2)
-    assert one.health.reasons == ("3 double bit errors of the memory",)
+    assert one.health.state == "alarm"
+    assert one.health.reasons == (
+        "3 double bit errors of the memory",
+        "2 pages of the memory are isolated for double bit errors",
+    )
 
 
 def test_processes_of_one_chip() -> None:
@@ -314,7 +318,7 @@ def test_nvidias_list_and_table() -> None:
     )
     one = only(table)
     assert (one.product, one.memory_used, one.memory_total, one.power) == ("NVIDIA H20", 512 * MIB, 97871 * MIB, 23)
-    assert (one.ecc.double_bit, one.health.state) == (3, "alarm")
+    assert (one.ecc.double_bit, one.health.state) == (3, "critical"), "as nvidia-smi -q has it"
     assert one.processes == (Process(4711, "python3", 500 * MIB),)
     with pytest.raises(InvalidRequest, match="second row of a GPU"):
         capture.read(table.replace("512MiB /", "512MiB"))

@@ -25,6 +25,7 @@ from daulat.fleet.outputs.lines import (
     percent,
     quantity,
     watts,
+    within,
     word,
 )
 
@@ -174,6 +175,7 @@ def _converted(values: Mapping[str, str], table: tuple[tuple[str, str, Convert],
         said = values.get(name, "")
         if field not in found and known(said) is not None and not said.startswith("N/A"):  # `N/A (Secondary die)`
             found[field] = convert(said, line)
+    within(found.get("memory_used"), found.get("memory_total"), line)
     return found
 
 

@@ -7,6 +7,8 @@ error.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -57,6 +59,9 @@ _SKIPPED: Final = re.compile(
     r"|\[[^\]]{1,80}\] ?[#$]|[\w.@:~/-]{1,80}[#$]|#+)",
     re.IGNORECASE,
 )
+_PROMPTED: Final = re.compile(  # and a command that is not known
+    r"(?:\[[^\]]{1,80}\] ?|[\w.-]{1,40}@[\w.:~/-]{1,80} ?)[#$](?: .{0,300})?|[#$]"
+)
 _LEGEND: Final = re.compile(
     r"\s*(?:Legend:?|NIC Legend:?|(?:X|SYS|NODE|PHB|PIX|PXB|HCCS|HCCS_SW|SIO|UB|XLink|XLink_SW|NA|NV#|NIC\d+)\s*[:=].*)"
 )
@@ -66,7 +71,7 @@ _DATETIME: Final = re.compile(
 _FIELD: Final = re.compile(r"[^:|]{1,60}:(?!//)")
 _NAMES: Final = re.compile(  # only npu-smi's fields begin so: `Product Name` may be dmidecode's, `Model` lscpu's
     r"(?:NPU|Chip|DDR|HBM|Ai ?(?:core|cpu|vector|cube)|Ctrlcpu|Health Status|Error Code|Fault Event|Total Count|HCCS"
-    r"|Process id|VDie ID|NDie ID|DDie ID)\b",
+    r"|Process id(?=\s*:\s*\d+\s+Process name)|VDie ID|NDie ID|DDie ID)\b",
     re.IGNORECASE,
 )
 _VERSION: Final = re.compile(r"Version=(\S{1,60})")
@@ -179,7 +184,7 @@ def _read_section(context: Context, lines: list[Line]) -> Iterator[Reading]:
             at += 1
             continue
         _, ends, reader = kind
-        end = next((n for n in range(at + 1, len(lines)) if ends(lines[n].text, context)), len(lines))
+        end = _end(lines, at, ends, context)
         yield reader(lines[at:end], context)
         at = end
 
@@ -197,7 +202,7 @@ def _ignored(text: str) -> bool:
     bare = text.strip()
     if len(bare) > _LONGEST:
         return False
-    return any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _LEGEND)) or _DATETIME.match(bare) is not None
+    return any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _PROMPTED, _LEGEND)) or _DATETIME.match(bare) is not None
 
 
 def _problem(lines: list[Line], context: Context) -> Reading:
@@ -221,12 +226,19 @@ def _table(text: str) -> bool:
 
 def _named(text: str, context: Context) -> bool:
     bare = text.strip()
-    known = context.tool == "npu-smi" or (context.tool == "" and _NAMES.match(bare) is not None)
+    own = {"", "hccn_tool", "nvidia-smi"}  # of other commands' output such a line may be theirs
+    known = context.tool == "npu-smi" or (context.tool in own and _NAMES.match(bare) is not None)
     return known and _FIELD.match(bare) is not None
 
 
 def _of_hccn(text: str, context: Context) -> bool:
-    return hccn.is_hccn(text) or (context.tool == "hccn_tool" and _FIELD.match(text.strip()) is not None)
+    bare = text.strip()
+    named = context.tool == "hccn_tool" and _FIELD.match(bare) is not None and _NAMES.match(bare) is None
+    return hccn.is_hccn(text) or named
+
+
+def _read_fields(lines: list[Line], context: Context) -> Reading:
+    return fields.read_fields(lines, context if context.tool == "npu-smi" else Context())
 
 
 def _reader_of_table(lines: list[Line], context: Context) -> Reading:
@@ -245,38 +257,101 @@ def _end_of_table(text: str, _context: Context) -> bool:
     return bool(text.strip()) and not _table(text)
 
 
-def _end_of_rows(text: str, _context: Context) -> bool:
-    return not text.strip() or _ignored(text)
+def _begins_table(lines: list[Line], at: int) -> bool:
+    """Whether a table begins at this line, perhaps with the rule above its title, directly under another."""
+    title = lines[at + 1] if set(lines[at].text.strip()) <= set("+-=|") and at + 1 < len(lines) else lines[at]
+    titled = (npu_smi.is_title, nvidia_tables.is_table, amd_table.is_table, hccn.is_ports)
+    rule_above = title is lines[at] and at > 0 and set(lines[at - 1].text.strip()) <= set("+-=|")
+    return not rule_above and any(is_title(title.text) for is_title in titled)
 
 
-def _end_of_list(text: str, context: Context) -> bool:
-    return _end_of_rows(text, context) and not nvidia_tables.is_monitor(text)
+def _json(text: str) -> bool:
+    return text.lstrip().startswith(("{", "[{", "[\n")) or text.strip() == "["
+
+
+def _begins(text: str) -> bool:
+    """Whether a line begins an output, whatever stands above it: no output has such a line inside."""
+    return (
+        _table(text)
+        or _json(text)
+        or nvidia_tables.columns(text) is not None
+        or any(
+            is_head(text)
+            for is_head in (
+                *(nvidia.is_nvidia_q, nvidia.is_nvidia_xml, amd.is_text, nvidia_tables.is_list),
+                *(nvidia_tables.is_monitor, npu_smi.is_watch, npu_smi.is_mapping, topology.is_topology),
+                *(topology.is_device_file, hccn.is_conf),
+            )
+        )
+    )
+
+
+def _field(text: str) -> bool:
+    """Whether a line is a field that only npu-smi has."""
+    bare = text.strip()
+    return _NAMES.match(bare) is not None and _FIELD.match(bare) is not None
+
+
+def _end_of_rows(text: str, context: Context) -> bool:
+    other = _begins(text) or _named(text, context) or _of_hccn(text, context) or _PROBLEM.search(text) is not None
+    return not text.strip() or _ignored(text) or other
+
+
+def _end_of(own: Callable[[str], bool]) -> Callable[[str, Context], bool]:
+    """Where rows end that have a form of their own."""
+    return lambda text, context: _end_of_rows(text, context) and not own(text)
+
+
+def _end_of_tree(text: str, _context: Context) -> bool:
+    """Where what is indented under its heading ends; an empty line does not end it."""
+    left = not text[:1].isspace() and (hccn.is_hccn(text) or _PROBLEM.search(text) is not None or _prompted(text))
+    return _begins(text) or _field(text) or left
 
 
 def _end_of_fields(text: str, context: Context) -> bool:
     """Another kind begins; an empty line does not end these."""
     bare = text.strip()
-    return bool(bare) and (
-        _table(text) or _begins_other(text) or (_of_hccn(text, context) and ":" in bare) or _noise(bare)
-    )
+    port = _of_hccn(text, context) and ":" in bare
+    return bool(bare) and (_begins(text) or port or _noise(bare) or _prompted(text))
 
 
 def _end_of_ports(text: str, _context: Context) -> bool:
     bare = text.strip()
-    other = _table(text) or npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text)
-    return bool(bare) and (other or _noise(bare) or bare.startswith(("NPU ID", "Total Count")))
+    return bool(bare) and (
+        _begins(text) or _field(text) or _noise(bare) or _prompted(text) or bare.startswith("Total Count")
+    )
 
 
 def _noise(bare: str) -> bool:
     return _PROBLEM.search(bare) is not None or _DATETIME.match(bare) is not None
 
 
-def _begins_other(text: str) -> bool:
-    return npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text) or nvidia.is_nvidia_q(text)
+def _prompted(text: str) -> bool:
+    return len(text) <= _LONGEST and _PROMPTED.fullmatch(text.strip()) is not None
+
+
+def _end_of_xml(text: str, _context: Context) -> bool:
+    return nvidia.is_nvidia_q(text) or _table(text) or text.lstrip().startswith("<?xml")
 
 
 def _never(_text: str, _context: Context) -> bool:
     return False
+
+
+def _end(lines: list[Line], at: int, ends: Callable[[str, Context], bool], context: Context) -> int:
+    """Where the output that begins at a line ends. XML and JSON end where they are closed."""
+    end = next((n for n in range(at + 1, len(lines)) if ends(lines[n].text, context)), len(lines))
+    if ends is _end_of_xml:
+        return next((n + 1 for n in range(at, end) if lines[n].text.strip() == "</nvidia_smi_log>"), end)
+    if ends is _never:
+        text = "\n".join(line.text for line in lines[at:])
+        with contextlib.suppress(ValueError, RecursionError):
+            start = len(text) - len(text.lstrip())
+            _, closed = json.JSONDecoder().raw_decode(text, start)
+            return at + text.count("\n", 0, closed) + 1
+    if ends is _end_of_table:
+        return next((n for n in range(at + 2, end) if _begins_table(lines, n)), end)
+    return end
 
 
 def _tool(context: Context, text: str) -> str:
@@ -285,42 +360,46 @@ def _tool(context: Context, text: str) -> str:
 
 # In this order: what begins an output, what ends it, who reads it.
 _KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader], ...]] = (
-    (
-        lambda text, _: nvidia.is_nvidia_q(text),
-        lambda text, _: nvidia.is_nvidia_q(text) or _table(text),
-        lambda lines, _: nvidia.read_q(lines),
-    ),
-    (
-        lambda text, _: nvidia.is_nvidia_xml(text),
-        lambda text, _: nvidia.is_nvidia_q(text) or _table(text) or text.lstrip().startswith("<?xml"),
-        lambda lines, _: nvidia.read_xml(lines),
-    ),
+    (lambda text, _: nvidia.is_nvidia_q(text), _end_of_tree, lambda lines, _: nvidia.read_q(lines)),
+    (lambda text, _: nvidia.is_nvidia_xml(text), _end_of_xml, lambda lines, _: nvidia.read_xml(lines)),
     (lambda text, _: _table(text), _end_of_table, _reader_of_table),
-    (
-        lambda text, _: text.lstrip().startswith(("{", "[{", "[\n")) or text.strip() == "[",
-        _never,
-        lambda lines, _: amd.read_json(lines),
-    ),
+    (lambda text, _: _json(text), _never, lambda lines, _: amd.read_json(lines)),
     (
         lambda text, _: amd.is_text(text),
-        lambda text, _: _table(text) or _begins_other(text) or "End of ROCm SMI Log" in text,
+        lambda text, context: (_end_of_tree(text, context) and not amd.is_text(text)) or "End of ROCm SMI Log" in text,
         lambda lines, _: amd.read_text(lines),
     ),
-    (lambda text, _: nvidia_tables.is_list(text), _end_of_rows, lambda lines, _: nvidia_tables.read_list(lines)),
-    (lambda text, _: nvidia_tables.is_monitor(text), _end_of_list, lambda lines, _: nvidia_tables.read_monitor(lines)),
+    (
+        lambda text, _: nvidia_tables.is_list(text),
+        _end_of(nvidia_tables.is_list),
+        lambda lines, _: nvidia_tables.read_list(lines),
+    ),
+    (
+        lambda text, _: nvidia_tables.is_monitor(text),
+        _end_of(nvidia_tables.is_monitor),
+        lambda lines, _: nvidia_tables.read_monitor(lines),
+    ),
     (
         lambda text, context: nvidia_tables.columns(text) is not None or nvidia_tables.asked(context) is not None,
         _end_of_rows,
         nvidia_tables.read_csv,
     ),
-    (lambda text, _: npu_smi.is_watch(text), _end_of_rows, lambda lines, _: npu_smi.read_watch(lines)),
+    (
+        lambda text, _: npu_smi.is_watch(text),
+        _end_of(npu_smi.is_watch),
+        lambda lines, _: npu_smi.read_watch(lines),
+    ),
     (lambda text, _: npu_smi.is_mapping(text), _end_of_rows, lambda lines, _: npu_smi.read_mapping(lines)),
     (
         lambda text, _: topology.is_topology(text),
         _end_of_rows,
         lambda lines, context: topology.read_topology(lines, _tool(context, lines[0].text)),
     ),
-    (lambda text, _: topology.is_device_file(text), _end_of_rows, lambda lines, _: topology.read_device_files(lines)),
+    (
+        lambda text, _: topology.is_device_file(text),
+        _end_of(topology.is_device_file),
+        lambda lines, _: topology.read_device_files(lines),
+    ),
     (
         lambda text, _: hccn.is_conf(text),
         lambda text, _: not hccn.is_conf(text),
@@ -332,7 +411,7 @@ _KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context
         _problem,
     ),
     (_of_hccn, _end_of_ports, hccn.read_hccn),
-    (_named, _end_of_fields, fields.read_fields),
+    (_named, _end_of_fields, _read_fields),
 )
 
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, State, Utilisation
+from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, State, Utilisation, judged
+from daulat.fleet.outputs import faults
 from daulat.fleet.outputs.lines import (
     MAX_DEVICES,
     Context,
@@ -50,6 +51,7 @@ _FIELDS: Final[dict[str, tuple[str, Convert]]] = {
     "power(w)": ("power", watts),
     "powerdissipation(w)": ("power", watts),
     "aicorecount": ("cores", integer),
+    "aicorecurfreq(mhz)": ("frequency", integer),
 }
 _RATES: Final = {
     "aicoreusagerate(%)": "core",
@@ -57,10 +59,13 @@ _RATES: Final = {
     "aicubeusagerate(%)": "cube",
     "npuutilization(%)": "overall",
     "hbmbandwidthusagerate(%)": "memory_bandwidth",
+    "hbmusagerate(%)": "memory",
 }
 _ECC: Final = {
     "singlebiterrorcount": "single_bit",
     "doublebiterrorcount": "double_bit",
+    "single-biterrorcount": "single_bit",  # 310B
+    "double-biterrorcount": "double_bit",
     "singlebitaggregatetotalerrcnt": "total_single_bit",
     "doublebitaggregatetotalerrcnt": "total_double_bit",
     "singlebitisolatedpagescount": "single_bit_isolated_pages",
@@ -209,15 +214,18 @@ def _health(block: Block, ecc: Ecc) -> Health:
     reasons = [part.strip() for part in block.get("errorinformation", (None, ""))[1].split("\n") if known(part)]
     codes = _codes(block)
     events = _EVENT.findall(block.get("faulteventinformation", (None, ""))[1])
+    health = Health(state)
     if events:
-        state = _SEVERITIES[max(int(severity) for _, severity in events)]
+        health = health.at_least(_SEVERITIES[max(int(severity) for _, severity in events)])
         codes = (*codes, *(code.upper() for code, _ in events[:128]))
         reasons += [f"fault event 0x{code}, severity {severity}" for code, severity in events]
     if "compatibility" in block and (known(block["compatibility"][1]) or "OK").upper() != "OK":
         reasons.append(f"driver and firmware: compatibility {block['compatibility'][1]}")
-    if ecc.double_bit:
-        reasons.append(f"{ecc.double_bit} double bit errors of the memory")
-    return Health(state, tuple(reasons[:_MOST_REASONS]), codes)
+    said = faults.weighed(Health(health.state, tuple(reasons[:_MOST_REASONS]), codes))
+    beside = "ddrdoublebiterrorcount" if "hbmdoublebiterrorcount" in block else ""  # the first 910 has both memories
+    if beside in block and (count := integer(block[beside][1], block[beside][0])):
+        said = said.at_least("alarm", f"{count} double bit errors of the DDR")
+    return judged(said, ecc, "ascend")
 
 
 def _codes(block: Block) -> tuple[str, ...]:

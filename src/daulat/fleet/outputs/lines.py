@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from daulat.core.accelerator import Accelerator
+from daulat.core.accelerator import MIB, Accelerator
 from daulat.errors import InvalidRequest
 
 MAX_CHARACTERS: Final = 8 * 2**20
@@ -191,6 +191,16 @@ def quantity(text: str, line: Line, *, unit: str = "") -> int | None:
         raise malformed(line, f"{found[:40]!r} is not an amount of memory")
     value = integer(number, line)
     return None if value is None else value * factor
+
+
+def within(used: int | None, total: int | None, line: Line) -> None:
+    """Refuse more memory (bytes) in use than there is, in any tool's output.
+
+    Raises:
+        InvalidRequest: there is; quotes the line.
+    """
+    if used is not None and total is not None and used > total:
+        raise malformed(line, f"{used // MIB} of {total // MIB} MB are used, which is more than there is")
 
 
 def pci(text: str, line: Line) -> str | None:

@@ -24,6 +24,7 @@ from daulat.fleet.outputs.lines import (
     pci,
     percent,
     watts,
+    within,
 )
 
 STATES: Final[dict[str, State]] = {
@@ -111,6 +112,11 @@ class _Table:
             if len(self.chips) >= MAX_DEVICES:
                 raise malformed(line, f"more than {MAX_DEVICES} chips")
             self.chips[chip.card, chip.die], self.waiting = chip, None
+
+
+def is_title(text: str) -> bool:
+    """Whether a row is the first of `npu-smi info`: its version."""
+    return len(text) <= _WIDEST and text.strip().startswith("|") and _VERSION.search(text) is not None
 
 
 def read_tables(lines: list[Line]) -> Reading:
@@ -239,10 +245,12 @@ def _memory(line: Line, pieces: list[str], names: list[str]) -> dict[str, tuple[
         if not slash:
             raise malformed(line, f"{piece[:40]!r} under {name!r} is not `used / total`")
         used, total = integer(used_text, line), integer(total_text, line)
-        if used is not None and total is not None and used > total:
-            raise malformed(line, f"{used} of {total} MB are used")
         if total:
-            found["HBM" if "hbm" in name.lower() else "DDR"] = (None if used is None else used * MIB, total * MIB)
+            bytes_used = None if used is None else used * MIB
+            within(bytes_used, total * MIB, line)
+            found["HBM" if "hbm" in name.lower() else "DDR"] = (bytes_used, total * MIB)
+        elif used:
+            within(used * MIB, total, line)
     return found
 
 
