@@ -46,6 +46,7 @@ def npu_smi(machine: Machine, arguments: list[str]) -> tuple[str, int]:
         "health": health,
         "ecc": ecc,
         "memory": memory,
+        "common": common,
         "temp": temp,
         "power": power,
     }
@@ -182,20 +183,43 @@ def health(_machine: Machine, found: list[dict[str, Any]], _one: bool) -> str:
     return _pairs(("Health Status", one["health"]), ("Error Code", one["codes"]), ("Error Information", one["words"]))
 
 
-def ecc(_machine: Machine, found: list[dict[str, Any]], _one: bool) -> str:
-    one = found[0]
-    return _pairs(
-        ("NPU ID", one["card"]),
-        ("HBM Single Bit Error Count", one["single"]),
-        ("HBM Double Bit Error Count", one["double"]),
-        ("HBM Single Bit Aggregate Total Err Cnt", one["single"]),
-        ("HBM Double Bit Aggregate Total Err Cnt", one["double"]),
-        ("HBM Single Bit Isolated Pages Count", 0),
-        ("HBM Double Bit Isolated Pages Count", one["double"]),
-        ("HBM Single Bit Next-Isolated Pages Count", 0),
-        ("HBM Double Bit Next-Isolated Pages Count", 0),
-        width=41,
-    )
+def ecc(_machine: Machine, found: list[dict[str, Any]], chosen: bool) -> str:
+    """Of one die where it was chosen, else of each die of the card, closed by its number."""
+    out = _pairs(("NPU ID", found[0]["card"]), width=41)
+    if not chosen:
+        out += _pairs(("Chip Count", len(found)), width=41) + "\n"
+    for one in found:
+        out += _pairs(
+            ("HBM Single Bit Error Count", one["single"]),
+            ("HBM Double Bit Error Count", one["double"]),
+            ("HBM Single Bit Aggregate Total Err Cnt", one["single"]),
+            ("HBM Double Bit Aggregate Total Err Cnt", one["double"]),
+            ("HBM Single Bit Isolated Pages Count", 0),
+            ("HBM Double Bit Isolated Pages Count", one["pages"]),
+            ("HBM Single Bit Next-Isolated Pages Count", 0),
+            ("HBM Double Bit Next-Isolated Pages Count", 0),
+            width=41,
+        )
+        out += "" if chosen else _pairs(("Chip ID", one["die"]), width=41) + "\n"
+    return out
+
+
+def common(machine: Machine, found: list[dict[str, Any]], _one: bool) -> str:
+    out = _head(found)
+    for one in found:
+        out += _pairs(
+            ("Chip ID", one["die"]),
+            ("Memory Usage Rate(%)", 0),
+            ("HBM Usage Rate(%)", one["used"] * 100 // machine["hbm"]),
+            ("Aicore Usage Rate(%)", one["aicore"]),
+            ("Aicore Freq(MHZ)", 1800),
+            ("Aicore curFreq(MHZ)", 800),
+            ("Aicore Count", 20),
+            ("Temperature(C)", one["temp"]),
+            ("NPU Real-time Power(W)", "NA" if one["die"] else one["power"]),
+        )
+        out += "\n"
+    return out + _pairs(("Chip Name", "mcu"), ("Temperature(C)", 36))
 
 
 def memory(machine: Machine, found: list[dict[str, Any]], _one: bool) -> str:

@@ -11,9 +11,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "a2": {"vendor": "ascend", "cards": 8, "dies": 1, "name": "910B3", "chip": "Ascend 910B3", "hbm": 65536},
     "8xh200": {"vendor": "nvidia", "cards": 8, "dies": 1, "name": "NVIDIA H200", "hbm": 143771},
 }
+_MULTI_BIT = ("80E01801", "node type=HBM, sensor type=Memory, event state=Multi Bit Ecc Error")
 FAULTS = {
     "die-lost": "the device's file is there, the driver no longer lists it",
-    "ecc": "double bit errors of its memory",
+    "ecc": "double bit errors of its memory, with its alarm and their error code",
+    "ecc-quiet": "double bit errors of its memory, while its health says OK",
+    "ecc-code": "the error code of a double bit error alone, while its health says OK",
+    "pages": "pages of its memory are isolated for errors of earlier days, and nothing is wrong now",
     "hot": "it is too hot and slows down",
     "critical": "it says that it is broken",
     "link-down": "its network port has no link",
@@ -57,6 +61,8 @@ def _device(card: int, die: int, phy: int, base: dict[str, Any]) -> dict[str, An
         "health": "OK",
         "single": 0,
         "double": 0,
+        "pages": 0,
+        "sram": 0,
         "link": "UP",
         "lost": False,
         "codes": "NA",
@@ -68,9 +74,14 @@ def _device(card: int, die: int, phy: int, base: dict[str, Any]) -> dict[str, An
 def _break(device: dict[str, Any], fault: str) -> None:
     if fault == "die-lost":
         device["lost"] = True
-    elif fault == "ecc":
-        device.update(single=14, double=3, health="Alarm", codes="80E01801")
-        device.update(words="node type=HBM, sensor type=Memory, event state=Multi Bit Ecc Error")
+    elif fault in {"ecc", "ecc-quiet"}:
+        device.update(single=14, double=3, pages=3)
+        if fault == "ecc":
+            device.update(health="Alarm", codes=_MULTI_BIT[0], words=_MULTI_BIT[1])
+    elif fault == "ecc-code":
+        device.update(codes=_MULTI_BIT[0], words=_MULTI_BIT[1], sram=12)
+    elif fault == "pages":
+        device.update(pages=2)
     elif fault == "hot":
         device.update(temp=101, health="Warning", codes="80CF8009")
         device.update(words="node type=SoC, sensor type=Temperature, event state=Over Temperature")

@@ -106,10 +106,12 @@ GPU 0000{one["bus"]}
     ECC Errors
         Volatile
             SRAM Correctable              : 0
+            SRAM Uncorrectable            : {one["sram"]}
             DRAM Correctable              : {one["single"]}
             DRAM Uncorrectable            : {one["double"]}
         Aggregate
             SRAM Correctable              : 0
+            SRAM Uncorrectable            : {one["sram"]}
             DRAM Correctable              : {one["single"]}
             DRAM Uncorrectable            : {one["double"]}
     Remapped Rows

@@ -125,6 +125,7 @@ def as_facts(found: Inventory) -> dict[str, Any]:
         "topology": found.topology,
         "affinity": found.affinity,
         "problems": list(found.problems),
+        "notes": list(found.notes),
     }
 
 
@@ -132,7 +133,7 @@ def described(found: Inventory) -> str:
     """An inventory for people: a line each, then what is wrong."""
     lines = [_line(one) for one in found.accelerators]
     for one in found.accelerators:
-        lines += [f"{one.name}: {reason}" for reason in one.health.reasons if one.health.state != "ok"]
+        lines += [f"{one.name}: {reason}" for reason in one.health.reasons]
         if one.health.codes:
             lines.append(f"{one.name}: error codes {', '.join(one.health.codes)}")
         lines += [
@@ -143,6 +144,7 @@ def described(found: Inventory) -> str:
     if kinds:
         lines.append("links: " + ", ".join(f"{count // 2} {kind}" for kind, count in sorted(kinds.items())))
     lines += [f"problem: {words}" for words in found.problems]
+    lines += [f"note: {words}" for words in found.notes]
     return "\n".join(lines) or "nothing was found"
 
 

@@ -29,6 +29,11 @@ class Health:
         """Whether work may be placed here: a warning does not stop anybody, the unknown does."""
         return self.state in {"ok", "warning"}
 
+    def at_least(self, state: State, *reasons: str) -> Health:
+        """The same or worse, with reasons more."""
+        worst = max(self.state, state, key=_WORSE.index)
+        return Health(worst, _joined(self.reasons, reasons), self.codes)
+
 
 @dataclass(frozen=True, slots=True)
 class Utilisation:
@@ -39,11 +44,16 @@ class Utilisation:
     cube: float | None = None
     overall: float | None = None
     memory_bandwidth: float | None = None
+    memory: float | None = None  # percent of the bytes, not of the time
 
 
 @dataclass(frozen=True, slots=True)
 class Ecc:
-    """Errors of the device's memory since its driver was loaded, `total_*` since it was made."""
+    """Errors of the device's memory since its driver was loaded, `total_*` since it was made.
+
+    `double_bit` are those that could not be corrected; `sram_double_bit` the same of a GPU's caches and registers.
+    `enabled`: whether errors are looked for at all.
+    """
 
     single_bit: int | None = None
     double_bit: int | None = None
@@ -51,6 +61,9 @@ class Ecc:
     total_double_bit: int | None = None
     single_bit_isolated_pages: int | None = None
     double_bit_isolated_pages: int | None = None
+    sram_double_bit: int | None = None
+    total_sram_double_bit: int | None = None
+    enabled: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +109,8 @@ class Accelerator:
 
     `card` is the board or package (npu-smi's NPU ID), `die` the chip on it (its Chip ID); `logical_id` counts what the
     driver sees, `physical_id` is the N of `/dev/davinciN`, or NVIDIA's minor number. `unique_id` is the VDie id or
-    UUID. Memory is in bytes, power in watts, temperatures in degrees Celsius. `partition` names a MIG instance of
-    `parent`.
+    UUID. Memory is in bytes, power in watts, temperatures in degrees Celsius, the cores' frequency in MHz, their
+    voltage in volts. `partition` names a MIG instance of `parent`.
     """
 
     vendor: Vendor
@@ -120,6 +133,8 @@ class Accelerator:
     temperature: float | None = None
     memory_temperature: float | None = None
     power: float | None = None
+    frequency: int | None = None
+    voltage: float | None = None
     health: Health = Health()
     ecc: Ecc = Ecc()
     links: tuple[Link, ...] = ()
@@ -143,6 +158,26 @@ class Accelerator:
             return f"{kind} {label}{'?' if number is None else number}"
         die = "" if self.die is None else f" die {self.die}"
         return f"{kind} {self.card}{die}" + (f" {self.partition}" if self.partition else "")
+
+
+def judged(health: Health, ecc: Ecc, vendor: Vendor) -> Health:
+    """A health as the errors of the memory make it, whatever the vendor's own word for it is.
+
+    What could not be corrected since the driver was loaded has garbled somebody's numbers, and may again. Pages that
+    were isolated, and errors of earlier days, are told and stop nobody: that is how such memory is mended.
+    """
+    kind = "double bit" if vendor == "ascend" else "uncorrectable"
+    worse: State = "critical" if vendor == "nvidia" else "alarm"
+    if ecc.double_bit:
+        health = health.at_least(worse, f"{ecc.double_bit} {kind} errors of the memory")
+    if ecc.sram_double_bit:
+        health = health.at_least(worse, f"{ecc.sram_double_bit} uncorrectable errors of the SRAM")
+    if ecc.total_double_bit and not ecc.double_bit:
+        health = health.at_least(health.state, f"{ecc.total_double_bit} {kind} errors of the memory in its life")
+    for bits, pages in (("single", ecc.single_bit_isolated_pages), ("double", ecc.double_bit_isolated_pages)):
+        if pages:
+            health = health.at_least(health.state, f"{pages} pages of the memory are isolated for {bits} bit errors")
+    return health
 
 
 def merged(parts: Iterable[Accelerator]) -> Accelerator:

@@ -14,14 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Port, Process, State, Utilisation
+from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Port, Process, State, Utilisation, judged
+from daulat.fleet.outputs import faults
 from daulat.fleet.outputs.lines import Reading
 from daulat.fleet.outputs.npu_smi import generation, product
 
 _PLACES: Final = ("/usr/local/Ascend/driver/lib64/driver", "/usr/local/Ascend/driver/lib64", "/usr/local/dcmi")
 _NAME: Final = "libdcmi.so"
 _NPU: Final = 0  # dcmi_unit_type
-_HBM: Final = 2  # dcmi_device_type
+_DDR, _HBM = 0, 2  # dcmi_device_type
+_CORES_NOW: Final = 7  # dcmi_freq_type
 _VDIE: Final = 1
 _NO_POWER: Final = frozenset({0x7FFD, 0x7FFF})  # of an MCU: not valid, and not readable
 _MOST_CARDS: Final = 64
@@ -188,6 +190,8 @@ class _Library:
         power = self.number("dcmi_get_device_power_info", card, die, kind=c_int)
         temperature = self.number("dcmi_get_device_temperature", card, die, kind=c_int)
         kind, total, used, hbm = self._memory(card, die)
+        volts = self.number("dcmi_get_device_voltage", card, die)  # in hundredths
+        ecc = self._ecc(card, die)
         network = self.number("dcmi_get_device_network_health", card, die, kind=c_int)
         return Accelerator(
             "ascend",
@@ -206,8 +210,10 @@ class _Library:
             utilisation=self._utilisation(card, die, hbm),
             temperature=None if temperature is None else float(temperature),
             power=None if power is None else _watts(power),
-            health=self._health(card, die),
-            ecc=self._ecc(card, die),
+            frequency=self.number("dcmi_get_device_frequency", card, die, c_int(_CORES_NOW)),
+            voltage=None if volts is None else volts / 100,
+            health=judged(faults.weighed(self._health(card, die)), ecc, "ascend"),
+            ecc=ecc,
             port=Port(health=None if network is None else _NETWORK.get(network)),
             processes=self._users(card, die),
             cores=chip.aicore_cnt or None if known else None,
@@ -266,12 +272,13 @@ class _Library:
         )
 
     def _ecc(self, card: int, die: int) -> Ecc:
-        found = self.filled("dcmi_get_device_ecc_info", card, die, _Ecc(), c_int(_HBM))
+        """Of the HBM, or of the DDR where there is none."""
+        kinds = (self.filled("dcmi_get_device_ecc_info", card, die, _Ecc(), c_int(kind)) for kind in (_HBM, _DDR))
+        found = next(filter(None, kinds), None)
         if found is None:
             return Ecc()
-        return Ecc(
-            found.single, found.double, found.all_single, found.all_double, found.single_pages, found.double_pages
-        )
+        counts = (found.single, found.double, found.all_single, found.all_double)
+        return Ecc(*counts, found.single_pages, found.double_pages, enabled=bool(found.flag))
 
     def _users(self, card: int, die: int) -> tuple[Process, ...]:
         users, count = (_User * _MOST_PROCESSES)(), c_int()

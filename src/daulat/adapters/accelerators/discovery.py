@@ -16,7 +16,7 @@ from daulat.fleet.outputs import capture, topology
 from daulat.fleet.outputs.lines import Line, Reading
 
 _AT_ONCE: Final = 4  # tools side by side: the driver serialises most of it
-_OF_CARD: Final = ("board", "usages")
+_OF_CARD: Final = ("board", "usages", "common")
 _OF_DIE: Final = ("health", "ecc", "memory")
 _OF_PORT: Final = ("-link", "-ip", "-net_health", "-speed", "-link_stat", "-stat", "-optical")
 
@@ -24,6 +24,7 @@ _OF_PORT: Final = ("-link", "-ip", "-net_health", "-speed", "-link_stat", "-stat
 def discover(tools: Tools | None = None, *, root: Path = Path("/"), deep: bool = True) -> Inventory:
     """This machine's accelerators. `deep` asks card by card and port by port too, which takes a while.
 
+    The errors of an NPU's memory are asked for in any case: its one word for its health may be OK beside them.
     `root`: where `dev`, `proc` and `sys` are, for tests.
     """
     tools = tools or Tools()
@@ -58,19 +59,28 @@ def _ascend(tools: Tools, root: Path, *, deep: bool) -> Iterator[Reading]:
         yield Reading("/dev", "davinci", 0, problems=(words,))
     yield files
     yield from found
-    if deep:
-        known = [part for reading in (*found, *filter(None, [library])) for part in reading.accelerators]
-        yield from _in_depth(tools, known, files, sensors=library is None or not library.accelerators)
+    known = [part for reading in (*found, *filter(None, [library])) for part in reading.accelerators]
+    sensors = library is None or not library.accelerators
+    questions = _in_depth(known, files, sensors=sensors) if deep else _errors(known) if sensors else []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for readings in pool.map(lambda words: ask(tools, *words), questions):
+            yield from (reading for reading in readings if not _unsupported(reading))
 
 
-def _in_depth(tools: Tools, known: list[Accelerator], files: Reading, *, sensors: bool) -> Iterator[Reading]:
-    """Card by card, die by die, port by port. `sensors`: those that DCMI has not told already."""
+def _errors(known: list[Accelerator]) -> list[tuple[str, ...]]:
+    """One question a card, which is answered die by die: a look every half minute must not take longer than that."""
+    cards = sorted({part.card for part in known if part.card is not None})
+    return [("npu-smi", "info", "-t", "ecc", "-i", str(card)) for card in cards]
+
+
+def _in_depth(known: list[Accelerator], files: Reading, *, sensors: bool) -> list[tuple[str, ...]]:
+    """Questions card by card, die by die, port by port. `sensors`: those that DCMI has not told already."""
     cards = sorted({part.card for part in known if part.card is not None})
     dies = sorted({(part.card, part.die) for part in known if part.card is not None and part.die is not None})
     inventory = together([Reading("npu-smi", "", 0, tuple(known)), files])
     npus = [part for part in inventory.accelerators if part.vendor == "ascend" and part.card is not None]
     ports = sorted({part.physical_id for part in npus if part.physical_id is not None})
-    asked = [
+    return [
         *(
             ("npu-smi", "info", "-t", what, "-i", str(card))
             for card in cards
@@ -83,9 +93,6 @@ def _in_depth(tools: Tools, known: list[Accelerator], files: Reading, *, sensors
         ),
         *(("hccn_tool", "-i", str(port), what, "-g") for port in ports for what in _OF_PORT),
     ]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for readings in pool.map(lambda words: ask(tools, *words), asked):
-            yield from (reading for reading in readings if not _unsupported(reading))
 
 
 def _unsupported(reading: Reading) -> bool:

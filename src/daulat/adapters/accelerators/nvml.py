@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from daulat.core.accelerator import Accelerator, Ecc, Health, Process, Utilisation
+from daulat.core.accelerator import Accelerator, Ecc, Health, Process, Utilisation, judged
 from daulat.fleet.outputs.lines import Reading
 
 _MOST_GPUS: Final = 64
@@ -132,17 +132,18 @@ def _ecc(ask: Callable[..., Any]) -> Ecc:
 
 
 def _health(ask: Callable[..., Any], ecc: Ecc) -> Health:
-    reasons = []
-    remapped = ask("nvmlDeviceGetRemappedRows")
+    """What the driver says is wrong; unknown where it answers none of the questions."""
+    remapped, retiring = ask("nvmlDeviceGetRemappedRows"), ask("nvmlDeviceGetRetiredPagesPendingStatus")
+    slowed = ask("nvmlDeviceGetCurrentClocksEventReasons")
+    slowed = ask("nvmlDeviceGetCurrentClocksThrottleReasons") if slowed is None else slowed
+    answered = any(one is not None for one in (remapped, retiring, slowed, ecc.double_bit))
+    health = Health("ok" if answered else "unknown")
     if remapped is not None and remapped[3]:
-        reasons.append("remapping of memory rows failed")
-    if ask("nvmlDeviceGetRetiredPagesPendingStatus") == 1:
-        reasons.append("pages of memory wait for their retirement")
-    if ecc.double_bit:
-        reasons.append(f"{ecc.double_bit} uncorrectable errors of the memory")
-    if (ask("nvmlDeviceGetCurrentClocksEventReasons") or ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0) & _HOT:
-        return Health("alarm" if reasons else "warning", (*reasons, "it is slowed down because it is hot"))
-    return Health("critical" if ecc.double_bit else "alarm", tuple(reasons)) if reasons else Health("ok")
+        health = health.at_least("alarm", "remapping of memory rows failed")
+    if retiring == 1:
+        health = health.at_least("alarm", "pages of memory wait for their retirement")
+    health = judged(health, ecc, "nvidia")
+    return health.at_least("warning", "it is slowed down because it is hot") if (slowed or 0) & _HOT else health
 
 
 def _partitions(nvml: Any, handle: Any, gpu: Accelerator) -> Iterator[Accelerator]:

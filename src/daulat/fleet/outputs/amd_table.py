@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from daulat.core.accelerator import Accelerator, Ecc, Health, Utilisation
+from daulat.core.accelerator import Accelerator, Ecc, Health, Utilisation, judged
 from daulat.fleet.outputs.lines import (
     MAX_DEVICES,
     Line,
@@ -17,6 +17,7 @@ from daulat.fleet.outputs.lines import (
     percent,
     quantity,
     watts,
+    within,
 )
 
 _WIDEST: Final = 300  # characters of a row
@@ -57,7 +58,7 @@ def read_table(lines: list[Line]) -> Reading:
             raise malformed(line, f"more than {MAX_DEVICES} GPUs")
     if waiting is not None:
         raise malformed(waiting[0], "the second row of this GPU is missing")
-    return Reading("amd-smi", "", lines[0].number, tuple(found))
+    return Reading("amd-smi", "", lines[0].number, tuple(found), whole=True)
 
 
 def _gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver: str | None) -> Accelerator:
@@ -71,8 +72,7 @@ def _gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver: str |
     if ids is None or memory is None:
         raise malformed(under, "this is not the second row of a GPU (numbers, use, fan, memory)")
     used, total = (quantity(f"{amount} {memory[4]}", under) for amount in (memory[2], memory[3]))
-    if used is not None and total is not None and used > total:
-        raise malformed(under, f"{memory[2]} of {memory[3]} {memory[4]} are used")
+    within(used, total, under)
     errors = integer(use[3], line)
     return Accelerator(
         "amd",
@@ -88,5 +88,5 @@ def _gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver: str |
             core=percent(memory[1].replace(" ", ""), under), memory_bandwidth=percent(use[1].replace(" ", ""), line)
         ),
         ecc=Ecc(double_bit=errors),
-        health=Health("alarm", (f"{errors} uncorrectable errors of the memory",)) if errors else Health(),
+        health=judged(Health(), Ecc(double_bit=errors), "amd"),
     )

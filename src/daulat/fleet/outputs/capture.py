@@ -7,6 +7,8 @@ error.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from daulat.core.accelerator import Accelerator
 from daulat.errors import InvalidRequest
 from daulat.fleet.outputs import amd, amd_table, fields, hccn, npu_smi, nvidia, nvidia_tables, topology
 from daulat.fleet.outputs.lines import Context, Line, Reading, malformed, split
+from daulat.fleet.outputs.repeated import newest
 
 _TOOLS: Final = "npu-smi|hccn_tool|nvidia-smi|rocm-smi|amd-smi"
 _OTHERS: Final = (
@@ -57,6 +60,9 @@ _SKIPPED: Final = re.compile(
     r"|\[[^\]]{1,80}\] ?[#$]|[\w.@:~/-]{1,80}[#$]|#+)",
     re.IGNORECASE,
 )
+_PROMPTED: Final = re.compile(  # and a command that is not known
+    r"(?:\[[^\]]{1,80}\] ?|[\w.-]{1,40}@[\w.:~/-]{1,80} ?)[#$](?: .{0,300})?|[#$]"
+)
 _LEGEND: Final = re.compile(
     r"\s*(?:Legend:?|NIC Legend:?|(?:X|SYS|NODE|PHB|PIX|PXB|HCCS|HCCS_SW|SIO|UB|XLink|XLink_SW|NA|NV#|NIC\d+)\s*[:=].*)"
 )
@@ -66,8 +72,25 @@ _DATETIME: Final = re.compile(
 _FIELD: Final = re.compile(r"[^:|]{1,60}:(?!//)")
 _NAMES: Final = re.compile(  # only npu-smi's fields begin so: `Product Name` may be dmidecode's, `Model` lscpu's
     r"(?:NPU|Chip|DDR|HBM|Ai ?(?:core|cpu|vector|cube)|Ctrlcpu|Health Status|Error Code|Fault Event|Total Count|HCCS"
-    r"|Process id|VDie ID|NDie ID|DDie ID)\b",
+    r"|Process id(?=\s*:\s*\d+\s+Process name)|VDie ID|NDie ID|DDie ID)\b",
     re.IGNORECASE,
+)
+_TALKS_OF_NPUS: Final = frozenset(  # under these, such a line is npu-smi's; other commands may print one themselves
+    {
+        "",
+        "hccn_tool",
+        "nvidia-smi",
+        "rocm-smi",
+        "amd-smi",
+        "echo",
+        "date",
+        "uname",
+        "hostname",
+        "cat",
+        "export",
+        "cd",
+        "ls",
+    }
 )
 _VERSION: Final = re.compile(r"Version=(\S{1,60})")
 
@@ -103,18 +126,19 @@ def read(text: str) -> list[Reading]:
         first = next((line for line in lines if line.text.strip()), Line(1, ""))
         raise malformed(first, "this is no output of npu-smi, hccn_tool, nvidia-smi, rocm-smi or amd-smi")
     remarks = [reading for reading in found if reading.tool == REMARK]
-    return [reading for reading in found if reading not in remarks[_MOST_REMARKS:]]
+    passed = {id(reading) for reading in remarks[_MOST_REMARKS:]}
+    return newest([reading for reading in found if id(reading) not in passed])
 
 
 def _sections(lines: list[Line]) -> Iterator[tuple[Context, list[Line]]]:
     context, section = Context(), list[Line]()
     for line in lines:
         command = _COMMAND.match(line.text) if len(line.text) <= _LONGEST or "--query-" in line.text else None
-        if command is None:
+        if command is None and not (_prompted(line.text) and len(line.text.strip()) > 1):
             section.append(line)
             continue
         yield context, section
-        context, section = _context(command), []
+        context, section = Context() if command is None else _context(command), []
     yield context, section
 
 
@@ -164,7 +188,6 @@ def _read_section(context: Context, lines: list[Line]) -> Iterator[Reading]:
     foreign = context.tool in _OTHERS.split("|") or context.tool == _PASSED
     if foreign and (reading := _version_file(context, lines)) is not None:
         yield reading
-        return
     at = 0
     while at < len(lines):
         text = lines[at].text
@@ -179,7 +202,7 @@ def _read_section(context: Context, lines: list[Line]) -> Iterator[Reading]:
             at += 1
             continue
         _, ends, reader = kind
-        end = next((n for n in range(at + 1, len(lines)) if ends(lines[n].text, context)), len(lines))
+        end = _end(lines, at, ends, context)
         yield reader(lines[at:end], context)
         at = end
 
@@ -197,7 +220,9 @@ def _ignored(text: str) -> bool:
     bare = text.strip()
     if len(bare) > _LONGEST:
         return False
-    return any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _LEGEND)) or _DATETIME.match(bare) is not None
+    return (
+        any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _PROMPTED, _LEGEND)) or _DATETIME.match(bare) is not None
+    )
 
 
 def _problem(lines: list[Line], context: Context) -> Reading:
@@ -221,12 +246,18 @@ def _table(text: str) -> bool:
 
 def _named(text: str, context: Context) -> bool:
     bare = text.strip()
-    known = context.tool == "npu-smi" or (context.tool == "" and _NAMES.match(bare) is not None)
+    known = context.tool == "npu-smi" or (context.tool in _TALKS_OF_NPUS and _NAMES.match(bare) is not None)
     return known and _FIELD.match(bare) is not None
 
 
 def _of_hccn(text: str, context: Context) -> bool:
-    return hccn.is_hccn(text) or (context.tool == "hccn_tool" and _FIELD.match(text.strip()) is not None)
+    bare = text.strip()
+    named = context.tool == "hccn_tool" and _FIELD.match(bare) is not None and _NAMES.match(bare) is None
+    return hccn.is_hccn(text) or named
+
+
+def _read_fields(lines: list[Line], context: Context) -> Reading:
+    return fields.read_fields(lines, context if context.tool == "npu-smi" else Context())
 
 
 def _reader_of_table(lines: list[Line], context: Context) -> Reading:
@@ -236,7 +267,8 @@ def _reader_of_table(lines: list[Line], context: Context) -> Reading:
         return amd_table.read_table(lines)
     if any(hccn.is_ports(line.text) for line in lines[:3]):
         return hccn.read_ports(lines, context)
-    if context.tool == "hccn_tool":  # lanes, histories, error counts: nothing of them is kept
+    titled = any(npu_smi.is_title(line.text) or npu_smi.is_chip(line.text) for line in lines[:4])
+    if context.tool == "hccn_tool" and not titled:  # lanes, histories, error counts: nothing of them is kept
         return Reading("hccn_tool", context.what, lines[0].number)
     return npu_smi.read_tables(lines)
 
@@ -245,82 +277,174 @@ def _end_of_table(text: str, _context: Context) -> bool:
     return bool(text.strip()) and not _table(text)
 
 
-def _end_of_rows(text: str, _context: Context) -> bool:
-    return not text.strip() or _ignored(text)
+def _begins_table(lines: list[Line], at: int) -> bool:
+    """Whether a table begins at this line, directly under another: a title, its rule, or a chip below processes."""
+    if _rule(lines[at].text):
+        return at + 1 < len(lines) and _titled(lines[at + 1].text)
+    above = next((n for n in range(at - 1, -1, -1) if not _rule(lines[n].text)), None)
+    if _titled(lines[at].text):
+        return not _rule(lines[at - 1].text)
+    before = "" if above is None else lines[above].text
+    return npu_smi.is_chip(lines[at].text) and (not before.strip() or npu_smi.is_user(before))
 
 
-def _end_of_list(text: str, context: Context) -> bool:
-    return _end_of_rows(text, context) and not nvidia_tables.is_monitor(text)
+def _rule(text: str) -> bool:
+    return bool(text.strip()) and set(text.strip()) <= set("+-=|")
 
 
-def _end_of_fields(text: str, context: Context) -> bool:
+def _titled(text: str) -> bool:
+    return any(
+        is_title(text) for is_title in (npu_smi.is_title, nvidia_tables.is_table, amd_table.is_table, hccn.is_ports)
+    )
+
+
+def _json(text: str) -> bool:
+    return text.lstrip().startswith(("{", "[{", "[\n")) or text.strip() == "["
+
+
+def _begins(text: str) -> bool:
+    """Whether a line begins an output, whatever stands above it: no output has such a line inside."""
+    return (
+        _table(text)
+        or _json(text)
+        or nvidia_tables.columns(text) is not None
+        or any(
+            is_head(text)
+            for is_head in (
+                *(nvidia.is_nvidia_q, nvidia.is_nvidia_xml, amd.is_text, nvidia_tables.is_list),
+                *(nvidia_tables.is_monitor, npu_smi.is_watch, npu_smi.is_mapping, topology.is_topology),
+                *(topology.is_device_file, hccn.is_conf),
+            )
+        )
+    )
+
+
+def _field(text: str) -> bool:
+    """Whether a line is a field that only npu-smi has."""
+    bare = text.strip()
+    return _NAMES.match(bare) is not None and _FIELD.match(bare) is not None
+
+
+def _end_of_rows(text: str, context: Context) -> bool:
+    other = (
+        _begins(text)
+        or _field(text)
+        or _named(text, context)
+        or _of_hccn(text, context)
+        or _PROBLEM.search(text) is not None
+    )
+    return not text.strip() or _ignored(text) or other
+
+
+def _end_of(own: Callable[[str], bool]) -> Callable[[str, Context], bool]:
+    """Where rows end that have a form of their own."""
+    return lambda text, context: _end_of_rows(text, context) and not own(text)
+
+
+def _end_of_tree(text: str, _context: Context) -> bool:
+    """Where what is indented under its heading ends; an empty line does not end it."""
+    left = not text[:1].isspace() and (hccn.is_hccn(text) or _PROBLEM.search(text) is not None or _prompted(text))
+    return _begins(text) or _field(text) or left
+
+
+def _end_of_fields(text: str, _context: Context) -> bool:
     """Another kind begins; an empty line does not end these."""
     bare = text.strip()
-    return bool(bare) and (
-        _table(text) or _begins_other(text) or (_of_hccn(text, context) and ":" in bare) or _noise(bare)
-    )
+    port = hccn.is_hccn(text) and ":" in bare
+    return bool(bare) and (_begins(text) or port or _noise(bare) or _prompted(text))
 
 
 def _end_of_ports(text: str, _context: Context) -> bool:
     bare = text.strip()
-    other = _table(text) or npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text)
-    return bool(bare) and (other or _noise(bare) or bare.startswith(("NPU ID", "Total Count")))
+    return bool(bare) and (
+        _begins(text) or _field(text) or _noise(bare) or _prompted(text) or bare.startswith("Total Count")
+    )
 
 
 def _noise(bare: str) -> bool:
     return _PROBLEM.search(bare) is not None or _DATETIME.match(bare) is not None
 
 
-def _begins_other(text: str) -> bool:
-    return npu_smi.is_mapping(text) or topology.is_topology(text) or hccn.is_conf(text) or nvidia.is_nvidia_q(text)
+def _prompted(text: str) -> bool:
+    return len(text) <= _LONGEST and _PROMPTED.fullmatch(text.strip()) is not None
+
+
+def _end_of_xml(text: str, _context: Context) -> bool:
+    return nvidia.is_nvidia_q(text) or _table(text) or text.lstrip().startswith("<?xml")
 
 
 def _never(_text: str, _context: Context) -> bool:
     return False
 
 
+def _end(lines: list[Line], at: int, ends: Callable[[str, Context], bool], context: Context) -> int:
+    """Where the output that begins at a line ends. XML and JSON end where they are closed."""
+    end = next((n for n in range(at + 1, len(lines)) if ends(lines[n].text, context)), len(lines))
+    if ends is _end_of_xml:
+        return next((n + 1 for n in range(at, end) if lines[n].text.strip() == "</nvidia_smi_log>"), end)
+    if ends is _never:
+        text = "\n".join(line.text for line in lines[at:])
+        with contextlib.suppress(ValueError, RecursionError):
+            start = len(text) - len(text.lstrip())
+            _, closed = json.JSONDecoder().raw_decode(text, start)
+            return at + text.count("\n", 0, closed) + 1
+    if ends is _end_of_table:
+        return next((n for n in range(at + 2, end) if _begins_table(lines, n)), end)
+    return end
+
+
 def _tool(context: Context, text: str) -> str:
-    return context.tool or ("nvidia-smi" if "GPU" in text else "npu-smi")
+    return context.tool if context.tool in _OURS else "nvidia-smi" if "GPU" in text else "npu-smi"
+
+
+Kind = tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader]
+
+
+def _of_amd(form: Callable[[str], bool]) -> Kind:
+    def ends(text: str, context: Context) -> bool:
+        return (_end_of_tree(text, context) and not form(text)) or "End of ROCm SMI Log" in text
+
+    return lambda text, _: form(text), ends, lambda lines, _: amd.read_text(lines)
 
 
 # In this order: what begins an output, what ends it, who reads it.
-_KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader], ...]] = (
-    (
-        lambda text, _: nvidia.is_nvidia_q(text),
-        lambda text, _: nvidia.is_nvidia_q(text) or _table(text),
-        lambda lines, _: nvidia.read_q(lines),
-    ),
-    (
-        lambda text, _: nvidia.is_nvidia_xml(text),
-        lambda text, _: nvidia.is_nvidia_q(text) or _table(text) or text.lstrip().startswith("<?xml"),
-        lambda lines, _: nvidia.read_xml(lines),
-    ),
+_KINDS: Final[tuple[Kind, ...]] = (
+    (lambda text, _: nvidia.is_nvidia_q(text), _end_of_tree, lambda lines, _: nvidia.read_q(lines)),
+    (lambda text, _: nvidia.is_nvidia_xml(text), _end_of_xml, lambda lines, _: nvidia.read_xml(lines)),
     (lambda text, _: _table(text), _end_of_table, _reader_of_table),
+    (lambda text, _: _json(text), _never, lambda lines, _: amd.read_json(lines)),
+    *(_of_amd(form) for form in amd.FORMS),
     (
-        lambda text, _: text.lstrip().startswith(("{", "[{", "[\n")) or text.strip() == "[",
-        _never,
-        lambda lines, _: amd.read_json(lines),
+        lambda text, _: nvidia_tables.is_list(text),
+        _end_of(nvidia_tables.is_list),
+        lambda lines, _: nvidia_tables.read_list(lines),
     ),
     (
-        lambda text, _: amd.is_text(text),
-        lambda text, _: _table(text) or _begins_other(text) or "End of ROCm SMI Log" in text,
-        lambda lines, _: amd.read_text(lines),
+        lambda text, _: nvidia_tables.is_monitor(text),
+        _end_of(nvidia_tables.is_monitor),
+        lambda lines, _: nvidia_tables.read_monitor(lines),
     ),
-    (lambda text, _: nvidia_tables.is_list(text), _end_of_rows, lambda lines, _: nvidia_tables.read_list(lines)),
-    (lambda text, _: nvidia_tables.is_monitor(text), _end_of_list, lambda lines, _: nvidia_tables.read_monitor(lines)),
     (
         lambda text, context: nvidia_tables.columns(text) is not None or nvidia_tables.asked(context) is not None,
         _end_of_rows,
         nvidia_tables.read_csv,
     ),
-    (lambda text, _: npu_smi.is_watch(text), _end_of_rows, lambda lines, _: npu_smi.read_watch(lines)),
+    (
+        lambda text, _: npu_smi.is_watch(text),
+        _end_of(npu_smi.is_watch),
+        lambda lines, _: npu_smi.read_watch(lines),
+    ),
     (lambda text, _: npu_smi.is_mapping(text), _end_of_rows, lambda lines, _: npu_smi.read_mapping(lines)),
     (
         lambda text, _: topology.is_topology(text),
         _end_of_rows,
         lambda lines, context: topology.read_topology(lines, _tool(context, lines[0].text)),
     ),
-    (lambda text, _: topology.is_device_file(text), _end_of_rows, lambda lines, _: topology.read_device_files(lines)),
+    (
+        lambda text, _: topology.is_device_file(text),
+        _end_of(topology.is_device_file),
+        lambda lines, _: topology.read_device_files(lines),
+    ),
     (
         lambda text, _: hccn.is_conf(text),
         lambda text, _: not hccn.is_conf(text),
@@ -332,7 +456,7 @@ _KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context
         _problem,
     ),
     (_of_hccn, _end_of_ports, hccn.read_hccn),
-    (_named, _end_of_fields, fields.read_fields),
+    (_named, _end_of_fields, _read_fields),
 )
 
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, State, Utilisation
+from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, State, Utilisation, judged
+from daulat.fleet.outputs import faults
 from daulat.fleet.outputs.lines import (
     MAX_DEVICES,
     Context,
@@ -50,6 +51,7 @@ _FIELDS: Final[dict[str, tuple[str, Convert]]] = {
     "power(w)": ("power", watts),
     "powerdissipation(w)": ("power", watts),
     "aicorecount": ("cores", integer),
+    "aicorecurfreq(mhz)": ("frequency", integer),
 }
 _RATES: Final = {
     "aicoreusagerate(%)": "core",
@@ -57,10 +59,13 @@ _RATES: Final = {
     "aicubeusagerate(%)": "cube",
     "npuutilization(%)": "overall",
     "hbmbandwidthusagerate(%)": "memory_bandwidth",
+    "hbmusagerate(%)": "memory",
 }
 _ECC: Final = {
     "singlebiterrorcount": "single_bit",
     "doublebiterrorcount": "double_bit",
+    "single-biterrorcount": "single_bit",  # 310B
+    "double-biterrorcount": "double_bit",
     "singlebitaggregatetotalerrcnt": "total_single_bit",
     "doublebitaggregatetotalerrcnt": "total_double_bit",
     "singlebitisolatedpagescount": "single_bit_isolated_pages",
@@ -72,6 +77,7 @@ _PROCESS: Final = re.compile(
 )
 _CODES: Final = re.compile(r"[0-9A-Fa-f]{1,16}")
 _CAPACITIES: Final = (("hbmcapacity(mb)", "HBM"), ("ddrcapacity(mb)", "DDR"), ("memorycapacity(mb)", "DDR"))
+_HEALTH: Final = ("healthstatus", "health", "healthy")  # with its own line it names no NPU: the command above does
 _MOST_REASONS: Final = 50
 
 _NOTE: Final = re.compile(
@@ -90,8 +96,10 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
         InvalidRequest: a line is no `name : value`, or a number is none; quotes it.
     """
     found: list[Accelerator] = []
-    card, listing = context.card, False
-    for count, (block, users) in enumerate(_blocks(lines)):
+    card, listing, headed = context.card, False, False
+    blocks = list(_blocks(lines))
+    _complete(lines, [block for block, _ in blocks])
+    for count, (block, users) in enumerate(blocks):
         if count > 2 * MAX_DEVICES:
             raise malformed(lines[0], f"more than {MAX_DEVICES} devices follow")
         if "npuid" in block:
@@ -99,12 +107,23 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
         listing |= "totalcount" in block
         if _is_of_mcu(block):
             continue
-        part = _accelerator(block, users, card, context.die)
+        anonymous = block.keys().isdisjoint({"npuid", "chipid"}) and not block.keys().isdisjoint(_HEALTH) and not headed
+        headed = block.keys() == {"npuid", "chipcount"} and not listing
+        die = context.die if context.card is None or card == context.card else None  # another's, without its command
+        part = _accelerator(block, users, context.card if anonymous else card, die)
         if part is not None:
             found.append(part)
         elif listing and "npuid" in block:
             found.append(Accelerator("ascend", card=card))
     return Reading("npu-smi", f"info {context.what}".strip(), lines[0].number, tuple(found), problems=_problems(lines))
+
+
+def _complete(lines: list[Line], blocks: list[Block]) -> None:
+    """Refuse a last line that may be cut off: no newline ends it, and its chip's number, which ends all, is missing."""
+    headed = any(block.keys() == {"npuid", "chipcount"} for block in blocks[:-1])
+    closed = not blocks or not blocks[-1].keys().isdisjoint({"npuid", "chipid", "chipname", *_HEALTH})
+    if headed and not closed and lines[-1].text.strip() and not lines[-1].ended:
+        raise malformed(lines[-1], "this output is cut off: the Chip ID that closes it is missing")
 
 
 def _blocks(lines: list[Line]) -> Iterator[tuple[Block, list[Process]]]:
@@ -115,13 +134,18 @@ def _blocks(lines: list[Line]) -> Iterator[tuple[Block, list[Process]]]:
         if process is not None:
             users.append(_user(process, line))
             continue
-        if (not key or key in block) and (block or users):
+        if (not key or key in block or _begins(key, block)) and (block or users):
             yield block, users
             block, users = {}, []
         if key:
             block[key] = (line, value)
     if block or users:
         yield block, users
+
+
+def _begins(key: str, block: Block) -> bool:
+    """Whether a name begins another output's block: its NPU, its count, or a health under more than numbers."""
+    return key in {"npuid", "totalcount"} or (key in _HEALTH and not block.keys() <= {"npuid", "chipid"})
 
 
 def _pairs(lines: list[Line]) -> Iterator[tuple[Line, str, str]]:
@@ -171,7 +195,7 @@ def _accelerator(block: Block, users: list[Process], card: int | None, die: int 
         values["architecture"] = generation(values["product"])
     values |= _memory(block)
     rates = {name: percent(block[key][1], block[key][0]) for key, name in _RATES.items() if key in block}
-    errors = {
+    errors: dict[str, Any] = {
         name: integer(block[whole][1], block[whole][0])
         for key, name in _ECC.items()
         for whole in (f"hbm{key}", f"ddr{key}", key)
@@ -197,7 +221,7 @@ def _memory(block: Block) -> dict[str, Any]:
 
 
 def _health(block: Block, ecc: Ecc) -> Health:
-    key = next((key for key in ("healthstatus", "health", "healthy") if key in block), None)
+    key = next((key for key in _HEALTH if key in block), None)
     if key is None:
         state = STATES["unknown"]
     else:
@@ -209,15 +233,18 @@ def _health(block: Block, ecc: Ecc) -> Health:
     reasons = [part.strip() for part in block.get("errorinformation", (None, ""))[1].split("\n") if known(part)]
     codes = _codes(block)
     events = _EVENT.findall(block.get("faulteventinformation", (None, ""))[1])
+    health = Health(state)
     if events:
-        state = _SEVERITIES[max(int(severity) for _, severity in events)]
+        health = health.at_least(_SEVERITIES[max(int(severity) for _, severity in events)])
         codes = (*codes, *(code.upper() for code, _ in events[:128]))
         reasons += [f"fault event 0x{code}, severity {severity}" for code, severity in events]
     if "compatibility" in block and (known(block["compatibility"][1]) or "OK").upper() != "OK":
         reasons.append(f"driver and firmware: compatibility {block['compatibility'][1]}")
-    if ecc.double_bit:
-        reasons.append(f"{ecc.double_bit} double bit errors of the memory")
-    return Health(state, tuple(reasons[:_MOST_REASONS]), codes)
+    said = faults.weighed(Health(health.state, tuple(reasons[:_MOST_REASONS]), codes))
+    beside = "ddrdoublebiterrorcount" if "hbmdoublebiterrorcount" in block else ""  # the first 910 has both memories
+    if beside in block and (count := integer(block[beside][1], block[beside][0])):
+        said = said.at_least("alarm", f"{count} double bit errors of the DDR")
+    return judged(said, ecc, "ascend")
 
 
 def _codes(block: Block) -> tuple[str, ...]:

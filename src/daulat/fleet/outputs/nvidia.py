@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 from xml.parsers import expat
 
-from daulat.core.accelerator import Accelerator, Ecc, Health, Process, Utilisation
+from daulat.core.accelerator import Accelerator, Ecc, Health, Process, Utilisation, judged
 from daulat.fleet.outputs.lines import (
     MAX_DEVICES,
     Convert,
@@ -26,6 +26,7 @@ from daulat.fleet.outputs.lines import (
     percent,
     quantity,
     watts,
+    within,
     word,
 )
 
@@ -76,6 +77,24 @@ _ECC: Final[Mapping[str, tuple[str, ...]]] = {
     for total, since in (("", "Volatile"), ("total_", "Aggregate"))
     for bit, new, old in (("single_bit", "Correctable", "Single"), ("double_bit", "Uncorrectable", "Double"))
 }
+_SRAM: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {  # counts that are summed
+    f"{total}sram_double_bit": (
+        *(
+            (f"ECC Errors/{since}/SRAM Uncorrectable{kind}", f"ecc_errors/{since.lower()}/sram_uncorrectable{tag}")
+            for kind, tag in (("", ""), (" Parity", "_parity"), (" SEC-DED", "_secded"))
+        ),
+        *(
+            (f"ECC Errors/{since}/Double Bit/{place}", f"ecc_errors/{since.lower()}/double_bit/{tag}")
+            for place, tag in (
+                *(("Register File", "register_file"), ("L1 Cache", "l1_cache"), ("L2 Cache", "l2_cache")),
+                *(("Texture Memory", "texture_memory"), ("Texture Shared", "texture_shm"), ("CBU", "cbu")),
+            )
+        ),
+    )
+    for total, since in (("", "Volatile"), ("total_", "Aggregate"))
+}
+_COUNTED: Final = frozenset({"ECC Errors", "ecc_errors"})  # the section without which nothing is known of the health
+_MEMORY: Final = frozenset({*_COUNTED, "Retired Pages", "retired_pages", "Remapped Rows", "remapped_rows"})
 _WRONG: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("a reset is required", ("GPU Reset Status/Reset Required", "gpu_reset_status/reset_required")),
     (
@@ -85,6 +104,10 @@ _WRONG: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
         "remapping of memory rows failed",
         ("Remapped Rows/Remapping Failure Occurred", "remapped_rows/remapped_row_failure"),
+    ),
+    (
+        "the errors of its SRAM are more than the vendor bears",
+        ("ECC Errors/Aggregate/SRAM Threshold Exceeded", "ecc_errors/aggregate/sram_threshold_exceeded"),
     ),
     (
         "pages of memory wait for their retirement",
@@ -110,6 +133,7 @@ _HOT: Final = tuple(
         f"{tag}s/{tag}_sw_thermal_slowdown",
     )
 )
+_UNTOLD: Final = "its health is not known: the sections of its ECC errors are not here, or are cut off"
 _ACTION: Final = ("GPU Recovery Action", "gpu_recovery_action")
 _MIG: Final[Mapping[str, tuple[Convert, tuple[str, ...]]]] = {
     "unique_id": (identity, ("MIG UUID", "uuid")),
@@ -187,14 +211,16 @@ def _read(first: Line, nodes: Iterator[Node], what: str) -> Reading:
             gpus[-1][2].append((path[1:], line, value))
         if len(gpus) > MAX_DEVICES:
             raise malformed(line, f"more than {MAX_DEVICES} GPUs")
-    problems: tuple[str, ...] = ()
+    problems = [
+        f"line {line.number}: GPU {at}: {_UNTOLD}" for at, (line, _, nodes) in enumerate(gpus) if not _told(nodes)
+    ]
     if attached is not None and len(gpus) != attached[1]:  # so it is with `-i`, too
-        problems = (f"line {attached[0].number}: {attached[1]} GPUs are attached, {len(gpus)} are shown",)
+        problems.append(f"line {attached[0].number}: {attached[1]} GPUs are attached, {len(gpus)} are shown")
     found: list[Accelerator] = []
     for index, (line, bus, branch) in enumerate(gpus):
         gpu = _gpu(index, bus, line, branch, driver or None)
         found += [gpu, *_partitions(gpu, branch)]
-    return Reading("nvidia-smi", what, first.number, tuple(found), problems=problems)
+    return Reading("nvidia-smi", what, first.number, tuple(found), problems=tuple(problems), whole=True)
 
 
 def _elements(lines: list[Line]) -> Iterator[Node]:
@@ -262,34 +288,54 @@ def _tree(lines: list[Line]) -> Iterator[Node]:
 
 def _gpu(index: int, bus: str, line: Line, nodes: list[Node], driver: str | None) -> Accelerator:
     said = _Said(line, [node for node in nodes if node[0][0] not in _OTHERS])
-    ecc = Ecc(**{name: said.take(paths, integer) for name, paths in _ECC.items()})
+    ecc = _ecc(said)
     mig = said.words(("MIG Mode/Current", "mig_mode/current_mig"))[1]
     return Accelerator(
         "nvidia",
-        **{name: said.take(paths, convert) for name, (convert, paths) in _FIELDS.items()},
+        **_fields(said, _FIELDS),
         card=index,
         driver=driver,
         pci=pci(bus, line),
         utilisation=Utilisation(**{name: said.take(paths, percent) for name, paths in _RATES.items()}),
         ecc=ecc,
-        health=_health(said, ecc),
+        health=_health(said, ecc, told=_told(nodes)),
         processes=tuple(_processes(nodes)),
         features=("mig",) if mig == "Enabled" else (),
     )
 
 
-def _health(said: _Said, ecc: Ecc) -> Health:
+def _fields(said: _Said, table: Mapping[str, tuple[Convert, tuple[str, ...]]]) -> dict[str, Any]:
+    values = {name: said.take(paths, convert) for name, (convert, paths) in table.items()}
+    within(values["memory_used"], values["memory_total"], said.words(table["memory_used"][1])[0])
+    return values
+
+
+def _ecc(said: _Said) -> Ecc:
+    counts = {name: said.take(paths, integer) for name, paths in _ECC.items()}
+    for name, places in _SRAM.items():
+        found = [count for paths in places if (count := said.take(paths, integer)) is not None]
+        counts[name] = sum(found) if found else None
+    return Ecc(**counts)
+
+
+def _told(nodes: list[Node]) -> bool:
+    """Whether a GPU's branch has the sections that tell its health, to their end: a later one follows."""
+    sections = [path[0] for path, _, _ in nodes]
+    return bool(sections) and not _COUNTED.isdisjoint(sections) and sections[-1] not in _MEMORY
+
+
+def _health(said: _Said, ecc: Ecc, *, told: bool) -> Health:
     """NVIDIA has no one word for health: it is what recovery the driver asks for, and what is lost."""
-    action = known(said.words(_ACTION)[1])
-    reasons = [] if action is None else [f"the driver asks for recovery: {action}"]
-    reasons += [words for words, paths in _WRONG if said.words(paths)[1] == "Yes"]
-    if ecc.double_bit:
-        reasons.append(f"{ecc.double_bit} uncorrectable errors of the memory")
+    health = Health("ok")
+    if (action := known(said.words(_ACTION)[1])) is not None:
+        health = health.at_least("critical", f"the driver asks for recovery: {action}")
+    health = health.at_least("ok", *(words for words, paths in _WRONG if said.words(paths)[1] == "Yes"))
+    if health.reasons:
+        health = health.at_least("alarm")
+    health = judged(health, ecc, "nvidia")
     if any(said.words((path,))[1] == "Active" for path in _HOT):
-        return Health("alarm" if reasons else "warning", (*reasons, "it is slowed down because it is hot"))
-    if reasons:
-        return Health("critical" if action is not None or ecc.double_bit else "alarm", tuple(reasons))
-    return Health("ok" if known(said.words(_FIELDS["product"][1])[1]) is not None else "unknown")
+        health = health.at_least("warning", "it is slowed down because it is hot")
+    return health if told or not health.fit else replace(health, state="unknown")
 
 
 def _processes(nodes: list[Node]) -> Iterator[Process]:
@@ -323,7 +369,7 @@ def _partitions(gpu: Accelerator, nodes: list[Node]) -> Iterator[Accelerator]:
         places = [(short, said.words(paths)[1]) for short, paths in _INSTANCES]
         yield replace(
             gpu,
-            **{name: said.take(paths, convert) for name, (convert, paths) in _MIG.items()},
+            **_fields(said, _MIG),
             partition=f"MIG {index}",
             features=tuple(f"{short} {place}" for short, place in places if known(place) is not None),
             parent=gpu.unique_id or gpu.pci,

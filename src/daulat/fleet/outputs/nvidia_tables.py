@@ -7,13 +7,14 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, Utilisation
+from daulat.core.accelerator import MIB, Accelerator, Ecc, Health, Process, Utilisation, judged
 from daulat.fleet.outputs.lines import (
     Context,
     Convert,
     Line,
     Reading,
     celsius,
+    complete,
     identity,
     integer,
     known,
@@ -22,6 +23,7 @@ from daulat.fleet.outputs.lines import (
     percent,
     quantity,
     watts,
+    within,
     word,
 )
 
@@ -53,6 +55,7 @@ _COLUMNS: Final[dict[str, tuple[str, Convert]]] = {
     "utilization.memory": ("memory_bandwidth", percent),
     "ecc.errors.corrected.volatile.dram": ("single_bit", integer),
     "ecc.errors.uncorrected.volatile.dram": ("double_bit", integer),
+    "ecc.errors.uncorrected.volatile.sram": ("sram_double_bit", integer),
     "ecc.errors.uncorrected.volatile.total": ("double_bit", integer),
     "ecc.errors.corrected.volatile.total": ("single_bit", integer),
     "ecc.errors.uncorrected.aggregate.total": ("total_double_bit", integer),
@@ -67,7 +70,7 @@ _NVLINK: Final = re.compile(r"Link (\d{1,2}): (\d{1,4}(?:\.\d{1,3})? GB/s|<inact
 _MONITORED: Final = {"pwr": "power", "gtemp": "temperature", "mtemp": "memory_temperature", "fb": "memory_used"}
 _MONITORED_RATES: Final = {"sm": "core", "mem": "memory_bandwidth"}
 _SUMS: Final = frozenset({"core", "memory_bandwidth"})
-_ECC: Final = frozenset({"single_bit", "double_bit", "total_single_bit", "total_double_bit"})
+_ECC: Final = frozenset({"single_bit", "double_bit", "total_single_bit", "total_double_bit", "sram_double_bit"})
 
 
 def columns(text: str) -> list[str] | None:
@@ -95,6 +98,7 @@ def read_csv(lines: list[Line], context: Context) -> Reading:
     names = _header(lines[0].text, asked(context))
     rows = lines[1:] if names is not None else lines
     names = names or asked(context) or []
+    complete(rows, separator=",")
     if {"pid", "used_gpu_memory", "used_memory"} & set(names):
         return _read_users(rows, names, lines[0])
     found = []
@@ -111,9 +115,8 @@ def read_csv(lines: list[Line], context: Context) -> Reading:
         rates = {name: values.pop(name) for name in _SUMS & set(values)}
         errors = {name: values.pop(name) for name in _ECC & set(values)}
         ecc = Ecc(**errors)
-        health = (
-            Health("alarm", (f"{ecc.double_bit} uncorrectable errors of the memory",)) if ecc.double_bit else Health()
-        )
+        health = judged(Health(), ecc, "nvidia")
+        within(values.get("memory_used"), values.get("memory_total"), line)
         found.append(Accelerator("nvidia", utilisation=Utilisation(**rates), ecc=ecc, health=health, **values))
     return Reading("nvidia-smi", "--query-gpu", lines[0].number, tuple(found))
 
@@ -203,6 +206,7 @@ def read_monitor(lines: list[Line]) -> Reading:
     """`nvidia-smi dmon`: a row a GPU, again and again; the last is what holds."""
     head: list[str] = []
     found: dict[int, Accelerator] = {}
+    complete([line for line in lines if "#" not in line.text])
     for line in lines:
         cells = line.text.split()
         if cells[:1] == ["#"]:
@@ -261,7 +265,7 @@ def read_table(lines: list[Line]) -> Reading:
         replace(gpu, processes=tuple(user for card, user in table.users if card == gpu.card))
         for gpu in table.gpus.values()
     ]
-    return Reading("nvidia-smi", "", lines[0].number, (*gpus, *table.partitions))
+    return Reading("nvidia-smi", "", lines[0].number, (*gpus, *table.partitions), whole=True)
 
 
 def _take(line: Line, cells: list[str], table: _Table) -> None:
@@ -292,9 +296,8 @@ def _partition(line: Line, cells: list[str], table: _Table) -> list[Accelerator]
     gpu = None if match is None else table.gpus.get(int(match[1]))
     if match is None or memory is None or gpu is None:
         return []
-    used, total = int(memory[1]), int(memory[2])
-    if used > total:
-        raise malformed(line, f"{used} of {total} MiB are used")
+    used, total = int(memory[1]) * MIB, int(memory[2]) * MIB
+    within(used, total, line)
     return [
         Accelerator(
             "nvidia",
@@ -304,8 +307,8 @@ def _partition(line: Line, cells: list[str], table: _Table) -> list[Accelerator]
             partition=f"MIG {match[4]}",
             features=tuple(f"{name} {said}" for name, said in (("GI", match[2]), ("CI", match[3])) if said != "N/A"),
             parent=gpu.pci,
-            memory_used=used * MIB,
-            memory_total=total * MIB,
+            memory_used=used,
+            memory_total=total,
             driver=table.driver,
         )
     ]
@@ -333,8 +336,7 @@ def _table_gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver:
     if second is None or use is None or (memory is None and not _NO_FB.fullmatch(below[1])):
         raise malformed(under, "this is not the second row of a GPU (temperature, power, memory, utilisation)")
     used, total = (None, None) if memory is None else (int(memory[1]) * MIB, int(memory[2]) * MIB)
-    if used is not None and total is not None and used > total:
-        raise malformed(under, f"{used // MIB} of {total // MIB} MiB are used")
+    within(used, total, under)
     failed = "ERR!" in (second[2], second[4], use[1]) or "ERR!" in below[1]
     errors = cells[2].split()[0] if cells[2] else ""
     lost = int(errors) if re.fullmatch(r"[0-9]{1,9}", errors) else None
@@ -352,9 +354,9 @@ def _table_gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver:
         utilisation=Utilisation(core=None if use[1] == "ERR!" else percent(use[1], under)),
         ecc=Ecc(double_bit=lost),
         driver=driver,
-        health=Health("critical", ("the driver reads ERR! from it",))
-        if failed
-        else Health("alarm", (f"{lost} uncorrectable errors of the memory",))
-        if lost
-        else Health(),
+        health=judged(
+            Health("critical", ("the driver reads ERR! from it",)) if failed else Health(),
+            Ecc(double_bit=lost),
+            "nvidia",
+        ),
     )
