@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from daulat.catalog import accelerators, models
-from daulat.engines.recipes.recipe import Recipe, Request, Site, Workload
+from daulat.engines.recipes.recipe import Group, Recipe, Request, Room, Site, Workload
 from daulat.pipeline import recipes
 
 
@@ -37,8 +37,14 @@ def recipe(
 
 
 def request(model: str, on: str, nodes: int, share: Any, precision: str = "w8a8", **wishes: Any) -> Request:
+    """A request whose weights take `share(tp, devices)` of each device; where that is above 0.92, nothing has room."""
+
+    def room(group: Group, context: int) -> Room:
+        taken = share(group.tp, group.devices)
+        return Room(taken <= 0.92, 2**24 if taken <= 0.92 else 0, 0, f"its weights take {taken:.0%} of the memory")
+
     hardware = accelerators.hardware(on).with_nodes(nodes)
-    return Request(models.find(model), hardware, precision, Workload(**wishes), site(nodes), share)
+    return Request(models.find(model), hardware, precision, Workload(**wishes), site(nodes), share, room)
 
 
 def layouts(found: Recipe) -> list[tuple[str, int, int]]:

@@ -104,6 +104,11 @@ class Hardware:
         """Devices in all."""
         return self.devices * self.nodes
 
+    def __str__(self) -> str:
+        if self.nodes > 1:
+            return f"{self.nodes} x {self.node.title}"
+        return self.node.title if self.devices >= self.node.devices else f"{self.devices} x {self.chip.title}"
+
     def with_nodes(self, nodes: int) -> Hardware:
         """The same nodes, another number of them.
 

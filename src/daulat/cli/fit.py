@@ -180,11 +180,8 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _text(found: Fit) -> str:
-    hardware, plan = found.hardware, found.plan
-    where = f"{hardware.nodes} x {hardware.node.title}" if hardware.nodes > 1 else hardware.node.title
-    if hardware.devices < hardware.node.devices:
-        where = f"{hardware.devices} x {hardware.chip.title}"
-    lines = [f"{found.model.title} on {where}: it {'fits' if found.fits else 'does not fit'}", ""]
+    plan = found.plan
+    lines = [f"{found.model.title} on {found.hardware}: it {'fits' if found.fits else 'does not fit'}", ""]
     lines += [f"  why        {reason}" for reason in found.reasons]
     lines += [f"  instead    {advice}" for advice in found.advice]
     if plan is not None and found.precision is not None:

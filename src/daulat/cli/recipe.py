@@ -20,6 +20,7 @@ from daulat.errors import ConfigError
 from daulat.pipeline import recipes
 
 _PLACEHOLDERS = Note("node-0, node-1 ... stand for the nodes' addresses: give --address once a node", "docs/recipes.md")
+_CHECKPOINTS = "/models"  # where weights lie by default, each checkpoint under its own name
 _MOST_BYTES = 1_000_000  # of an hccn.conf
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -89,8 +90,17 @@ def recipe(model: str, on: str, form: str, as_json: bool, **options: Any) -> Non
     )
     workload = Workload(**{name: options[name] for name in wished}, layout=options["layout"] or None)
     precision = (options["precision"] or implied or "").lower() or None
-    site = _site(spec, hardware, precision, _own(model), options)
-    found = recipes.recipe(spec, hardware, workload=workload, site=site, engine=options["engine"], precision=precision)
+    weights = options["weights"] or _own(model)
+    site = _site(spec, hardware, weights or _CHECKPOINTS, options)
+    found = recipes.recipe(
+        spec,
+        hardware,
+        workload=workload,
+        site=site,
+        engine=options["engine"],
+        precision=precision,
+        named=weights is None,
+    )
     if hardware.nodes > 1 and not options["addresses"]:
         found = replace(found, notes=(*found.notes, _PLACEHOLDERS))
     emit(render.as_json(found), as_json=as_json, text=render.text(found, form).rstrip("\n"))
@@ -104,14 +114,10 @@ def _own(model: str) -> str | None:
     return str(path.parent if path.name.endswith(".json") else path)
 
 
-def _site(spec: ModelSpec, hardware: Hardware, precision: str | None, own: str | None, options: dict[str, Any]) -> Site:
-    engine = choose.engine(options["engine"], hardware.chip)
-    selected = choose.precision(precision, spec, hardware.chip, engine)
-    weights = spec.weights.get("bf16" if selected == "fp16" else selected)
-    checkpoint = (weights.checkpoint if weights else "").rpartition("/")[2] or spec.id
+def _site(spec: ModelSpec, hardware: Hardware, weights: str, options: dict[str, Any]) -> Site:
     usual = ("127.0.0.1",) if hardware.nodes == 1 else tuple(f"node-{index}" for index in range(hardware.nodes))
     return Site(
-        weights=options["weights"] or own or f"/models/{checkpoint}",
+        weights=weights,
         name=options["name"] or spec.id,
         addresses=options["addresses"] or usual,
         interface=options["interface"],

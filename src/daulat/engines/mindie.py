@@ -1,7 +1,7 @@
 """MindIE Service as an engine, on Ascend. Described, and not yet run by Daulat on a device.
 
-Its daemon reads everything from `config.json` (`daulat model recipe` writes it), which the operator names among the
-folders to be seen. It listens on TCP alone, metrics on a port of their own, so relays inside its sandbox stand between
+Its daemon reads everything from `config.json`, which is written from the model's recipe (`pipeline.accelerated`); its
+own folder the operator names among those to be seen. It listens on TCP alone, metrics on a port of their own, so relays inside its sandbox stand between
 these ports on the private loopback and Unix sockets. Ports, `MIES_SERVICE_MONITOR_MODE` and metric names: hiascend.com,
 MindIE 3.1 (*Service management and control metrics, Prometheus format*; *EndPoint business APIs*).
 """
@@ -19,7 +19,7 @@ _PORT, _METRICS_PORT = 1025, 1027  # `port` and `metricsPort` of config.json, as
 
 
 def command(launch: Launch) -> Command:
-    """The daemon. Its own arguments come from the operator, as does where its `config.json` lies."""
+    """The daemon. Its own arguments come from the operator, its `config.json` from a recipe."""
     environment = {"MIES_INSTALL_PATH": _HOME, "MIES_SERVICE_MONITOR_MODE": "1", "GLOO_SOCKET_IFNAME": "lo"}
     metrics = str(PurePosixPath(launch.socket).with_name(METRICS_SOCKET))
     return Command(

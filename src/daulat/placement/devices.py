@@ -19,6 +19,7 @@ _FILES: Final = {
     "gpu": ("/dev/nvidia{}", ("/dev/nvidiactl", "/dev/nvidia-uvm")),
 }
 _VISIBLE: Final = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES"}
+_ORDER: Final = {"npu": {}, "gpu": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}}  # by which drivers give minor numbers
 LOOKS: Final = 2  # in a row without a device, before it is taken to be gone
 _MOST_SAID: Final = 3  # problems in a refusal
 _USABLE: Final = 0.8  # of a device's memory, for weights: the rest is for the KV cache and the runtime
@@ -96,6 +97,18 @@ def checked(
             )
 
 
+def product(devices: Sequence[str], present: Mapping[str, Accelerator]) -> dict[str, str]:
+    """What these devices are, as their tools print it: for the log, and to find their chip in the catalogue.
+
+    Raises:
+        InvalidRequest: they are of several products, or too few are known.
+    """
+    found = sorted({present[device].product or "" for device in devices if device in present})
+    if len(found) > 1:
+        raise InvalidRequest(f"a deployment's devices are of one product, not of {', '.join(found)}")
+    return {"kind": devices[0].partition(":")[0], "product": found[0] if found else ""}
+
+
 def choose(
     present: Mapping[str, Accelerator], taken: Collection[str], model_bytes: int, replicas: int
 ) -> tuple[str, ...]:
@@ -123,16 +136,21 @@ def engine_for(format_: str, devices: Sequence[str]) -> str:
 
 
 def options(devices: Sequence[str], said: Mapping[str, Any]) -> dict[str, Any]:
-    """An engine's options with what it needs to see these devices; what the operator said comes on top."""
+    """An engine's options with what it needs to see these devices; what the operator said comes on top.
+
+    Visible devices are counted from 0: a sandbox shows no other device files than theirs, and CUDA and CANN number
+    what a process can open, as in a container that was given some of a host's devices.
+    """
     if not devices:
         return dict(said)
     kind = devices[0].partition(":")[0]
     numbers = [device.partition(":")[2] for device in devices]
+    visible = ",".join(map(str, range(len(numbers))))
     pattern, shared = _FILES[kind]
     files = [*(pattern.format(number) for number in numbers), *shared]
     files += [file for file in said.get("devices", ()) if file not in files]
     return {
         **said,
         "devices": files,
-        "environment": {_VISIBLE[kind]: ",".join(numbers), **said.get("environment", {})},
+        "environment": {**_ORDER[kind], _VISIBLE[kind]: visible, **said.get("environment", {})},
     }

@@ -24,12 +24,17 @@ MOST_CONTEXT: Final = 2**27
 _OTHERS: Final = 6  # further layouts that are told: as many as there are widths up to WIDEST, and two
 _NODES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _WIDER: Final = 1.1  # how much wider than the native weights counts as wider
+_INTEGER: Final = ("w8a8", "w4a8")
+_ALIKE: Final = 0.02  # within this, weights of two kinds are of one width
 _CPU: Final = ("q8_0", "q4_k_m")  # anybody may convert to these, so they need not be published
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked beside model and hardware. `context` in tokens of prompt and answer; 0 and "" leave it open."""
+    """What is asked beside model and hardware. `context` in tokens of prompt and answer; 0 and "" leave it open.
+
+    `batched`: tokens of a step; `sequences`: answers of a step; `graphs`: whether they are captured.
+    """
 
     precision: str = ""
     context: int = 0
@@ -37,6 +42,7 @@ class Wish:
     layout: Layout | None = None
     batched: int = BATCHED
     sequences: int = SEQUENCES
+    graphs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +121,29 @@ def fit(model: ModelSpec, hardware: Hardware, wish: Wish = Wish()) -> Fit:
     return found if found.fits else replace(found, advice=_advice(model, hardware, wish))
 
 
+def one(model: ModelSpec, hardware: Hardware, precision: str, layout: Layout, wish: Wish) -> tuple[Plan, str]:
+    """One layout in one precision, and why it has no room for a sequence of the wish's context (0: of as few tokens as
+    would be called serving); "" where it has.
+    """
+    plan = account(model, hardware, precision, _kv(model, hardware.chip, precision), layout, wish)
+    if _holds(plan, wish):
+        return plan, ""
+    return plan, _too_little(hardware, precision, plan, memory.whole(model.shape, model.precision(precision)))
+
+
+def unable(model: ModelSpec, chip: ChipSpec) -> str:
+    """Why no engine runs a model of this architecture on a chip; "" where one does."""
+    if model.shape.kind in chip.attention:
+        return ""
+    kinds = {"latent": "latent attention (MLA)", "compressed": "DeepSeek-V4's compressed attention"}
+    return f"no engine we know runs {kinds.get(model.shape.kind, model.shape.kind)} on {chip.title}"
+
+
 def precisions(model: ModelSpec, chip: ChipSpec) -> tuple[str, ...]:
     """Precisions to try on a chip, best first: the native one, narrower checkpoints, wider ones, unpublished ones.
 
-    Where nothing published runs on the chip, the weights may be widened to 16 bits.
+    Checkpoints in INT8 are mostly made for Ascend, by ModelSlim: elsewhere, others of that width come first. Where
+    nothing published runs on the chip, the weights may be widened to 16 bits.
     """
     if model.measured is not None:
         return (model.measured.name,)
@@ -134,6 +159,8 @@ def precisions(model: ModelSpec, chip: ChipSpec) -> tuple[str, ...]:
     def rank(name: str) -> tuple[bool, bool, bool, float]:
         size = memory.whole(model.shape, model.precision(name))
         wider = size > native * _WIDER
+        if name in _INTEGER and chip.vendor != "huawei":
+            size *= 1 + _ALIKE if wider else 1 - _ALIKE
         return name != model.native, name not in model.weights, wider, size if wider else -size
 
     return tuple(sorted(usable, key=rank))
@@ -148,7 +175,7 @@ def account(model: ModelSpec, hardware: Hardware, precision: str, kv: str, layou
     items = (
         *memory.weights(shape, model.precision(precision), layout),
         Item("activations", memory.activations(shape, layout, batched=batched, sequences=wish.sequences)),
-        *memory.runtime(chip, shape, layout),
+        *(item for item in memory.runtime(chip, shape, layout) if wish.graphs or item.name != memory.GRAPHS),
     )
     usual = _plan(chip, USUAL, layout, items, cost, context)
     tight = _plan(chip, TIGHT, layout, items, cost, context)
@@ -208,9 +235,8 @@ def _nearer(found: Fit, than: Fit) -> bool:
 
 def _refusals(model: ModelSpec, chip: ChipSpec, wish: Wish) -> Iterator[str]:
     """Reasons that no layout and no number of nodes would change."""
-    if model.shape.kind not in chip.attention:
-        kinds = {"latent": "latent attention (MLA)", "compressed": "DeepSeek-V4's compressed attention"}
-        yield f"no engine we know runs {kinds.get(model.shape.kind, model.shape.kind)} on {chip.title}"
+    if words := unable(model, chip):
+        yield words
     offered = [wish.precision] if wish.precision else precisions(model, chip)
     if model.measured is not None and chip.vendor != "cpu":
         yield f"a GGUF file is served by the embedded engine, on a CPU only; on {chip.title} take its safetensors"
@@ -314,7 +340,7 @@ def _notes(model: ModelSpec, name: str, plan: Plan, wish: Wish) -> Iterator[str]
 
 def _advice(model: ModelSpec, hardware: Hardware, wish: Wish) -> tuple[str, ...]:
     """What would fit: more nodes of the same kind, or another precision on the same."""
-    if model.shape.kind not in hardware.chip.attention:
+    if unable(model, hardware.chip):
         return ()
     free = replace(wish, layout=None)
     found = [_more_nodes(model, hardware, free)]

@@ -18,6 +18,7 @@ from daulat.planner.layout import Layout
 
 MIB: Final = 2**20
 GIB: Final = 2**30
+GRAPHS: Final = "captured graphs"
 _FP32: Final = 4
 _BF16: Final = 2
 # A process with its libraries and kernels loaded, before any weight: vLLM on CUDA 0.6 GiB, torch_npu with CANN about 1.
@@ -127,7 +128,7 @@ def runtime(chip: ChipSpec, shape: Shape, layout: Layout) -> tuple[Item, ...]:
     items = (
         Item("process and libraries", _PROCESS[chip.vendor]),
         Item("HCCL buffers" if chip.vendor == "huawei" else "communication buffers", buffers),
-        Item("captured graphs", _GRAPHS[chip.vendor]),
+        Item(GRAPHS, _GRAPHS[chip.vendor]),
         Item("fragmentation", _FRAGMENTS * chip.memory * GIB),
     )
     return tuple(item for item in items if item.bytes)

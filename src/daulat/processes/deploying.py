@@ -10,18 +10,37 @@ from typing import Any, Final
 
 from daulat.adapters import key_file
 from daulat.adapters.accelerators.discovery import discover
+from daulat.core.accelerator import Accelerator
 from daulat.core.deployment import Spec
 from daulat.engines import known, options
 from daulat.engines.external import EXTERNAL
 from daulat.engines.options import Options
 from daulat.errors import InvalidRequest, NotFound
 from daulat.fleet.lease import Place
+from daulat.pipeline import accelerated
 from daulat.pipeline.deploy import Deployment, Deployments
 from daulat.placement import devices
 from daulat.processes import elsewhere
 from daulat.processes.replicas import Replicas, Store
+from daulat.registry.model import ModelFacts
 
 _ON_CPU: Final = "llama.cpp"  # uses none of this machine's accelerators
+
+
+def _described(spec: Spec, facts: ModelFacts, name: str, present: Mapping[str, Accelerator]) -> Spec:
+    """The spec with what its devices are, for the recipe and the log; refused where they cannot be used so.
+
+    Raises:
+        InvalidRequest, ConfigError: see `pipeline.accelerated.options`.
+    """
+    engine = spec.engine or devices.engine_for(facts.format, spec.devices)
+    if not spec.devices or engine not in accelerated.ENGINES:
+        return spec
+    found = {**devices.product(spec.devices, present), **spec.options.get("device", {})}
+    spec = replace(spec, options={**spec.options, "device": found})
+    count = len(spec.devices) // max(1, spec.replicas)
+    accelerated.options(accelerated.Wanted(spec, facts, name, engine, count), spec.options, lambda _: False)
+    return spec
 
 
 class Deploying:
@@ -49,6 +68,9 @@ class Deploying:
         wanted = name or named
         given = {field: value for field, value in changes.items() if value is not None}
         before = held[wanted].spec if wanted in held else Spec(digest)
+        if "devices" in given and "options" not in given:  # what the old ones were says nothing of the new
+            kept = {field: value for field, value in before.options.items() if field != "device"}
+            before = replace(before, options=kept)
         try:
             spec = replace(before, model=digest, **{**given, "devices": tuple(given.get("devices", before.devices))})
         except TypeError:
@@ -89,9 +111,10 @@ class Deploying:
         present = devices.named(found.accelerators)
         if spec.devices:
             devices.checked(spec.devices, present, found.accelerators, found.problems)
-            return spec
-        taken = {device for one in self._deployments.all() if one.name != name for device in one.spec.devices}
-        return replace(spec, devices=devices.choose(present, taken, facts.size, spec.replicas))
+        else:
+            taken = {device for one in self._deployments.all() if one.name != name for device in one.spec.devices}
+            spec = replace(spec, devices=devices.choose(present, taken, facts.size, spec.replicas))
+        return _described(spec, facts, name, present)
 
     def _outside(self, spec: Spec, format_: str, said: Options, name: str) -> Spec:
         """The spec of an external engine, of which nothing starts here, so that all that can be checked is checked now.

@@ -12,7 +12,7 @@ import platform
 import re
 import signal
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -24,6 +24,7 @@ from daulat.agent.supervise import loading_progress
 from daulat.engines.llamacpp.engine import LLAMACPP, PROGRAM
 from daulat.engines.options import Options
 from daulat.engines.port import Command, Engine, Launch
+from daulat.engines.recipes import deployed
 from daulat.errors import ConfigError, EngineDead, EngineError
 from daulat.registry import layout
 
@@ -59,6 +60,7 @@ class Wanted:
     memory_mib: int
     engine: Engine = LLAMACPP
     options: Options = field(default_factory=Options)
+    files: Mapping[str, str] = field(default_factory=dict)  # that the engine reads, by name: a recipe's
 
     @property
     def socket(self) -> Path:
@@ -152,7 +154,7 @@ def jail(wanted: Wanted) -> tuple[Jail, Launch]:
     command = _command(wanted.engine, launch)
     confined = Jail(
         command.argv,
-        (*sandbox.system_files(), *own, (shown, inside)),
+        (*sandbox.system_files(), *own, (shown, inside), *_written(wanted, uid)),
         wanted.folder,
         uid,
         hidden=sandbox.covered(),
@@ -162,6 +164,22 @@ def jail(wanted: Wanted) -> tuple[Jail, Launch]:
         families=wanted.engine.families,
     )
     return confined, launch
+
+
+def _written(wanted: Wanted, uid: int | None) -> Iterator[tuple[Path, str]]:
+    """What a recipe has the engine read, owned by it and shown read-only (here, inside)."""
+    folder = wanted.folder.with_name(f"{wanted.folder.name}-files")
+    if wanted.files:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, text in wanted.files.items():
+        path = folder / Path(name).name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+        if uid is not None:
+            os.chown(path, uid, uid)
+        path.chmod(0o640)  # as MindIE wants it
+        yield path, f"{deployed.FILES}/{path.name}"
 
 
 def _model(path: Path) -> tuple[Path, str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from daulat.catalog import models
 from daulat.core.deployment import Share
 from daulat.engines.recipes import speech
+from daulat.pipeline import accelerated
 from daulat.pipeline.deploy import Deployment
 from daulat.placement import devices
 from daulat.processes import keeping
@@ -93,10 +94,16 @@ class Plan:
 
 
 def supervisor(home: Home, wish: Deployment, prepared: Prepared, share: Share) -> dict[str, Any]:
-    """A supervisor's arguments, but for the replica's id and what the settings say."""
+    """A supervisor's arguments, but for the replica's id and what the settings say.
+
+    Raises:
+        InvalidRequest, ConfigError: its devices cannot be used so (`pipeline.accelerated`).
+    """
     spec, facts = wish.target, prepared.facts
     engine = spec.engine or devices.engine_for(facts.format, share.devices)
-    said = devices.options(share.devices, spec.options)
+    wanted = accelerated.Wanted(spec, facts, wish.name, engine, len(share.devices))
+    found = accelerated.options(wanted, devices.options(share.devices, spec.options), os.path.exists)
+    files = {"--files": json.dumps(dict(found.files))} if found.files else {}
     return {
         "--home": home.path,
         "--model-digest": facts.digest,
@@ -108,7 +115,8 @@ def supervisor(home: Home, wish: Deployment, prepared: Prepared, share: Share) -
         "--threads": share.threads,
         "--memory-mib": share.memory_mib,
         "--engine": engine,
-        "--engine-options": json.dumps(speech.spoken(engine, models.known(facts.name, facts.origin), said)),
+        "--engine-options": json.dumps(speech.spoken(engine, models.known(facts.name, facts.origin), found.options)),
+        **files,
     }
 
 

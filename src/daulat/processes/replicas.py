@@ -18,7 +18,7 @@ from daulat.core.deployment import Share, Spec
 from daulat.core.snapshot import ModelRow
 from daulat.engines import options
 from daulat.engines.external import EXTERNAL
-from daulat.errors import Conflict, DaulatError, NotFound
+from daulat.errors import ConfigError, Conflict, DaulatError, InvalidRequest, NotFound
 from daulat.fleet.reconcile import Action, Drain, Promote, RollBack, Start, Stop, reconcile
 from daulat.pipeline.deploy import Deployment, Deployments
 from daulat.pipeline.enrol import Node
@@ -231,7 +231,13 @@ class Replicas:
         if not free:
             return
         id_ = os.urandom(8).hex()
-        child = self._ways.launch(id_, wish, prepared, free[0], self._logs / f"{id_}.log", lambda: self._gone(id_))
+        log = self._logs / f"{id_}.log"
+        try:
+            child = self._ways.launch(id_, wish, prepared, free[0], log, lambda: self._gone(id_))
+        except (InvalidRequest, ConfigError) as error:  # as it is wished for, it cannot be started
+            _log.warning("deployment %s cannot be started: %s", wish.name, error)
+            self.roster.refused[(wish.id, revision)] = error.message
+            return
         outside = wish.target.engine == EXTERNAL.name
         place = elsewhere.place(options.parse(json.dumps(dict(wish.target.options)))) if outside else None
         self._node.expect(id_, prepared.row, place)

@@ -376,6 +376,7 @@ def describe(arguments: argparse.Namespace, home: Home) -> Wanted:
         memory_mib=arguments.memory_mib,
         engine=engine,
         options=said,
+        files=json.loads(arguments.files),
     )
 
 
@@ -388,6 +389,7 @@ def main() -> None:
     parser.add_argument("--model-name", default="")
     parser.add_argument("--engine", default="llama.cpp")
     parser.add_argument("--engine-options", default="{}")
+    parser.add_argument("--files", default="{}")
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--context", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daulat.core.accelerator import Accelerator, Health
@@ -21,6 +23,14 @@ EIGHT = devices.named([npu(number) for number in reversed(range(8))])
 def test_devices_are_named_by_their_files_number_and_sick_ones_are_left_out() -> None:
     found = devices.named([npu(10), npu(2), npu(3, "critical"), npu(4, "warning"), Accelerator("cpu", physical_id=0)])
     assert list(found) == ["npu:2", "npu:4", "npu:10"]
+
+
+def test_devices_of_one_deployment_are_of_one_product() -> None:
+    two = {f"npu:{number}": replace(npu(number), product="910B3") for number in range(2)}
+    assert devices.product(("npu:0", "npu:1"), two) == {"kind": "npu", "product": "910B3"}
+    two["npu:1"] = replace(two["npu:1"], product="910B4")
+    with pytest.raises(InvalidRequest, match="of one product, not of 910B3, 910B4"):
+        devices.product(("npu:0", "npu:1"), two)
 
 
 def test_what_is_not_there_is_refused_with_what_is() -> None:
@@ -78,9 +88,11 @@ def test_the_sandbox_shows_these_device_files_and_no_others() -> None:
     assert found == {
         "python": "/opt/vllm/bin/python",
         "devices": ["/dev/davinci8", "/dev/davinci9", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"],
-        "environment": {"ASCEND_RT_VISIBLE_DEVICES": "8,9", "HCCL_OP_EXPANSION_MODE": "AIV"},
+        "environment": {"ASCEND_RT_VISIBLE_DEVICES": "0,1", "HCCL_OP_EXPANSION_MODE": "AIV"},
     }
-    assert devices.options(("gpu:0",), {})["devices"] == ["/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm"]
+    two = devices.options(("gpu:5", "gpu:6"), {})
+    assert two["devices"] == ["/dev/nvidia5", "/dev/nvidia6", "/dev/nvidiactl", "/dev/nvidia-uvm"]
+    assert two["environment"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,1"}
     assert devices.options((), said) == said
 
 

@@ -28,7 +28,7 @@ def plan(found: Fit) -> Plan:
         ("deepseek-v3.1", "910c", ("w8a8", "w4a8", "bf16")),
         ("deepseek-v3.1", "b200", ("fp8", "nvfp4", "bf16")),
         ("deepseek-v4-flash", "910b3", ("w8a8",)),
-        ("qwen3-32b", "h100", ("bf16", "w8a8", "fp8", "int4")),
+        ("qwen3-32b", "h100", ("bf16", "fp8", "w8a8", "int4")),
         ("qwen3-32b", "310p", ("w8a8", "fp16")),
         ("gpt-oss-120b", "910b3", ("bf16",)),
         ("llama-3.1-8b", "cpu", ("bf16", "q8_0", "q4_k_m")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -23,9 +23,9 @@ ENGINES: Final[Mapping[str, Callable[[Request], Recipe]]] = MappingProxyType(
     }
 )
 _USUAL: Final = {"huawei": "vllm-ascend", "nvidia": "vllm", "amd": "vllm", "cpu": "llama.cpp"}
-_PREFERRED: Final = ("w8a8", "w4a8", "fp8", "fp4", "nvfp4", "mxfp4", "bf16", "fp16", "w4a16", "int4")
 _MADE: Final = {"w8a8", "w4a8", "bf16"}
-_GGUF: Final = ("q8_0", "q4_k_m", "q4_0", "bf16", "fp16")
+_GGUF: Final = ("q8_0", "mxfp4", "q4_k_m", "q4_0", "bf16", "fp16")
+_ONLY_GGUF: Final = ("q8_0", "q4_k_m", "q4_0")
 
 
 def engine(name: str | None, chip: ChipSpec) -> str:
@@ -41,38 +41,50 @@ def engine(name: str | None, chip: ChipSpec) -> str:
     return name
 
 
-def precision(wished: str | None, model: ModelSpec, chip: ChipSpec, engine_name: str) -> str:
-    """The precision asked for, else the model's own where the chip computes in it, else the best there are weights for.
+def precisions(
+    wished: str | None, model: ModelSpec, chip: ChipSpec, engine_name: str, best: Sequence[str]
+) -> tuple[str, ...]:
+    """The precision asked for, else those to try, in turn. `best`: what the planner would take there, best first.
 
     Raises:
         ConfigError: no weights in what was asked for, or in anything the chip computes in.
     """
     if engine_name == "llama.cpp":
-        return _gguf(wished, chip)
-    loadable = {*model.weights, *(("fp16",) if "bf16" in model.weights else ())}  # engines convert the one at load
-    if wished is not None and chip.vendor == "huawei" and {"bf16", "fp8"} & set(model.weights):
-        loadable |= _MADE  # what is not published, the site makes: msmodelslim quantises, FP8 is cast to BF16
-    if wished is not None and not any(weights.checkpoint for weights in model.weights.values()):
-        loadable = set(PRECISIONS)  # somebody's own weights: they know in what these are
+        return _gguf(wished, model, chip)
     if wished is not None:
-        if wished not in loadable:
-            raise ConfigError(
-                f"no weights of {model.title} in {wished} are known; there are in {', '.join(sorted(loadable))}",
-                location="--precision",
-            )
-        return wished
-    for name in (model.native, *_PREFERRED):
-        if name in loadable and name in chip.precisions:
-            return name
-    raise ConfigError(
-        f"{chip.title} computes in {', '.join(chip.precisions)}, and {model.title} is published in "
-        f"{', '.join(model.weights)}: give --precision if you have others",
-        location="--precision",
-    )
+        _refuse_unknown(wished, model, chip)
+        return (wished,)
+    if not best:
+        raise ConfigError(
+            f"{chip.title} computes in {', '.join(chip.precisions)}, and {model.title} is published in "
+            f"{', '.join(model.weights)}: give --precision if you have others",
+            location="--precision",
+        )
+    return tuple(name for name in best if name not in _ONLY_GGUF)
 
 
-def _gguf(wished: str | None, chip: ChipSpec) -> str:
+def _refuse_unknown(wished: str, model: ModelSpec, chip: ChipSpec) -> None:
+    loadable = {*model.weights, *(("fp16",) if "bf16" in model.weights else ())}  # engines convert the one at load
+    if chip.vendor == "huawei" and {"bf16", "fp8"} & set(model.weights):
+        loadable |= _MADE  # what is not published, the site makes: msmodelslim quantises, FP8 is cast to BF16
+    if not any(weights.checkpoint for weights in model.weights.values()):
+        loadable = set(PRECISIONS)  # somebody's own weights: they know in what these are
+    if wished not in loadable:
+        raise ConfigError(
+            f"no weights of {model.title} in {wished} are known; there are in {', '.join(sorted(loadable))}",
+            location="--precision",
+        )
+
+
+def _gguf(wished: str | None, model: ModelSpec, chip: ChipSpec) -> tuple[str, ...]:
+    """Anybody may convert to 8 or 4 bits; experts in MXFP4 stay so where they were published so."""
     known = [name for name in _GGUF if name in chip.precisions or name.startswith("q")]
-    if wished is not None and wished not in known:
-        raise ConfigError(f"llama.cpp takes GGUF files, in {', '.join(known)}, not {wished}", location="--precision")
-    return wished or "q8_0"
+    if wished is not None:
+        if wished not in known:
+            raise ConfigError(
+                f"llama.cpp takes GGUF files, in {', '.join(known)}, not {wished}", location="--precision"
+            )
+        return (wished,)
+    if model.measured is not None:
+        return (model.measured.name,)
+    return tuple(name for name in known if name in ("q8_0", "q4_k_m") or (name == "mxfp4" and name in model.weights))

@@ -24,7 +24,7 @@ from typing import Final
 from daulat.catalog.models import ModelSpec
 from daulat.engines.recipes import attention
 from daulat.engines.recipes.attention import COMPRESSED, GROUPED, LATENT, SPARSE
-from daulat.engines.recipes.recipe import Group, Request
+from daulat.engines.recipes.recipe import Group, Misfit, Request
 from daulat.errors import ConfigError
 
 MOST_TENSOR: Final = 8  # beyond, on A3, the tensor-parallel group leaves the four packages that are joined most closely
@@ -35,7 +35,6 @@ ROOMY_SHORT: Final = 0.65  # and so much where contexts are short;
 ROOMY_LATENT: Final = 0.6  # and so much where a token's cache is some ten times as large as a compressed one's
 DENSE_SHARE: Final = 0.24  # a dense model's weights, for speed rather than room; and where links are slow:
 DENSE_SHARE_SLOW: Final = 0.36
-FULL: Final = 0.92  # beyond, no cache is left
 LONG_PROMPT: Final = 32 * 1024  # tokens
 TWO: Final = 2  # nodes: one to read prompts, one to generate
 LONG_CONTEXT: Final = 512 * 1024
@@ -44,6 +43,7 @@ FEW_HEADS: Final = 64  # GLM-5, Kimi-K2; DeepSeek's latent attention has 128
 SHORT: Final = 32 * 1024  # tokens: a decode rank's cache is small beside the weights
 FAST: Final = 20  # milliseconds a token: what the public runs call TPOT20, beside TPOT50
 HALF: Final = 0.5
+SURE: Final = 0.02  # of the memory: finer than this the planner's account is not
 SMALL: Final = 4  # devices: a model that half of their memory holds is served by few, and further replicas by the rest
 LONG_GROUPED: Final = 128 * 1024
 
@@ -56,7 +56,7 @@ def groups(request: Request, *, context: int, soc: str = "") -> tuple[Group, ...
     """
     hardware, model = request.hardware, request.model
     if request.workload.layout is not None:
-        found: tuple[Group, ...] = (_given(request, *request.workload.layout),)
+        found: tuple[Group, ...] = (_given(request, *request.workload.layout, request.workload.shared_cache),)
     elif is_disaggregated(request):
         first = prefill_nodes(request)
         nodes = tuple(range(hardware.nodes))
@@ -71,9 +71,29 @@ def groups(request: Request, *, context: int, soc: str = "") -> tuple[Group, ...
     return found
 
 
+def holds(request: Request, group: Group) -> bool:
+    """Whether a group's devices have room for the weights, the runtime, and a sequence of the context asked for."""
+    return request.room(group, request.context or 0).holds
+
+
+def longest(request: Request, found: tuple[Group, ...], context: int) -> int:
+    """The context to serve: what was asked for; else `context`, where every group has room for a sequence so long."""
+    if request.context is not None:
+        return request.context
+    held = min(request.room(group, context).longest for group in found)
+    return context if held >= context else held // 1024 * 1024
+
+
+def utilisation(request: Request, group: Group, context: int, usual: float) -> float:
+    """Of a device's memory, the share that the engine may take: the usual one, or more where only that has room."""
+    tight = request.room(group, context).tight
+    return tight if tight > usual + SURE else usual
+
+
 def refuse_misfits(request: Request, found: tuple[Group, ...]) -> None:
     """Raises:
-    ConfigError: the weights leave a group no memory.
+    ConfigError: a group has more devices than there are experts.
+    Misfit: the weights leave a group no memory, or too little for one sequence.
     """
     experts = request.model.shape.experts
     for group in found:
@@ -83,12 +103,11 @@ def refuse_misfits(request: Request, found: tuple[Group, ...]) -> None:
                 "give fewer nodes, and more deployments",
                 location="--nodes",
             )
-        share = request.share(group.tp, group.devices)
-        if share > FULL:
-            raise ConfigError(
-                f"{request.model.title} in {request.precision} does not fit: its weights take {share:.0%} of the "
-                f"memory of each of {group.devices} devices that {_verb(group.role)}. "
-                "Give more nodes, or another precision",
+        room = request.room(group, request.context or 0)
+        if not room.holds:
+            raise Misfit(
+                f"{request.model.title} does not fit on the {group.devices} devices that {_verb(group.role)}: "
+                f"{room.why}. Give more nodes, or another precision",
                 location="--nodes",
             )
 
@@ -111,8 +130,8 @@ def is_disaggregated(request: Request) -> bool:
     possible = attention.has_experts(request.model) and request.workload.layout is None and hardware.nodes >= TWO
     if request.workload.goal != "long-context" or not possible:
         return False
-    smaller = hardware.devices * min(prefill_nodes(request), hardware.nodes - prefill_nodes(request))
-    return request.share(min(hardware.devices, MOST_TENSOR), smaller) <= FULL
+    smaller = min(prefill_nodes(request), hardware.nodes - prefill_nodes(request))
+    return holds(request, _group(request, "prefill", tuple(range(smaller)), MOST_TENSOR))
 
 
 def prefill_nodes(request: Request) -> int:
@@ -160,8 +179,9 @@ def _prefill(request: Request, nodes: tuple[int, ...], context: int) -> tuple[Gr
     tp = per_node if whole else _reading(request, size, may_be_light=kind == COMPRESSED)
     if request.model.shape.linear and is_light(request, per_node):
         tp = attention.key_value_heads(request.model)
-    if kind in (LATENT, GROUPED) and request.share(tp, per_node) <= FULL:
-        return tuple(_group(request, "prefill", (node,), tp) for node in nodes)
+    each = tuple(_group(request, "prefill", (node,), tp) for node in nodes)
+    if kind in (LATENT, GROUPED) and holds(request, each[0]):
+        return each
     return (_group(request, "prefill", nodes, tp, dcp=_shares_caches(request, context)),)
 
 
@@ -255,7 +275,7 @@ def _dense(request: Request, *, slow_links: bool) -> Group:
     return Group("mixed", (0,), tp, 1)
 
 
-def _given(request: Request, tp: int, dp: int) -> Group:
+def _given(request: Request, tp: int, dp: int, dcp: int) -> Group:
     hardware = request.hardware
     if tp > hardware.devices or tp * dp > hardware.total:
         raise ConfigError(f"{dp} times {tp} devices: there are {hardware.nodes} nodes of {hardware.devices}")
@@ -263,7 +283,7 @@ def _given(request: Request, tp: int, dp: int) -> Group:
     if dp % used:
         raise ConfigError(f"{dp} data-parallel ranks do not spread evenly over {used} nodes")
     experts = tp * dp if attention.has_experts(request.model) else 1
-    return Group("mixed", tuple(range(used)), tp, dp, ep=experts)
+    return Group("mixed", tuple(range(used)), tp, dp, ep=experts, dcp=dcp)
 
 
 def _group(request: Request, role: str, nodes: tuple[int, ...], tp: int, dcp: int = 1) -> Group:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from daulat.engines.recipes.recipe import Group, Note, Process, Recipe, Request, flags
+from daulat.engines.recipes.recipe import Group, Misfit, Note, Process, Recipe, Request, flags
 from daulat.errors import ConfigError
 
 ENGINE: Final = "llama.cpp"
@@ -28,7 +28,7 @@ def recipe(request: Request) -> Recipe:
         raise ConfigError("llama.cpp serves from one node, on CPU, NVIDIA or AMD, prefill and decode together")
     share = request.share(1, 1) / (1 if hardware.chip.vendor == "cpu" else hardware.devices)
     if share > FULL:
-        raise ConfigError(f"{request.model.title} in {request.precision} takes {share:.0%} of the memory there is")
+        raise Misfit(f"{request.model.title} in {request.precision} takes {share:.0%} of the memory there is")
     slots = request.workload.concurrency or SLOTS
     context = request.context or min(request.model.context, CONTEXT)
     argv = ["llama-server", "--model", site.weights, "--alias", site.name, "--host", "127.0.0.1"]

@@ -75,7 +75,7 @@ def recipe(request: Request) -> Recipe:
         return mindie_apart.recipe(request, engine=ENGINE, image=image, soc=soc, context=context, drafts=drafts)
     together = replace(request, workload=replace(request.workload, goal="throughput"))  # what there are pages for
     (group,) = layout.groups(together, context=request.context or CONTEXT, soc=soc)
-    context = request.context or min(request.model.context, CONTEXT)
+    context = layout.longest(request, (group,), min(request.model.context, CONTEXT))
     several = len(group.nodes) > 1
     files = [_config(request, group, context, node) for node in group.nodes]
     if several:

@@ -20,9 +20,32 @@ KV_POOLS: Final = ("mooncake", "memcache")
 MOST_POOLED: Final = 1024  # GB of main memory for one device
 DRAFTERS: Final = ("eagle3", "dflash")
 
+
+class Misfit(ConfigError):
+    """The weights, or one sequence of the context, have no room on a group's devices."""
+
+
 WeightShare = Callable[[int, int], float]
 """`share(tp, devices)`: of one device's memory, what the weights take when attention is split over `tp` devices and
 experts over all `devices` of the group. Above 1 they do not fit. The planner fills this port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a group's devices leave to the KV cache. `longest`: tokens that one sequence could have; `holds`: whether
+    that is enough; `why`: in a sentence, why not; `tight`: the share of the memory that must be asked for, 0 where the
+    usual one does.
+    """
+
+    holds: bool
+    longest: int
+    tight: float = 0
+    why: str = ""
+
+
+Rooms = Callable[["Group", int], Room]
+"""`room(group, context)`: weights, runtime and KV cache beside each other on the group's fullest device, where one
+sequence of `context` tokens is wanted; 0 where no context in particular is. The planner fills this port, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +60,8 @@ class Workload:
     recipe's own, where nothing is disaggregated; `prefill_nodes`: how many read prompts where something is; `tpot`:
     most milliseconds between two tokens of an answer; `drafter`: the method (one of DRAFTERS) and the path of a model
     of its own that drafts, in place of the model's MTP layers; `kv_pool`: the store (one of KV_POOLS) that keeps KV
-    cache in the nodes' main memory, with `kv_pool_gib` GB of it for each device.
+    cache in the nodes' main memory, with `kv_pool_gib` GB of it for each device; `shared_cache`: with a `layout`, of
+    the tensor-parallel devices, how many share one sequence's cache.
     """
 
     goal: str = "throughput"
@@ -54,6 +78,7 @@ class Workload:
     drafter: tuple[str, str] | None = None
     kv_pool: str | None = None
     kv_pool_gib: int = 10
+    shared_cache: int = 1
 
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
@@ -118,12 +143,18 @@ class Request:
     workload: Workload
     site: Site
     share: WeightShare
+    room: Rooms
+
+    @property
+    def published(self) -> bool:
+        """Whether weights in this precision are known; engines make 16 bits of the one kind from the other's."""
+        return ("bf16" if self.precision == "fp16" else self.precision) in self.model.weights
 
     @property
     def checkpoint(self) -> str:
         """The published weights in this precision; where none are known, the model's own name."""
-        weights = self.model.weights.get("bf16" if self.precision == "fp16" else self.precision)
-        return weights.checkpoint if weights else self.model.title
+        name = "bf16" if self.precision == "fp16" else self.precision
+        return self.model.weights[name].checkpoint if self.published else self.model.title
 
     @property
     def context(self) -> int | None:

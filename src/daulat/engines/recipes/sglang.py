@@ -49,7 +49,8 @@ def recipe(request: Request) -> Recipe:
     refuse_precision(request)
     apart = layout.is_disaggregated(request)
     groups = _groups(request, apart=apart)
-    context = request.context or (8192 if hardware.chip.vendor == "huawei" else request.model.context)
+    usual = min(8192, request.model.context) if hardware.chip.vendor == "huawei" else request.model.context
+    context = layout.longest(request, groups, usual)
     processes = [process for group in groups for process in _processes(request, group, groups, context)]
     if apart:
         processes.append(_router(request, groups))

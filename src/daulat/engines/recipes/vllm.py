@@ -17,6 +17,7 @@ from daulat.engines.recipes.ranks import Launch
 from daulat.engines.recipes.recipe import (
     Container,
     Group,
+    Misfit,
     Mount,
     Note,
     Process,
@@ -50,7 +51,7 @@ def recipe(request: Request) -> Recipe:
         return _on_cpu(request)
     apart = layout.is_disaggregated(request)
     groups = _groups(request, apart=apart)
-    context = request.context or _context(request)
+    context = layout.longest(request, groups, _context(request))
     launched = [process for group in groups for process in _launch(request, group, context).processes("internal")]
     if apart:
         launched.append(_router(request, groups))
@@ -77,7 +78,10 @@ def _groups(request: Request, *, apart: bool) -> tuple[Group, ...]:
         and hardware.nodes == 1
         and attention.kind(request.model) in (LATENT, SPARSE)
     )
-    tp = 1 if many and request.share(1, per_node) <= ROUTED else layout.divisor(per_node, request.model)
+    alone = Group("mixed", nodes, 1, per_node, ep=per_node)
+    tp = layout.divisor(per_node, request.model)
+    if many and request.share(1, per_node) <= ROUTED and layout.holds(request, alone):
+        tp = 1
     first = layout.prefill_nodes(request) if apart else 0
     halves = (("prefill", nodes[:first]), ("decode", nodes[first:])) if apart else (("mixed", nodes),)
     found = tuple(Group(role, part, tp, per_node // tp * len(part), ep=per_node * len(part)) for role, part in halves)
@@ -102,6 +106,7 @@ def _launch(request: Request, group: Group, context: int) -> Launch:
         ("--data-parallel-hybrid-lb", several and not apart),
         ("--max-model-len", context),
         ("--max-num-seqs", -(-workload.concurrency // group.dp) if workload.concurrency else None),
+        ("--gpu-memory-utilization", layout.utilisation(request, group, context, 0) or None),
         ("--kv-cache-dtype", "fp8" if kind == COMPRESSED or request.precision == "nvfp4" else None),
         ("--block-size", 256 if kind == COMPRESSED else None),
         ("--moe-backend", "deep_gemm_mega_moe" if kind == COMPRESSED and chip.startswith(BLACKWELL) else None),
@@ -189,7 +194,7 @@ def _on_cpu(request: Request) -> Recipe:
     site, memory = request.site, request.hardware.chip.memory
     left = int(memory * SPACE_OF_CPU - request.share(1, 1) * memory)
     if left < 1:
-        raise ConfigError(f"{request.model.title} in {request.precision} does not fit in {memory:.0f} GiB of memory")
+        raise Misfit(f"{request.model.title} in {request.precision} does not fit in {memory:.0f} GiB of memory")
     context = request.context or min(request.model.context, 8192)
     argv = ["vllm", "serve", site.weights, "--host", "127.0.0.1", "--port", str(site.port)]
     argv += flags(

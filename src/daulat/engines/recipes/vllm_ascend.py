@@ -74,8 +74,9 @@ def recipe(request: Request) -> Recipe:
     balancing = request.workload.balancing or ("external" if apart else "internal")
     first = _profile(request, soc, "prefill" if apart else "mixed", apart=apart)
     context = _wished(request) or first.context or request.model.context
-    plan = _Plan(request, soc, apart, min(context, request.model.context), balancing)
-    groups = layout.groups(request, context=plan.context, soc=soc)
+    context = min(context, request.model.context)
+    groups = layout.groups(request, context=context, soc=soc)
+    plan = _Plan(request, soc, apart, layout.longest(request, groups, context), balancing)
     profiles = [_profile(request, soc, group.role, apart=apart) for group in groups]
     launched = [
         process
@@ -180,7 +181,7 @@ def _arguments(plan: _Plan, group: Group, profile: Profile) -> list[str]:
         ("--max-model-len", plan.context),
         ("--max-num-batched-tokens", _batched(plan, group, profile, seqs=seqs, drafts=drafts, shared=shared)),
         ("--max-num-seqs", seqs),
-        ("--gpu-memory-utilization", profile.memory),
+        ("--gpu-memory-utilization", layout.utilisation(request, group, plan.context, profile.memory)),
         ("--block-size", block or None),
         ("--cp-kv-cache-interleave-size", _interleaved(plan, block) if group.dcp > 1 else None),
         ("--load-format", "sharded_state" if SHARDED in request.site.weights.lower() else None),

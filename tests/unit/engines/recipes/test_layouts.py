@@ -66,7 +66,7 @@ def test_a_dense_model_takes_as_few_devices_as_are_fast_and_its_heads_allow() ->
 
 
 def test_what_does_not_fit_is_refused_with_how_far_it_is_from_fitting() -> None:
-    with pytest.raises(ConfigError, match=r"its weights take 125% of the memory of each of 16 devices"):
+    with pytest.raises(ConfigError, match=r"on the 16 devices that serve: its weights take 125% of the memory"):
         found("deepseek-r1", 1, weighing(19, 0.5))
     with pytest.raises(ConfigError, match="at least 2 nodes"):
         found("deepseek-r1", 1, weighing(10, 0.1), goal="disaggregated")

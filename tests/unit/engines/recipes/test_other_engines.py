@@ -176,7 +176,7 @@ def test_llama_cpp_gives_each_slot_the_whole_context_and_takes_ggufs_only() -> N
     assert found.precision == "q8_0"
     with pytest.raises(ConfigError, match="GGUF"):
         recipe("deepseek-r1-distill-qwen-7b", "cpu:64GiB", precision="w8a8")
-    with pytest.raises(ConfigError, match="of the memory there is"):
+    with pytest.raises(ConfigError, match="does not fit on CPU, 64 GiB"):
         recipe("deepseek-r1", "cpu:64GiB")
 
 
