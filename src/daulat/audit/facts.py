@@ -193,6 +193,7 @@ class InferenceFacts:
     finished: int
     outcome: str
     status: int
+    error: str | None
     attempts: tuple[Attempt, ...]
     prompt_tokens: int
     cached_tokens: int
@@ -419,6 +420,7 @@ def inference(entry: Mapping[str, Any]) -> InferenceFacts:
         finished=_time(completion),
         outcome=_get(completion, "outcome", str),
         status=_get(completion, "status", int),
+        error=_nullable(completion, "error", str),
         attempts=tuple(
             Attempt(_get(item, "replica", int), _get(item, "lease", int), _get(item, "outcome", str))
             for item in _get(completion, "attempts", list)

@@ -38,6 +38,8 @@ TAIL: Final = re.compile(
     + rb'\},"overhead":' + _NUMBER + rb',"response":(null|"' + _COMMITMENT + rb'")\}\}\Z'
 )  # fmt: skip
 ROUTE_ENDS: Final = b',"sequence":'
+REFUSED: Final = "engine_refused"  # the error of what an engine answered, and not with 200
+_CLIENTS: Final = range(400, 500)
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ def ending(request: InferenceFacts, accounts: dict[int, Account]) -> Ending:
     """How a checked request ended, for every other that ends alike."""
     asked = [accounts[attempt.replica] for attempt in request.attempts]
     ok = request.outcome == "ok"
-    return Ending(asked[-1] if asked else None, int(not ok), tuple(asked[:-1]), ok)
+    # What the engine refuses as the client's mistake (4xx, handed on), it has not begun to compute.
+    refused = request.outcome == "failed" and request.error == REFUSED and request.status in _CLIENTS
+    return Ending(asked[-1] if asked else None, int(not ok and not refused), tuple(asked[:-1]), ok)
 
 
 def split(entry: bytes) -> tuple[tuple[bytes, bytes], bytes, bytes] | None:

@@ -63,6 +63,7 @@ class Report:
     continued: int | None  # entries of the remembered checkpoint, None when there was none
     predecessor: str | None  # the origin of the shard before this one
     replaced: str | None  # the vkey, under this log's name, that was in force there, where it was another
+    slack: Mapping[int, tuple[int, int]]  # by replica: requests of unknown use, tokens of each kind that these may hide
     unknown_signatures: int
     ceremony: str | None  # the key ceremony that put it into production, in words
     opening: Opening | None
@@ -102,6 +103,7 @@ def audit(source: LogSource, verifier: Verifier, terms: Terms, progress: Progres
         continued=None if old is None else old.size,
         predecessor=walk.predecessor(),
         replaced=walk.replaced(verifier.vkey),
+        slack=walk.slack(),
         unknown_signatures=note.open_note(signed, (verifier,)).unknown,
         ceremony=walk.ceremony(),
         opening=walk.edges()[0],

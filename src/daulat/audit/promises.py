@@ -87,7 +87,9 @@ def elsewhere(promises: Iterable[Promise], audited: Collection[str]) -> Iterator
     """Promises of none of the audited logs (by origin): whether they were kept, nobody has seen."""
     for promise in promises:
         if promise.origin not in audited:
-            words = f"the promise for {promise.request_id[:40]} is of {promise.origin[:80]!r}, which was not audited here"
+            words = (
+                f"the promise for {promise.request_id[:40]} is of {promise.origin[:80]!r}, which was not audited here"
+            )
             yield Finding("promise.origin", words)
 
 

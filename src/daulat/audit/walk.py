@@ -109,9 +109,9 @@ class Walk:
             if ending.last is not None:
                 # Whoever read a prefix ahead also made the one token without which llama.cpp reads nothing.
                 made = int(completion) + (overhead != b"0")
-                ending.last.add(time, prompt - cached + int(overhead), made, ending.unknown)
+                ending.last.add(time, end, prompt - cached + int(overhead), made, ending.unknown)
                 for earlier in ending.earlier:
-                    earlier.add(time, 0, 0, 1)
+                    earlier.add(time, end, 0, 0, 1)
             if promised:
                 promised.meet(head[1], index, entry)
 
@@ -178,9 +178,9 @@ class Walk:
             if ending.last is not None:
                 spent = max(0, request.prompt_tokens - request.cached_tokens) + request.overhead
                 made = request.completion_tokens + (request.overhead > 0)
-                ending.last.add(request.time, spent, made, ending.unknown)
+                ending.last.add(request.time, request.finished, spent, made, ending.unknown)
             for earlier in ending.earlier:
-                earlier.add(request.time, 0, 0, 1)
+                earlier.add(request.time, request.finished, 0, 0, 1)
             if worker is not None and not wrong:
                 self._learn(entry, request, worker, ending)
         self.promised.meet(request.request_id.encode(), index, entry)
@@ -264,6 +264,10 @@ class Walk:
 
     def short(self) -> tuple[str, ...]:
         return tuple(shortfalls(self._chain))
+
+    def slack(self) -> dict[int, tuple[int, int]]:
+        """By replica, where there are any: requests whose tokens nobody knows, and for how many they leave room."""
+        return {index: account.unknown for index, account in self._accounts.items() if account.unknown[0]}
 
     def edges(self) -> tuple[shards.Opening | None, shards.Closing | None]:
         """What this shard begins and ends with."""

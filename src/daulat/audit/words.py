@@ -146,6 +146,14 @@ def witnesses(unknown: int) -> str:
     return f"{UNWITNESSED} ({unknown} signatures of keys not known here are not counted as witnesses)"
 
 
+def unknown_use(replica: int, requests: int, tokens: int) -> str:
+    """For how much of a replica's use its counters prove nothing."""
+    return (
+        f"replica {replica}: {requests} requests that ended early, whose tokens nobody knows: up to {tokens} of each "
+        "kind, around them, could have been used past the gateway"
+    )
+
+
 def when(milliseconds: int) -> str:
     """A log's time for people, or the number where it is no date."""
     try:

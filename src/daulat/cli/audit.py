@@ -19,7 +19,7 @@ from daulat.audit.log import audit as audit_log
 from daulat.audit.promises import elsewhere as promises_elsewhere
 from daulat.audit.usage import COLUMNS, Tally
 from daulat.audit.walk import Terms
-from daulat.audit.words import witnesses
+from daulat.audit.words import unknown_use, witnesses
 from daulat.cli import emit
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
@@ -29,6 +29,7 @@ from daulat.errors import ConfigError
 from daulat.tlog.note import Verifier
 
 _MOST_SHARDS: Final = 1000
+_MOST_REPLICAS: Final = 20  # named one by one
 _WHICH_KEY: Final = "So this audit DOES NOT HOLD: audit from the log's newest shard, with its key."
 
 
@@ -146,6 +147,8 @@ def _value(report: Report) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
         "short": [*report.short, witnesses(report.unknown_signatures)],
+        "slack": [{"replica": index, "requests": many, "tokens": room} for index, (many, room) in _widest(report)],
+        "slack_omitted": max(0, len(report.slack) - _MOST_REPLICAS),
         "ceremony": report.ceremony,
         "types": dict(report.types),
         "decisions_rerun": report.decisions,
@@ -173,4 +176,12 @@ def _text(report: Report) -> str:
     if report.ceremony is not None:
         lines.append(f"  It was {report.ceremony}.")
     lines += [f"  short {word}" for word in (*report.short, witnesses(report.unknown_signatures))]
+    lines += [f"  short {unknown_use(index, *slack)}" for index, slack in _widest(report)]
+    if len(report.slack) > _MOST_REPLICAS:
+        lines.append(f"  short ... and so {len(report.slack) - _MOST_REPLICAS} more replicas")
     return "\n".join(lines)
+
+
+def _widest(report: Report) -> list[tuple[int, tuple[int, int]]]:
+    """The replicas whose counters leave the most room, in the log's order."""
+    return sorted(sorted(report.slack.items(), key=lambda item: -item[1][1])[:_MOST_REPLICAS])

@@ -113,7 +113,8 @@ def fsck(without_models: bool, home: Home, as_json: bool) -> None:
     """Check the whole log from its files: every hash, entry and reference, both checkpoints, journals and index; and
     the files of every model that it has admitted.
 
-    Exits with 1 when something cannot be trusted, and where a log that was sealed, or any log, is not there. Works beside a running service.
+    Exits with 1 when something cannot be trusted, and where a log that was sealed, or any log, is not there. Works
+    beside a running service.
 
     \b
     Example:

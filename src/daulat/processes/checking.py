@@ -44,11 +44,7 @@ def known(home: Home) -> list[str]:
 
 def free(home: Home, period: str) -> None:
     """Raises InvalidRequest: no new shard can have this name."""
-    if (
-        not period
-        or not all(part.isascii() and part.isalnum() for part in period.split("-"))
-        or period in known(home)
-    ):
+    if not period or not all(part.isascii() and part.isalnum() for part in period.split("-")) or period in known(home):
         raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
 
 

@@ -135,6 +135,14 @@ def test_audit_downloads_checks_and_says_what_falls_short(run: Run, files: Path)
     assert "ai.example/2026 100%" in said.err, "progress is shown, and on stderr"
 
 
+def test_audit_says_by_replica_what_its_counters_do_not_prove(run: Run, files: Path) -> None:
+    said = audited(run, files, write())
+    words = "short replica 8: 1 requests that ended early, whose tokens nobody knows: up to 1000 of each kind"
+    assert words in said.out
+    (shard,) = audited(run, files, write(), "--json").value["logs"]
+    assert (shard["slack"], shard["slack_omitted"]) == ([{"replica": 8, "requests": 1, "tokens": 1000}], 0)
+
+
 def test_audit_names_the_lie_with_its_index_and_exits_with_1(run: Run, files: Path) -> None:
     log = write({"answer": {"admission.lease": None}})
     said = audited(run, files, log)
@@ -271,7 +279,9 @@ def test_a_log_that_is_begun_anew_in_another_shard_is_a_lie_to_whoever_remembers
         assert "it was begun anew" in found["words"]
         assert (files / "state.json").read_bytes() == remembered, "what was seen is not forgotten"
     assert told(run, files, {**past, "2027": shard("2027", before="2026")}, "2027").code == 0
-    assert set(state.parse((files / "state.json").read_bytes())) == {f"ai.example/{year}" for year in (2025, 2026, 2027)}
+    assert set(state.parse((files / "state.json").read_bytes())) == {
+        f"ai.example/{year}" for year in (2025, 2026, 2027)
+    }
 
 
 def test_an_audit_from_an_older_shard_does_not_hold_for_the_later_ones_that_are_remembered(
