@@ -189,6 +189,7 @@ class InferenceFacts:
     lease: int | None
     worker: int
     sequence: int
+    requested_model: str
     request: str
     finished: int
     outcome: str
@@ -416,6 +417,7 @@ def inference(entry: Mapping[str, Any]) -> InferenceFacts:
         lease=_nullable(admission, "lease", int),
         worker=_get(admission, "worker", int),
         sequence=natural(admission, "sequence"),
+        requested_model=_get(admission, "requested_model", str),
         request=_get(admission, "request", str),
         finished=_time(completion),
         outcome=_get(completion, "outcome", str),

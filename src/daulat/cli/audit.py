@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from daulat.adapters.log_http import LogHttp
-from daulat.audit import shards, state
+from daulat.audit import names, shards, state
 from daulat.audit.log import Report
 from daulat.audit.log import audit as audit_log
 from daulat.audit.promises import elsewhere as promises_elsewhere
@@ -102,11 +102,15 @@ def _reports(
 
 
 def _together(found: Sequence[Report], terms: Terms) -> None:
-    """What only all shards show: that they go on from what was audited before, and cover every promise."""
+    """What only all shards show: that they go on from what was audited before, which model a name stands for, and
+    that every promise is of one of them.
+    """
     origins = [report.origin for report in found]
     anew = state.begun_anew(terms.remembered, origins) if found[-1].predecessor is None else None
     if anew is not None:
         found[-1].findings.add(anew)
+    for number, finding in names.across([report.names for report in reversed(found)]):
+        found[-1 - number].findings.add(finding)
     for finding in promises_elsewhere(terms.promises, origins):
         found[0].findings.add(finding)
 
@@ -147,6 +151,7 @@ def _value(report: Report) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
         "short": [*report.short, witnesses(report.unknown_signatures)],
+        "deployed": {name: sorted(digests) for name, digests in report.names.deployed.items()},
         "slack": [{"replica": index, "requests": many, "tokens": room} for index, (many, room) in _widest(report)],
         "slack_omitted": max(0, len(report.slack) - _MOST_REPLICAS),
         "ceremony": report.ceremony,

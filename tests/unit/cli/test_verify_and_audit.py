@@ -299,6 +299,23 @@ def test_an_audit_from_an_older_shard_does_not_hold_for_the_later_ones_that_are_
     assert "Audited before, and not led to from here: ai.example/2026" in spoken.out
 
 
+def test_a_model_that_only_an_older_shard_shows_to_be_another_than_was_asked_for_is_a_lie(
+    run: Run, files: Path
+) -> None:
+    shards = older_and_newer(action={"subject": "d" * 64, "detail": {"deployment": "tiny"}})
+    assert audited(run, files, shards).code == 0
+    silent = write({"charter": {"restates": {"origin": "ai.example/2025", "index": 0}}, "action": {"detail": {}}})
+    said = audited(run, files, {**shards, "2026": silent}, "--json")
+    assert (said.code, said.value["logs"][1]["deployed"]) == (0, {"tiny": ["d" * 64]})
+    others = older_and_newer(action={"subject": "e" * 64, "detail": {"deployment": "tiny"}}, answer={})
+    said = audited(run, files, {**others, "2026": silent}, "--json")
+    assert said.code == 1
+    assert "never deployed under that name" in said.value["logs"][0]["findings"][0]["words"]
+    alone = audited(run, files, write({"action": {"detail": {}}}))
+    assert alone.code == 0
+    assert "weak  entry 9: nothing here says who deployed 'tiny'" in alone.out
+
+
 def test_another_log_that_is_remembered_beside_this_one_is_no_matter(run: Run, files: Path) -> None:
     other = SIGNER.renamed("other.example/2025")
     signed = checkpoints.sign(checkpoints.Checkpoint(other.name, 1, bytes(32)), [other]).decode()
