@@ -282,6 +282,9 @@ def action(at: int, **changes: Any) -> dict[str, Any]:
     return changed({**fields, "subject": "k" * 22, "detail": {}, "approvals": []}, changes)
 
 
+DEPLOYED = {"action": "deployment.apply", "subject": "d" * 64, "detail": {"deployment": "tiny"}}
+
+
 def happened(at: int, **changes: Any) -> dict[str, Any]:
     fields = {"time": T0 + at, "charter": Ref("charter"), "tenant": "t" * 22, "person": "p" * 22, "event": "signed-in"}
     return changed({**fields, "issuer": "https://id.example", "detail": {}}, changes)
@@ -296,7 +299,7 @@ def story() -> list[Step]:
         Step("log-key", "key/v1", key(10, "log", SIGNER.vkey)),
         Step("policy", "policy/v1", policy(20)),
         Step("worker", "key/v1", key(30, "worker", WORKER.vkey)),
-        Step("action", "operator.action/v1", action(40)),
+        Step("action", "operator.action/v1", action(40, **DEPLOYED)),
         Step("model", "model.admitted/v1", model(50)),
         Step("probe", "canary/v1", probe(60)),
         Step("lease", "node.lease/v1", lease(70)),

@@ -17,6 +17,7 @@ from daulat.audit.consent import Consent
 from daulat.audit.facts import InferenceFacts
 from daulat.audit.finding import Finding
 from daulat.audit.glass import Glasses
+from daulat.audit.names import Names
 from daulat.core import entries
 from daulat.core.charter import ASSURANCE, GRADES, Charter, irreversible
 from daulat.core.decision import INFERENCE_ACTIONS, grade
@@ -71,6 +72,7 @@ class Chain:
         self.ceremony: facts.CeremonyFacts | None = None
         self.consent = Consent(self.keys)
         self.glasses = Glasses(origin, self.keys, self.consent)
+        self.names = Names()
 
     def add(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         """Take in a control entry whose references have been checked, and check it.
@@ -260,6 +262,7 @@ class Chain:
         yield from self.consent.revoked(index, entry["key"], facts.natural(entry, "time"), self._needed())
 
     def _alone(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
+        self.names.acted(entry)
         yield from self.consent.alone(index, entry, self.charters[entry["charter"]].charter.approvals)
 
     @staticmethod
@@ -319,6 +322,9 @@ class Chain:
         """Every rule for one `inference/v1` entry whose references have been checked."""
         for kind, words in self._rules(request):
             yield Finding(kind, words, index)
+        if self._whole and request.effect == "allow" and request.model is not None:
+            digest = self.models[request.model].described["digest"]
+            yield from self.names.answered(index, request.requested_model, digest, carried=self.restates)
 
     def _rules(self, request: InferenceFacts) -> Iterator[tuple[str, str]]:
         key = self.keys[request.worker]

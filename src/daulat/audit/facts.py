@@ -189,10 +189,12 @@ class InferenceFacts:
     lease: int | None
     worker: int
     sequence: int
+    requested_model: str
     request: str
     finished: int
     outcome: str
     status: int
+    error: str | None
     attempts: tuple[Attempt, ...]
     prompt_tokens: int
     cached_tokens: int
@@ -415,10 +417,12 @@ def inference(entry: Mapping[str, Any]) -> InferenceFacts:
         lease=_nullable(admission, "lease", int),
         worker=_get(admission, "worker", int),
         sequence=natural(admission, "sequence"),
+        requested_model=_get(admission, "requested_model", str),
         request=_get(admission, "request", str),
         finished=_time(completion),
         outcome=_get(completion, "outcome", str),
         status=_get(completion, "status", int),
+        error=_nullable(completion, "error", str),
         attempts=tuple(
             Attempt(_get(item, "replica", int), _get(item, "lease", int), _get(item, "outcome", str))
             for item in _get(completion, "attempts", list)

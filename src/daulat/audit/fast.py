@@ -7,7 +7,8 @@ its bytes. What remains are pseudonyms, digits and base64, which two regular exp
 
 Why that is sound: `HEAD` and `TAIL` match complete JSON members up to the entry's last byte, so a route or ending that
 made a valid entry of the right shape between them once makes one between any others. No rule looks at a pseudonym, but
-for a decision that is run again: that is asked once for each caller. Whatever does not match, or is not known yet,
+for a decision that is run again: that is asked once for each caller; and the name that was asked for is looked up once
+for each route. Whatever does not match, or is not known yet,
 takes the slow way through `core.entries.decode`; the fast way only ever says "as before".
 """
 
@@ -31,13 +32,15 @@ HEAD: Final = re.compile(
     + rb',(?="attributes":)'
 )  # fmt: skip
 TAIL: Final = re.compile(
-    rb',"sequence":' + _NUMBER + rb',"requested_model":' + _STRING + rb',"stream":'
+    rb',"sequence":' + _NUMBER + rb',"requested_model":(' + _STRING + rb'),"stream":'
     rb'(?:true|false),"request":"' + _COMMITMENT + rb'"\},"completion":\{"time":([1-9][0-9]{12}),'
     rb'("outcome":"[a-z]+","status":[0-9]+,"error":(?:null|' + _STRING + rb'),"attempts":\[[^\]]*\]),'
     rb'"usage":\{"prompt_tokens":' + _NUMBER + rb',"cached_tokens":' + _NUMBER + rb',"completion_tokens":' + _NUMBER
     + rb'\},"overhead":' + _NUMBER + rb',"response":(null|"' + _COMMITMENT + rb'")\}\}\Z'
 )  # fmt: skip
 ROUTE_ENDS: Final = b',"sequence":'
+REFUSED: Final = "engine_refused"  # the error of what an engine answered, and not with 200
+_CLIENTS: Final = range(400, 500)
 
 
 @dataclass(slots=True)
@@ -59,20 +62,23 @@ class Route:
     not_after: int
     endings: dict[bytes, Ending] = field(default_factory=dict)
     callers: set[bytes] = field(default_factory=set)  # those about whom the decision was run again
+    names: set[bytes] = field(default_factory=set)  # those asked for that this route's model may answer to
 
 
 def ending(request: InferenceFacts, accounts: dict[int, Account]) -> Ending:
     """How a checked request ended, for every other that ends alike."""
     asked = [accounts[attempt.replica] for attempt in request.attempts]
     ok = request.outcome == "ok"
-    return Ending(asked[-1] if asked else None, int(not ok), tuple(asked[:-1]), ok)
+    # What the engine refuses as the client's mistake (4xx, handed on), it has not begun to compute.
+    refused = request.outcome == "failed" and request.error == REFUSED and request.status in _CLIENTS
+    return Ending(asked[-1] if asked else None, int(not ok and not refused), tuple(asked[:-1]), ok)
 
 
-def split(entry: bytes) -> tuple[tuple[bytes, bytes], bytes, bytes] | None:
-    """The route's, the ending's and the caller's bytes of an entry in the fixed layout, or None for any other."""
+def split(entry: bytes) -> tuple[tuple[bytes, bytes], bytes, bytes, bytes] | None:
+    """The route's, the ending's, the caller's and the name's bytes of an entry in the fixed layout, or None."""
     head = HEAD.match(entry)
     cut = entry.find(ROUTE_ENDS, head.end()) if head is not None else -1
     tail = TAIL.match(entry, cut) if cut > 0 else None
     if head is None or tail is None:
         return None
-    return (head[3], entry[head.end() : cut]), tail[3], head[4]
+    return (head[3], entry[head.end() : cut]), tail[4], head[4], tail[2]

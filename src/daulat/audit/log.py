@@ -10,7 +10,7 @@
 8. Engines counted no more tokens than the log shows (`audit.counters`).
 
 A log of several shards is audited shard by shard; `audit.shards.compare` holds each one's beginning against the end of
-the one before.
+the one before, and `audit.names.across` the models that answered to a name against what older shards say of it.
 
 Nothing here does I/O: a `LogSource` streams files, and the report is a value.
 """
@@ -23,6 +23,7 @@ from typing import Protocol
 
 from daulat.audit import state
 from daulat.audit.finding import Finding, Findings
+from daulat.audit.names import Names
 from daulat.audit.shards import Closing, Opening
 from daulat.audit.walk import Terms, Walk
 from daulat.errors import NotFound, SplitView, VerificationFailed
@@ -63,6 +64,8 @@ class Report:
     continued: int | None  # entries of the remembered checkpoint, None when there was none
     predecessor: str | None  # the origin of the shard before this one
     replaced: str | None  # the vkey, under this log's name, that was in force there, where it was another
+    slack: Mapping[int, tuple[int, int]]  # by replica: requests of unknown use, tokens of each kind that these may hide
+    names: Names
     unknown_signatures: int
     ceremony: str | None  # the key ceremony that put it into production, in words
     opening: Opening | None
@@ -102,6 +105,8 @@ def audit(source: LogSource, verifier: Verifier, terms: Terms, progress: Progres
         continued=None if old is None else old.size,
         predecessor=walk.predecessor(),
         replaced=walk.replaced(verifier.vkey),
+        slack=walk.slack(),
+        names=walk.named(),
         unknown_signatures=note.open_note(signed, (verifier,)).unknown,
         ceremony=walk.ceremony(),
         opening=walk.edges()[0],

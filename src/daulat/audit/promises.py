@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from daulat.audit.facts import KeyFacts
 from daulat.audit.finding import Finding
@@ -81,6 +81,16 @@ class Promised:
             else:
                 words = f"request {promise.request_id[:40]} was promised an entry and has none: it was omitted"
                 yield Finding("promise.broken", words)
+
+
+def elsewhere(promises: Iterable[Promise], audited: Collection[str]) -> Iterator[Finding]:
+    """Promises of none of the audited logs (by origin): whether they were kept, nobody has seen."""
+    for promise in promises:
+        if promise.origin not in audited:
+            words = (
+                f"the promise for {promise.request_id[:40]} is of {promise.origin[:80]!r}, which was not audited here"
+            )
+            yield Finding("promise.origin", words)
 
 
 def worker_verifier(promise: Promise, keys: Mapping[int, KeyFacts]) -> Verifier:

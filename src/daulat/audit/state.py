@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from daulat.audit.finding import Finding
 from daulat.errors import SplitView, VerificationFailed
 from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.checkpoint import Checkpoint
@@ -54,6 +55,25 @@ def remembered(logs: Mapping[str, str], verifier: Verifier) -> Checkpoint | None
         return checkpoints.open_checkpoint(signed.encode(), verifier)
     except (VerificationFailed, UnicodeEncodeError) as error:
         raise VerificationFailed(f"the remembered checkpoint of {verifier.name} does not verify: {error}") from None
+
+
+def unreached(logs: Mapping[str, str], audited: Sequence[str]) -> list[str]:
+    """Remembered shards of the audited logs to which none of those audited (by origin) has led back."""
+    names = {origin.rpartition("/")[0] for origin in audited}
+    return sorted(origin for origin in logs.keys() - set(audited) if origin.rpartition("/")[0] in names)
+
+
+def begun_anew(logs: Mapping[str, str], audited: Sequence[str]) -> Finding | None:
+    """Whether a log was begun beside the one remembered. `audited`: all its shards, newest first, to one without older.
+
+    An audit remembers a shard with all those before it. So a newest shard that is not remembered comes before none that
+    is; and none comes before it that it does not lead back to.
+    """
+    missing = unreached(logs, audited)
+    if not missing or audited[0] in logs:  # of an older shard's key, a later one may be remembered
+        return None
+    words = f"{', '.join(missing)} was audited before, and this log does not go on from there: it was begun anew"
+    return Finding("split", words, 0)
 
 
 def compare(old: Checkpoint, new: Checkpoint, root_then: bytes | None) -> None:

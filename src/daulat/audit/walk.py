@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from daulat.audit import facts, fast, shards, state, words
+from daulat.audit import facts, fast, names, shards, state, words
 from daulat.audit.chain import Chain, check_references, shortfalls
 from daulat.audit.counters import Account
 from daulat.audit.decisions import DeciderFactory, Decisions
@@ -88,11 +88,12 @@ class Walk:
             if route is None or (rerun and head[4] not in route.callers) or (tail := tail_of(entry, cut)) is None:
                 self._slow(index, entry)
                 continue
-            sequence, finished, key, prompt_, cached_, completion, overhead, response = tail.groups()
+            sequence, name, finished, key, prompt_, cached_, completion, overhead, response = tail.groups()
             ending = route.endings.get(key)
             time, end, prompt, cached = int(head[2]), int(finished), int(prompt_), int(cached_)
             if (
                 ending is None
+                or name not in route.names
                 or not route.not_before <= time <= route.not_after
                 or end < time
                 or end < self._latest - _LATE_MS
@@ -109,9 +110,9 @@ class Walk:
             if ending.last is not None:
                 # Whoever read a prefix ahead also made the one token without which llama.cpp reads nothing.
                 made = int(completion) + (overhead != b"0")
-                ending.last.add(time, prompt - cached + int(overhead), made, ending.unknown)
+                ending.last.add(time, end, prompt - cached + int(overhead), made, ending.unknown)
                 for earlier in ending.earlier:
-                    earlier.add(time, 0, 0, 1)
+                    earlier.add(time, end, 0, 0, 1)
             if promised:
                 promised.meet(head[1], index, entry)
 
@@ -140,6 +141,8 @@ class Walk:
         for finding in wrong:
             self.findings.add(finding)
         if type_ in _ENDS_ROUTES or (type_ == "canary/v1" and value["outcome"] != "contained"):
+            self._forget()
+        if value.get("action") == names.APPLY:  # a name may stand for less than it could before
             self._forget()
 
     def _consequences(self, index: int, type_: str, value: Mapping[str, Any], time: int) -> Iterator[Finding]:
@@ -178,9 +181,9 @@ class Walk:
             if ending.last is not None:
                 spent = max(0, request.prompt_tokens - request.cached_tokens) + request.overhead
                 made = request.completion_tokens + (request.overhead > 0)
-                ending.last.add(request.time, spent, made, ending.unknown)
+                ending.last.add(request.time, request.finished, spent, made, ending.unknown)
             for earlier in ending.earlier:
-                earlier.add(request.time, 0, 0, 1)
+                earlier.add(request.time, request.finished, 0, 0, 1)
             if worker is not None and not wrong:
                 self._learn(entry, request, worker, ending)
         self.promised.meet(request.request_id.encode(), index, entry)
@@ -194,11 +197,12 @@ class Walk:
         self._learned += 1
         if self._learned >= _MAX_LEARNED:
             self._forget()
-        key, end, caller = parts
+        key, end, caller, name = parts
         route = self._routes.get(key)
         if route is None:
             route = self._routes[key] = fast.Route(worker, *self._chain.lasts(request))
         route.endings[end] = ending
+        route.names.add(name)
         if self._decisions is not None:
             route.callers.add(caller)
 
@@ -265,9 +269,17 @@ class Walk:
     def short(self) -> tuple[str, ...]:
         return tuple(shortfalls(self._chain))
 
+    def slack(self) -> dict[int, tuple[int, int]]:
+        """By replica, where there are any: requests whose tokens nobody knows, and for how many they leave room."""
+        return {index: account.unknown for index, account in self._accounts.items() if account.unknown[0]}
+
     def edges(self) -> tuple[shards.Opening | None, shards.Closing | None]:
         """What this shard begins and ends with."""
         return shards.opening(self._chain), shards.closing(self._chain)
+
+    def named(self) -> names.Names:
+        """What this log says of the names that models answer to."""
+        return self._chain.names
 
     def ceremony(self) -> str | None:
         """The key ceremony in words, where there is one."""

@@ -134,6 +134,7 @@ def unproven(*, opened: Sequence[str], promised: Sequence[str], decided: Sequenc
         yield "that the entry is the one promised before the answer began: give the Daulat-Promise header (--promise)"
     if not decided:
         yield "that the policy decides as the entry says: install daulat[serve], which can run it again"
+    yield "that this model was deployed under the name that was asked for: only an audit of the whole log shows"
     yield "that the log omits nothing else, and that no engine was used past it: only an audit of the whole log shows"
     yield "that root on the machine did not read or change memory, or move the machine: software cannot show that"
     yield "that the answer is true, or good"
@@ -144,6 +145,14 @@ def witnesses(unknown: int) -> str:
     if not unknown:
         return UNWITNESSED
     return f"{UNWITNESSED} ({unknown} signatures of keys not known here are not counted as witnesses)"
+
+
+def unknown_use(replica: int, requests: int, tokens: int) -> str:
+    """For how much of a replica's use its counters prove nothing."""
+    return (
+        f"replica {replica}: {requests} requests that ended early, whose tokens nobody knows: up to {tokens} of each "
+        "kind, around them, could have been used past the gateway"
+    )
 
 
 def when(milliseconds: int) -> str:

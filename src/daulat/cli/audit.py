@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +13,13 @@ from typing import Any, Final
 import click
 
 from daulat.adapters.log_http import LogHttp
-from daulat.audit import shards, state
+from daulat.audit import names, shards, state
 from daulat.audit.log import Report
 from daulat.audit.log import audit as audit_log
+from daulat.audit.promises import elsewhere as promises_elsewhere
 from daulat.audit.usage import COLUMNS, Tally
 from daulat.audit.walk import Terms
-from daulat.audit.words import witnesses
+from daulat.audit.words import unknown_use, witnesses
 from daulat.cli import emit, service
 from daulat.cli.options import json_option
 from daulat.cli.progress import Progress
@@ -28,6 +29,8 @@ from daulat.errors import ConfigError
 from daulat.tlog.note import Verifier
 
 _MOST_SHARDS: Final = 1000
+_MOST_REPLICAS: Final = 20  # named one by one
+_WHICH_KEY: Final = "So this audit DOES NOT HOLD: audit from the log's newest shard, with its key."
 
 
 @click.command()
@@ -49,8 +52,9 @@ def audit(
 ) -> None:
     """Download a log, all its shards, and check every hash, signature, reference, rule, promise and counter.
 
-    With --state, the log must also continue what it was at the last audit. Decisions are run again where Cedar is
-    installed (daulat[serve]). Exits with 1 when anything is a lie.
+    With --state, the log must also continue what it was at the last audit, and lead back to every shard audited
+    before. Decisions are run again where Cedar is installed (daulat[serve]). Exits with 1 when anything is a lie, or
+    when a shard or promise could not be checked.
 
     \b
     Example:
@@ -61,13 +65,12 @@ def audit(
     remembered = state.parse(state_file.read_bytes()) if state_file is not None and state_file.exists() else {}
     terms = Terms(now=round(time.time() * 1000), promises=_kept(kept), remembered=remembered, decider=cedar())
     tally = Tally() if usage_file is not None else None
-    reports = _reports(
-        root, key(vkey), service.secret_in(token_file, "auditor's token"), terms, Progress(quiet=as_json), tally
-    )
-    holds = all(report.holds for report in reports)
-    unreached = _unreached(remembered, reports)
+    token = service.secret_in(token_file, "auditor's token")
+    reports = _reports(root, key(vkey), token, terms, Progress(quiet=as_json), tally)
+    unreached = state.unreached(remembered, [report.origin for report in reports])
+    holds = all(report.holds for report in reports) and not unreached
     value = {"holds": holds, "logs": [_value(report) for report in reports], "unreached": unreached}
-    beside = [f"Audited before, and not led to from here: {origin}" for origin in unreached]
+    beside = [f"Audited before, and not led to from here: {origin}. {_WHICH_KEY}" for origin in unreached]
     emit(value, as_json=as_json, text="\n\n".join([*map(_text, reports), *beside]))
     if not holds:
         raise SystemExit(1)
@@ -96,17 +99,22 @@ def _reports(
             break
         replaced = found[-1].replaced
         verifier = (verifier if replaced is None else Verifier(replaced)).renamed(before)
+    _together(found, terms)
     return found
 
 
-def _unreached(remembered: Mapping[str, str], reports: Sequence[Report]) -> list[str]:
-    """Remembered shards of this log that none of the audited ones leads back to."""
-    name = reports[0].origin.rpartition("/")[0]
-    return sorted(
-        origin
-        for origin in set(remembered) - {report.origin for report in reports}
-        if origin.rpartition("/")[0] == name
-    )
+def _together(found: Sequence[Report], terms: Terms) -> None:
+    """What only all shards show: that they go on from what was audited before, which model a name stands for, and
+    that every promise is of one of them.
+    """
+    origins = [report.origin for report in found]
+    anew = state.begun_anew(terms.remembered, origins) if found[-1].predecessor is None else None
+    if anew is not None:
+        found[-1].findings.add(anew)
+    for number, finding in names.across([report.names for report in reversed(found)]):
+        found[-1 - number].findings.add(finding)
+    for finding in promises_elsewhere(terms.promises, origins):
+        found[0].findings.add(finding)
 
 
 def _kept(path: Path | None) -> tuple[Promise, ...]:
@@ -145,6 +153,9 @@ def _value(report: Report) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
         "short": [*report.short, witnesses(report.unknown_signatures)],
+        "deployed": {name: sorted(digests) for name, digests in report.names.deployed.items()},
+        "slack": [{"replica": index, "requests": many, "tokens": room} for index, (many, room) in _widest(report)],
+        "slack_omitted": max(0, len(report.slack) - _MOST_REPLICAS),
         "ceremony": report.ceremony,
         "types": dict(report.types),
         "decisions_rerun": report.decisions,
@@ -172,4 +183,12 @@ def _text(report: Report) -> str:
     if report.ceremony is not None:
         lines.append(f"  It was {report.ceremony}.")
     lines += [f"  short {word}" for word in (*report.short, witnesses(report.unknown_signatures))]
+    lines += [f"  short {unknown_use(index, *slack)}" for index, slack in _widest(report)]
+    if len(report.slack) > _MOST_REPLICAS:
+        lines.append(f"  short ... and so {len(report.slack) - _MOST_REPLICAS} more replicas")
     return "\n".join(lines)
+
+
+def _widest(report: Report) -> list[tuple[int, tuple[int, int]]]:
+    """The replicas whose counters leave the most room, in the log's order."""
+    return sorted(sorted(report.slack.items(), key=lambda item: -item[1][1])[:_MOST_REPLICAS])

@@ -19,7 +19,7 @@ from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.core import charter as charter_core
 from daulat.core import entries
-from daulat.errors import Conflict, DaulatError, NotFound, VerificationFailed
+from daulat.errors import Conflict, DaulatError, NotFound
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
 from daulat.pipeline import admitted
@@ -32,6 +32,7 @@ from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.note import Verifier
 
 _MOST = 1000
+_NONE = "there is no log in {}: the first `daulat up` begins it"
 
 
 @click.group()
@@ -42,7 +43,7 @@ def log() -> None:
 def _folder(home: Home, period: str | None = None) -> LogFolder:
     folder = LogFolder(home.log / (period or log_files.current_period(home.log)))
     if not folder.published():
-        raise NotFound(f"there is no log in {folder.folder}: the first `daulat up` begins it")
+        raise NotFound(_NONE.format(folder.folder))
     return folder
 
 
@@ -112,14 +113,17 @@ def fsck(without_models: bool, home: Home, as_json: bool) -> None:
     """Check the whole log from its files: every hash, entry and reference, both checkpoints, journals and index; and
     the files of every model that it has admitted.
 
-    Exits with 1 when something cannot be trusted. Works beside a running service.
+    Exits with 1 when something cannot be trusted, and where a log that was sealed, or any log, is not there. Works
+    beside a running service.
 
     \b
     Example:
         daulat log fsck
         daulat log fsck --without-models
     """
-    progress, periods = Progress(quiet=as_json), checking.periods(home)
+    progress, periods = Progress(quiet=as_json), checking.known(home)
+    if not periods:
+        raise NotFound(_NONE.format(home.log))
     problems = [problem for period in periods for problem in _check(home, period, progress)]
     if not without_models:
         problems += _check_models(home, periods, progress)
@@ -132,8 +136,7 @@ def fsck(without_models: bool, home: Home, as_json: bool) -> None:
 
 
 def _check(home: Home, period: str, progress: Progress) -> list[dict[str, Any]]:
-    folder = _folder(home, period)
-    name = Verifier(folder.vkey()).name
+    name = checking.sealed(home).get(period) or Verifier(_folder(home, period).vkey()).name
     found = checking.problems(home, period, lambda done, size: progress.bar(f"log {period}", done, size))
     return [{"log": name, "what": item.what, "serious": item.serious} for item in found]
 
@@ -241,5 +244,5 @@ def key(home: Home, as_json: bool) -> None:
     """
     keys = {period: _folder(home, period).vkey().strip() for period in checking.periods(home)}
     if not keys:
-        raise VerificationFailed(f"there is no log in {home.log} yet: the first `daulat up` begins it")
+        raise NotFound(_NONE.format(home.log))
     emit(keys, as_json=as_json, text="\n".join(keys.values()))

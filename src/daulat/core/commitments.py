@@ -5,7 +5,8 @@
     commitment = SHA-256("daulat/commitment/v1\\n" || kind || "\\n" || salt || body)
     pseudonym  = base64url(HMAC-SHA256(tenant epoch key, "daulat/pseudonym/v1\\n" || kind || "\\n" || id))[:22]
 
-`kind` is "request" or "response" for salts; "tenant", "principal" or "key" for pseudonyms. The body is the octets as
+`kind` is "request" or "response" for salts; "tenant", "principal", "key", "directory" or "network" for pseudonyms. A
+network's id is the id of the key that is good there, "\n" and the network (CIDR). The body is the octets as
 received or sent after transfer decoding, the final frame included. Request and response have separate salts, so that
 either can be opened alone. Destroying the epoch key, or the random id of a person, makes commitments unopenable and
 pseudonyms unlinkable.

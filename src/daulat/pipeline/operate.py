@@ -178,7 +178,9 @@ class Desk:
         }
         detail = {
             "person": self._pseudonym(house, "principal", holder["id"]),
-            **{key: row[key] for key in ("models", "requests_per_minute", "expires", "networks")},
+            **{key: row[key] for key in ("models", "requests_per_minute", "expires")},
+            # Where somebody is says who it is: each network is under a name that is this key's alone.
+            "networks": sorted(self._pseudonym(house, "network", f"{row['id']}\n{net}") for net in row["networks"]),
             **bounds,
         }
         await self.act("key.create", self._pseudonym(house, "key", row["id"]), detail)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from daulat.adapters import request_index
 from daulat.adapters.journal_files import JournalFolder
-from daulat.adapters.log_files import LogFiles, LogFolder
+from daulat.adapters.log_files import VKEY, LogFiles, LogFolder
 from daulat.adapters.seal import SqliteSeal
 from daulat.errors import InvalidRequest
 from daulat.ledger import fsck
@@ -26,13 +26,25 @@ def periods(home: Home) -> list[str]:
     return sorted(path.parent.name for path in home.log.glob("*/checkpoint"))
 
 
+def sealed(home: Home) -> dict[str, str]:
+    """Every shard that was ever sealed: its origin, by its name."""
+    if not home.sequencer_db.exists():
+        return {}
+    seal = SqliteSeal(home.sequencer_db, "")
+    try:
+        return {origin.rpartition("/")[2]: origin for origin in seal.origins()}
+    finally:
+        seal.close()
+
+
+def known(home: Home) -> list[str]:
+    """Every shard that has a checkpoint or was sealed, by its name. Of one that is lost only the seal tells."""
+    return sorted({*periods(home), *sealed(home)})
+
+
 def free(home: Home, period: str) -> None:
     """Raises InvalidRequest: no new shard can have this name."""
-    if (
-        not period
-        or not all(part.isascii() and part.isalnum() for part in period.split("-"))
-        or period in periods(home)
-    ):
+    if not period or not all(part.isascii() and part.isalnum() for part in period.split("-")) or period in known(home):
         raise InvalidRequest("a period is letters, digits and '-', such as 2027 or 2027-h2, and not one that exists")
 
 
@@ -46,8 +58,15 @@ def head(folder: LogFolder) -> Checkpoint:
 
 
 def problems(home: Home, period: str, progress: Callable[[int, int], None] | None = None) -> Iterator[Problem]:
-    """Everything about one shard, as `ledger.fsck` says. Works beside a running service."""
-    folder = LogFolder(home.log / period)
+    """Everything about one shard, as `ledger.fsck` says. Works beside a running service.
+
+    Raises:
+        NotFound: it was never sealed, and has no public key.
+    """
+    folder, origin = LogFolder(home.log / period), sealed(home).get(period)
+    if origin is not None and not (folder.published() and (folder.folder / VKEY).exists()):
+        yield _lost(home, origin)
+        return
     verifier = Verifier(folder.vkey())
     seal = SqliteSeal(home.sequencer_db, verifier.name)
     index = request_index.IndexReader(home.index_db, verifier.name)
@@ -59,6 +78,18 @@ def problems(home: Home, period: str, progress: Callable[[int, int], None] | Non
     finally:
         index.close()
         seal.close()
+
+
+def _lost(home: Home, origin: str) -> Problem:
+    """What to say of a sealed shard without a checkpoint or a public key in its folder."""
+    seal = SqliteSeal(home.sequencer_db, origin)
+    try:
+        found = seal.load()
+    finally:
+        seal.close()
+    if found is not None and not found.base_checkpoint:  # a crash in its first moment leaves it so
+        return Problem("the sealed checkpoint is not published yet; the next start does it", serious=False)
+    return Problem("it is gone: sealed, and without a checkpoint or a public key in its folder", serious=True)
 
 
 def reindex(home: Home) -> dict[str, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support import logs
-from tests.support.logs import VERIFIER, write
+from tests.support.logs import VERIFIER, Ref, Step, write
 
 from daulat.audit.counters import MOST_CHECKED
-from daulat.audit.log import audit
+from daulat.audit.log import Report, audit
 from daulat.audit.walk import Terms
 
 
@@ -60,3 +60,75 @@ def test_answer_checks_that_are_taken_back_are_a_lie() -> None:
     }
     report = audit(write(changed), VERIFIER, Terms(now=logs.T0 + logs.DAY))
     assert any("answer checks claim -10 prompt tokens" in str(finding) for finding in report.findings.kept)
+
+
+MINUTE = 60_000
+CONTEXT = 1000  # of the replica in tests.support.logs
+LEFT = {
+    "completion.outcome": "aborted",
+    "completion.error": "client_left",
+    "completion.response": None,
+    "completion.attempts": [{"replica": Ref("started"), "lease": Ref("lease"), "outcome": "aborted"}],
+    "completion.usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 2},
+}
+
+
+def read(name: str, at: int, prompt: int, completion: int) -> Step:
+    return Step(name, "canary/v1", logs.probe(at, started=Ref("started"), counters=logs.counters(prompt, completion)))
+
+
+def dropped(*later: Step, **changes: Any) -> Report:
+    """Nine requests that their client drops in the first minute, then what comes later."""
+    steps = [step for step in logs.story()[:10] if step.name != "answer"]
+    gone = {"admission.stream": True, **LEFT, **changes}
+    steps += [Step(f"gone-{n}", "inference/v1", logs.inference(n, 1000 + n, **gone)) for n in range(1, 10)]
+    return audit(write(steps=[*steps, *later]), VERIFIER, Terms(now=logs.T0 + logs.DAY))
+
+
+def lies(report: Report) -> list[str]:
+    return [str(finding) for finding in report.findings.kept if finding.lie and finding.kind == "counters"]
+
+
+def test_what_dropped_requests_may_have_used_makes_no_room_for_use_an_hour_later() -> None:
+    """Whoever holds any key can send requests and drop them."""
+    first = read("first", MINUTE, 90, 60)
+    assert lies(dropped(first, read("next", 2 * MINUTE, 90 + 8000, 60))) == [], "it may be them"
+    for minutes, kind in ((30, "prompt"), (60, "completion")):
+        used = (90 + 500, 60) if kind == "prompt" else (90, 60 + 500)
+        quiet = read("quiet", 12 * MINUTE, 90, 60)
+        (found,) = lies(dropped(first, quiet, read("later", minutes * MINUTE, *used)))
+        assert f"counted 500 {kind} tokens since entry 19, the log shows 0 and 0 requests of unknown use" in found
+        assert "behind the gateway's back" in found
+
+
+def test_a_request_that_an_engine_computes_for_long_is_not_behind_the_gateways_back() -> None:
+    """Whole or given up: it may have been computed at any reading between its admission and its end."""
+    readings = [read(f"reading-{n}", n * MINUTE, 0, 0) for n in range(1, 30)]
+    asked = {"completion.usage": {"prompt_tokens": 400, "cached_tokens": 0, "completion_tokens": 300}}
+    long = Step("long", "inference/v1", logs.inference(1, 1000, 40 * MINUTE, **asked))
+    steps = [step for step in logs.story()[:10] if step.name != "answer"]
+    for use in (long, Step("long", "inference/v1", logs.inference(1, 1000, 40 * MINUTE, **LEFT))):
+        log = write(steps=[*steps, *readings, use, read("last", 41 * MINUTE, 400, 300)])
+        assert lies(audit(log, VERIFIER, Terms(now=logs.T0 + logs.DAY))) == []
+
+
+def test_the_report_says_for_how_many_tokens_the_counters_prove_nothing() -> None:
+    report = dropped()
+    (index,) = report.slack
+    assert report.slack[index] == (9, 9 * CONTEXT)
+    assert audit(write(steps=logs.story()[:14]), VERIFIER, Terms(now=logs.T0 + logs.DAY)).slack == {}
+
+
+def test_what_an_engine_refused_as_the_clients_mistake_leaves_no_room() -> None:
+    refused = {
+        "completion.outcome": "failed",
+        "completion.status": 400,
+        "completion.error": "engine_refused",
+        "completion.attempts": [{"replica": Ref("started"), "lease": Ref("lease"), "outcome": "failed"}],
+        "completion.usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0},
+        "completion.response": logs.inference(1, 0)["completion"]["response"],
+    }
+    report = dropped(read("first", MINUTE, 1, 0), **refused)
+    assert report.slack == {}
+    assert len(lies(report)) == 1
+    assert dropped(**{**refused, "completion.error": "engine_failed", "completion.status": 502}).slack != {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support import logs
 
+from daulat.audit import counters
 from daulat.audit.counters import Account
 from daulat.audit.facts import ReplicaFacts
 from daulat.audit.log import audit
@@ -96,31 +97,43 @@ def test_a_number_far_ahead_takes_no_memory() -> None:
 
 
 CONTEXT = 100
+SPENT = 10
 TIMES = st.integers(0, 40)
-REQUESTS = st.tuples(st.just("request"), TIMES, st.integers(0, 30), st.integers(0, 1))
-READINGS = st.tuples(st.just("reading"), TIMES, st.integers(0, 200), st.just(0))
+REQUESTS = st.tuples(st.just("request"), TIMES, st.integers(0, 30), st.integers(0, 1), st.integers(0, 15))
+READINGS = st.tuples(st.just("reading"), TIMES, st.integers(0, 300), st.just(0), st.just(0))
 
 
 @given(st.lists(st.one_of(REQUESTS, READINGS), max_size=25))
-@settings(max_examples=300, deadline=None)
-def test_counters_against_sums_made_afterwards(story: list[tuple[str, int, int, int]]) -> None:
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_counters_against_sums_made_afterwards(
+    monkeypatch: pytest.MonkeyPatch, story: list[tuple[str, int, int, int, int]]
+) -> None:
     """Whatever the order in which readings and requests stand in the log, and whatever their times."""
+    monkeypatch.setattr(counters, "SPENT_MS", SPENT)
     facts = ReplicaFacts(8, 0, "r", "n", 7, 5, None, 2, CONTEXT, "", "")
     account = Account(facts)
-    readings: list[tuple[int, int, int]] = []
-    requests: list[tuple[int, int, int, int]] = []
-    for index, (kind, time, tokens, unknown) in enumerate(story):
+    readings: list[tuple[int, int, int]] = [(-1, 0, 0)]  # the start
+    requests: list[tuple[int, int, int, int, int]] = []
+    for index, (kind, time, tokens, unknown, took) in enumerate(story):
         if kind == "request":
-            account.add(time, tokens, 0, unknown)
-            requests.append((index, time, tokens, unknown))
+            account.add(time, time + took, tokens, 0, unknown)
+            requests.append((index, time, tokens, unknown, time + took))
         else:
             found = list(account.read(index, time, {"prompt_tokens": tokens, "completion_tokens": 0}))
-            assert bool(found) == (bool(readings) and tokens < readings[-1][2])
-            readings.append((index, max(time, readings[-1][1] if readings else 0), tokens))
+            assert bool(found) == (len(readings) > 1 and tokens < readings[-1][2])
+            readings.append((index, max(time, readings[-1][1]), tokens))
     over = False
-    for index, time, counted in readings:
-        # What stands before a reading had ended by then; what was admitted before it may have begun.
-        covered = [(tokens, unknown) for at, admitted, tokens, unknown in requests if at < index or admitted <= time]
-        logged, unknown = (sum(item[which] for item in covered) for which in (0, 1))
-        over |= counted - logged > unknown * CONTEXT
+    for later, (index, time, counted) in enumerate(readings):
+        for first, (_, began, before) in enumerate(readings[:later]):
+            # What stands before a reading had ended by then; what was admitted before it may have begun.
+            may = [item for item in requests if item[0] < index or item[1] <= time]
+            # Of these, all that stands before a reading by which all of it was long over is not computed any more.
+            over_by = [
+                at
+                for at, *_ in readings[1 : first + 1]
+                if max((item[4] for item in requests if item[0] < at), default=0) < began - SPENT
+            ]
+            covered = [item for item in may if item[0] > max(over_by, default=-1)]
+            logged, unknown = (sum(item[which] for item in covered) for which in (2, 3))
+            over |= counted - before - logged > unknown * CONTEXT
     assert bool(list(account.settle(1000))) == over

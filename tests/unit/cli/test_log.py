@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from tests.support import logs
+from tests.support.logs import Published
 from tests.support.verbs import PERIOD, Shell, publish
 
 from daulat.adapters import request_index
+from daulat.adapters.seal import SqliteSeal
+from daulat.ledger.sequencer import Sealed
 from daulat.processes.lock import lock
 from daulat.tlog.note import Verifier
 
@@ -104,3 +109,45 @@ def test_a_new_key_is_made_once_and_used_where_it_is_asked_for(run: Shell) -> No
 def test_without_a_log_they_say_how_one_begins(run: Shell, verb: list[str]) -> None:
     said = run("log", *verb)
     assert (said.code, "`daulat up` begins it" in said.err) == (1, True)
+
+
+def sealed(run: Shell, log: Published) -> None:
+    """As the sequencer leaves it behind after some entries."""
+    seal = SqliteSeal(run.home.sequencer_db, logs.ORIGIN)
+    seal.advance(b"", Sealed(len(log.entries), log.signed, len(log.entries), log.signed, (), {}, {}))
+    seal.close()
+
+
+@pytest.mark.parametrize("lost", ["", "checkpoint", "vkey"])
+def test_a_sealed_log_that_is_gone_from_its_folder_is_not_sound(run: Shell, lost: str) -> None:
+    sealed(run, publish(run.home))
+    assert json.loads(run("log", "fsck", "--without-models", "--json").out) == {"sound": True, "problems": []}
+    folder = run.home.log / PERIOD
+    shutil.rmtree(folder) if not lost else (folder / lost).unlink()
+    said = run("log", "fsck", "--json")
+    assert said.code == 1
+    assert not said.value["sound"]
+    (problem,) = [problem for problem in said.value["problems"] if "it is gone: sealed" in problem["what"]]
+    assert (problem["log"], problem["serious"]) == (logs.ORIGIN, True)
+    assert "BAD   ai.example/2026: it is gone" in run("log", "fsck").out
+    assert run("log", "roll", PERIOD).code == 1, "and its name is no other's"
+
+
+def test_a_log_that_was_sealed_and_not_yet_published_is_begun_by_the_next_start(run: Shell) -> None:
+    log = logs.publish([])
+    seal = SqliteSeal(run.home.sequencer_db, logs.ORIGIN)
+    seal.advance(b"", Sealed(0, log.signed, 0, b"", (), {}, {}))
+    seal.close()
+    said = run("log", "fsck", "--json")
+    assert said.code == 0
+    assert [problem["serious"] for problem in said.value["problems"]] == [False]
+
+
+def test_no_log_at_all_is_not_a_sound_one(run: Shell, tmp_path: Path) -> None:
+    for home in (run.home.path, tmp_path / "nowhere"):
+        for verb in (["fsck"], ["key"], ["show"]):
+            said = run("log", *verb, "--home", home, "--json")
+            assert (said.code, said.out) == (1, "")
+            assert json.loads(said.err)["error"]["code"] == "not_found"
+    assert not run.home.sequencer_db.exists(), "looking makes nothing"
+    assert not (tmp_path / "nowhere").exists()

@@ -135,6 +135,14 @@ def test_audit_downloads_checks_and_says_what_falls_short(run: Run, files: Path)
     assert "ai.example/2026 100%" in said.err, "progress is shown, and on stderr"
 
 
+def test_audit_says_by_replica_what_its_counters_do_not_prove(run: Run, files: Path) -> None:
+    said = audited(run, files, write())
+    words = "short replica 8: 1 requests that ended early, whose tokens nobody knows: up to 1000 of each kind"
+    assert words in said.out
+    (shard,) = audited(run, files, write(), "--json").value["logs"]
+    assert (shard["slack"], shard["slack_omitted"]) == ([{"replica": 8, "requests": 1, "tokens": 1000}], 0)
+
+
 def test_audit_names_the_lie_with_its_index_and_exits_with_1(run: Run, files: Path) -> None:
     log = write({"answer": {"admission.lease": None}})
     said = audited(run, files, log)
@@ -234,11 +242,97 @@ def test_every_shard_is_audited_and_a_lie_in_an_old_one_counts(run: Run, files: 
     lying = audited(run, files, older_and_newer(lease={"jurisdiction": "SG"}), "--json")
     assert lying.code == 1
     assert [shard["holds"] for shard in lying.value["logs"]] == [True, False]
-    hidden = audited(run, files, write(), "--state", files / "state.json")
-    assert "Audited before, and not led to from here: ai.example/2025" in hidden.out
     gone = older_and_newer()
     del gone["2025"]
     assert audited(run, files, gone).code == 1
+
+
+def shard(period: str, *, before: str | None = None) -> Published:
+    """A shard that goes on from another, or from none."""
+    origin = f"{logs.NAME}/{period}"
+    signer = SIGNER.renamed(origin)
+    charter = {"origin": origin, "restates": before and {"origin": f"{logs.NAME}/{before}", "index": 0}}
+    return write({"charter": charter, "log-key": {"vkey": signer.vkey}}, signer=signer)
+
+
+def told(run: Run, files: Path, shards: dict[str, Published], newest: str, *more: object) -> Said:
+    """An audit from the shard `newest` on, with the auditor's memory."""
+    (files / "vkey").write_text(SIGNER.renamed(f"{logs.NAME}/{newest}").vkey)
+    return audited(run, files, shards, "--state", files / "state.json", "--json", *more)
+
+
+def test_a_log_that_is_begun_anew_in_another_shard_is_a_lie_to_whoever_remembers_the_older_one(
+    run: Run, files: Path
+) -> None:
+    past = {"2025": shard("2025"), "2026": shard("2026", before="2025")}
+    assert told(run, files, past, "2026").code == 0
+    remembered = (files / "state.json").read_bytes()
+    for name, shards in {
+        "none goes before": {"2027": shard("2027")},
+        "one that nobody has seen goes before": {"2027": shard("2027", before="2024"), "2024": shard("2024")},
+        "one is left out": {"2027": shard("2027", before="2025"), "2025": past["2025"]},
+    }.items():
+        said = told(run, files, {**past, **shards}, "2027")
+        assert (said.code, said.value["holds"], said.value["logs"][-1]["holds"]) == (1, False, False), name
+        (found,) = [found for found in said.value["logs"][-1]["findings"] if found["lie"]]
+        assert found["kind"] == "split"
+        assert "it was begun anew" in found["words"]
+        assert (files / "state.json").read_bytes() == remembered, "what was seen is not forgotten"
+    assert told(run, files, {**past, "2027": shard("2027", before="2026")}, "2027").code == 0
+    assert set(state.parse((files / "state.json").read_bytes())) == {
+        f"ai.example/{year}" for year in (2025, 2026, 2027)
+    }
+
+
+def test_an_audit_from_an_older_shard_does_not_hold_for_the_later_ones_that_are_remembered(
+    run: Run, files: Path
+) -> None:
+    both = {"2025": shard("2025"), "2026": shard("2026", before="2025")}
+    assert told(run, files, both, "2026").code == 0
+    remembered = (files / "state.json").read_bytes()
+    said = told(run, files, both, "2025")
+    assert (said.code, said.value["holds"], said.value["unreached"]) == (1, False, ["ai.example/2026"])
+    assert said.value["logs"][0]["holds"], "that the later one was not reached is no lie of this one"
+    assert (files / "state.json").read_bytes() == remembered
+    spoken = audited(run, files, both, "--state", files / "state.json")
+    assert spoken.code == 1
+    assert "Audited before, and not led to from here: ai.example/2026" in spoken.out
+
+
+def test_a_model_that_only_an_older_shard_shows_to_be_another_than_was_asked_for_is_a_lie(
+    run: Run, files: Path
+) -> None:
+    shards = older_and_newer(action={"subject": "d" * 64, "detail": {"deployment": "tiny"}})
+    assert audited(run, files, shards).code == 0
+    silent = write({"charter": {"restates": {"origin": "ai.example/2025", "index": 0}}, "action": {"detail": {}}})
+    said = audited(run, files, {**shards, "2026": silent}, "--json")
+    assert (said.code, said.value["logs"][1]["deployed"]) == (0, {"tiny": ["d" * 64]})
+    others = older_and_newer(action={"subject": "e" * 64, "detail": {"deployment": "tiny"}}, answer={})
+    said = audited(run, files, {**others, "2026": silent}, "--json")
+    assert said.code == 1
+    assert "never deployed under that name" in said.value["logs"][0]["findings"][0]["words"]
+    alone = audited(run, files, write({"action": {"detail": {}}}))
+    assert alone.code == 0
+    assert "weak  entry 9: nothing here says who deployed 'tiny'" in alone.out
+
+
+def test_another_log_that_is_remembered_beside_this_one_is_no_matter(run: Run, files: Path) -> None:
+    other = SIGNER.renamed("other.example/2025")
+    signed = checkpoints.sign(checkpoints.Checkpoint(other.name, 1, bytes(32)), [other]).decode()
+    (files / "state.json").write_bytes(state.encode({other.name: signed}))
+    assert told(run, files, {"2026": write()}, "2026").code == 0
+    assert set(state.parse((files / "state.json").read_bytes())) == {other.name, logs.ORIGIN}
+
+
+def test_a_promise_of_a_shard_that_was_not_audited_is_found_and_not_passed_over(run: Run, files: Path) -> None:
+    shards = older_and_newer()
+    elsewhere = shards["2026"].promise(of="answer", origin="ai.example/2031")
+    (files / "promises").write_text(f"{shards['2026'].promise(of='answer').header()}\n{elsewhere.header()}\n")
+    said = told(run, files, shards, "2026", "--promises", files / "promises")
+    assert said.code == 1
+    (found,) = [found for report in said.value["logs"] for found in report["findings"] if found["lie"]]
+    assert found["kind"] == "promise.origin"
+    assert "'ai.example/2031', which was not audited here" in found["words"]
 
 
 def test_texts_too_long_for_an_entry_are_fetched_and_checked(run: Run, files: Path) -> None:

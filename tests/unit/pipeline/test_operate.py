@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from daulat.adapters.control_db import ControlDatabase
+from daulat.core.commitments import pseudonym
 from daulat.errors import Conflict, InvalidRequest, PermissionDenied, SealBroken
 from daulat.identity import secrets
 from daulat.pipeline.administer import Admins
@@ -182,13 +184,21 @@ def test_whoever_operates_does_not_audit(office: Office) -> None:
     assert run(office.desk.add_person("reader", "first-agency", "", "low", ["auditor"], days=1))["roles"] == ["auditor"]
 
 
-def test_a_keys_networks_are_written_in_one_form_and_stand_in_the_log(office: Office) -> None:
+def test_a_keys_networks_are_written_in_one_form_and_stand_in_the_log_under_pseudonyms(office: Office) -> None:
     office.begin()
-    run(
-        office.desk.create_key("first-person", "", [], 0, days=1, networks=["2001:db8::/32", "192.0.2.1", "10.0.0.0/8"])
-    )
+    given = ["2001:db8::/32", "192.0.2.1", "10.0.0.0/8"]
     networks = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
-    assert office.rows.rows("keys")[-1]["networks"] == office.log.entries[-1]["detail"]["networks"] == networks
+    told = []
+    for _ in range(2):
+        run(office.desk.create_key("first-person", "", [], 0, days=1, networks=given))
+        row, entry = office.rows.rows("keys")[-1], office.log.entries[-1]
+        assert row["networks"] == networks
+        assert not any(part in json.dumps(entry) for part in ("192.0.2", "2001:db8", "10.0.0"))
+        epoch_key = base64.b64decode(office.rows.find("tenants", "first-agency")["epoch_key"])
+        named = [pseudonym(epoch_key, "network", f"{row['id']}\n{network}") for network in networks]
+        assert entry["detail"]["networks"] == sorted(named), "who has the keys of the tenant can still tell which"
+        told += named
+    assert len(set(told)) == 6, "that two keys are for one network, the log does not say"
     for wrong in ("10.0.0.1/8", "here", "", "1.2.3.4/33"):
         with pytest.raises(InvalidRequest, match=r"written as 192\.0\.2\.0/24"):
             run(office.desk.create_key("first-person", "", [], 0, days=1, networks=[wrong]))
