@@ -328,6 +328,34 @@ def test_where_others_have_to_agree_they_do_it_with_their_own_keys(tmp_path: Pat
     within(tmp_path, use, approvals=2)
 
 
+def test_operators_are_renewed_by_the_others_and_by_the_same_proposals(tmp_path: Path) -> None:
+    async def use(told: Told) -> None:
+        before = next(row for row in (await told("operators.list"))["data"] if row["name"] == "bina")
+        wish = {"name": "bina", "citizenship": "MY", "assurance": before["assurance"], "days": 400}
+        drafted = await told("proposals.draft", body={"action": "operator.renew", "arguments": wish})
+        mine = {**drafted, **told.town.signed("proposal", drafted, "bina")}
+        id_ = (await told("proposals.create", who="bina", body=mine))["proposal"]
+        for who, key, left in (("first-operator", "ali", 1), ("chong", "chong", 0)):
+            signed = told.town.signed("approval", drafted, key)
+            assert (await told("proposals.approve", who=who, proposal=id_, body=signed))["left"] == left
+        after = next(row for row in (await told("operators.list"))["data"] if row["name"] == "bina")
+        assert after == {**before, "expires": after["expires"]}
+        assert after["expires"] > before["expires"]
+        measured = json.loads((told.town.home.run / "metrics-control").read_text())
+        assert (measured["daulat_operators_valid"], measured["daulat_operators_needed"]) == ({"": 3}, {"": 3})
+        assert [entry["type"] for entry in told.town.log][-2:] == ["operator.action/v2", "key/v1"]
+        drafted = await told("proposals.draft", body={"action": "operator.renew", "arguments": {**wish, "days": 500}})
+        id_ = (await told("proposals.create", body={**drafted, **told.town.signed("proposal", drafted, "ali")}))[
+            "proposal"
+        ]
+        own = told.town.signed("approval", drafted, "bina")
+        assert "vouches for themselves" in str(
+            await told("proposals.approve", who="bina", proposal=id_, status=403, body=own)
+        )
+
+    within(tmp_path, use, approvals=2)
+
+
 def test_glass_is_broken_by_one_and_reviewed_by_two_others(tmp_path: Path) -> None:
     async def use(told: Told) -> None:
         town = told.town

@@ -130,6 +130,21 @@ def test_nobody_goes_back_or_adds_an_operator_alone(service: Service, keys: Path
     assert "another key ceremony" in daulat("init", "finish", str(second), home=service.home, code=1)
 
 
+def test_operators_are_renewed_with_the_keys_that_they_have(service: Service, keys: Path, tmp_path: Path) -> None:
+    before = daulat("operator", "list", home=service.home)
+    proposal = operate(service, keys, "bina", "renew-operator", "bina", "--days", "400")["proposal"]
+    assert operate(service, keys, "chong", "approve", proposal)["left"] == 1
+    assert operate(service, keys, "aminah", "approve", proposal)["state"] == "done"
+    after = daulat("operator", "list", home=service.home)
+    assert [row["name"] for row in after if row["expires"] > before[0]["expires"]] == ["bina"]
+    assert [row["vkey"] for row in after] == [row["vkey"] for row in before]
+    proposal = operate(service, keys, "chong", "renew-operator", "aminah", "--days", "400")["proposal"]
+    assert "vouches for themselves" in operate(service, keys, "aminah", "approve", proposal, code=1)
+    assert service.status()["warnings"] == []
+    report = audited(service, tmp_path)
+    assert report["holds"], report
+
+
 def test_one_breaks_glass_and_two_review_it(service: Service, keys: Path, tmp_path: Path) -> None:
     rules = Home(service.home).policies
     (rules / "ours.cedar").write_text(RULE)
@@ -143,6 +158,8 @@ def test_one_breaks_glass_and_two_review_it(service: Service, keys: Path, tmp_pa
     assert open_["proposal"] == done["proposal"]
     metrics = httpx.get(f"{service.facts['url']}/metrics", timeout=LONG_SECONDS, trust_env=False).text
     assert "daulat_break_glass_open 1" in metrics
+    for name in ("valid", "valid_in_60_days", "needed"):
+        assert f"daulat_operators_{name} 3\n" in metrics
     assert again(service) == "", "the rules are in force"
     assert "ours.cedar" in str(service.entries("policy/v1")[-1]["files"])
     report = audited(service, tmp_path)

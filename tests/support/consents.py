@@ -92,6 +92,19 @@ def steps(what: Proposed, name: str = "it", at: int = 41) -> list[Step]:
     ]
 
 
+RENEWAL = proposed(5, "operator.renew", "5" * 64)
+UNTIL = T0 + 730 * DAY_MS
+
+
+def renewed(at: int = 20_000, **detail: Any) -> list[Step]:
+    """One is renewed, as they proposed and the others approved: the steps "renewal-..." and the key "key-again"."""
+    made = steps(RENEWAL, "renewal", at)
+    said = {"key": ONE.vkey, "citizenship": "MY", "assurance": "high", "issuer": "operator", "expires": UNTIL, **detail}
+    made[-1] = replace(made[-1], fields=done(at + 2, "renewal-proposal", "renewal-two", "renewal-three",
+                                             subject=ONE.name, detail=said))  # fmt: skip
+    return [*made, Step("key-again", "key/v1", logs.key(at + 3, "operator", ONE.vkey, not_after=UNTIL))]
+
+
 def named(digest: str) -> str:
     """The payload's digest of a proposal to bring into force what has this one."""
     return hashlib.sha256(naming(digest)).hexdigest()

@@ -49,6 +49,7 @@ STATUS = {
     "snapshot": 1,
     "lease": {"entry": 7, "node": "node_1", "seconds_left": 299},
     "waiting": [],
+    "warnings": [],
     "not_serving_because": [],
     "log": {"origin": ORIGIN, "size": 9, "vkey": "v", "seconds_since_tick": 0.5},
     "processes": [{"name": "pages", "pid": 4, "starts": 1, "ready": True}],

@@ -280,7 +280,8 @@ class Chain:
         yield from self.consent.approved(facts.approval(index, entry))
 
     def _agreed(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
-        yield from self.consent.done(index, entry, max(self.charters), self._needed())
+        latest = max(self.charters)
+        yield from self.consent.done(index, entry, (latest, self.charters[latest].charter), self._needed())
 
     def _glass(self, index: int, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield from self.glasses.broken(index, entry)

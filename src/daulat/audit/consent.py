@@ -15,6 +15,7 @@ from daulat.audit import facts
 from daulat.audit.facts import CeremonyFacts, KeyFacts, ProposalFacts
 from daulat.audit.finding import Finding
 from daulat.audit.retention import Retention
+from daulat.core.charter import Charter
 from daulat.core.consent import (
     ALONE,
     CHARTER,
@@ -30,6 +31,7 @@ from daulat.core.consent import (
 )
 from daulat.core.export import ACT as EXPORT
 from daulat.core.export import HELD
+from daulat.core.principal import VOUCHED
 from daulat.core.retention import SET as RETENTION
 from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
@@ -39,6 +41,9 @@ _SAID_BY: Final = {
     "policy/v1": (POLICY, "version"),
     "model.admitted/v1": (MODEL, "digest"),
 }
+
+
+ADD, RENEW, REVOKE = "operator.add", "operator.renew", "operator.revoke"
 
 
 class Consent:
@@ -55,10 +60,12 @@ class Consent:
         self.agreed: set[tuple[str, str]] = set()  # (action, payload) of what was done, and is not in force yet
         self._urgent: dict[tuple[str, str], int] = {}  # the same by breaking glass, and until when (Unix milliseconds)
         self.had: dict[str, set[str]] = {MODEL: set()}  # payloads by action: the one in force; of models all there were
-        self._coming: set[str] = set()  # operators' vkeys that were agreed to and are not certified yet
+        # Operators' vkeys that were agreed to and are not certified yet, and until when, where that was agreed to.
+        self._coming: dict[str, int | None] = {}
+        self._vouched: dict[str, tuple[str, ...]] = {}  # citizenship, assurance and issuer, of whom this log tells
         self._leaving: set[str] = set()  # and those whose end was agreed to
         self._known: set[str] = set()  # operators' vkeys that were certified here, once
-        self.carried: set[str] = set()  # of these, what an older shard is said to have had
+        self.carried: dict[str, int | None] = {}  # of these, what an older shard is said to have had, and until when
         self.rotations: dict[str, int] = {}  # payloads of what an older shard has to have agreed to, and where they are
         self.erasing: set[tuple[str, str]] = set()  # (scope, subject) that it was agreed to erase
         self.erased_later: dict[tuple[str, str], int] = {}  # that an older shard has to have agreed to, and where
@@ -92,7 +99,9 @@ class Consent:
             for index, key in self._keys.items():
                 if key.purpose == OPERATOR and key.vkey not in seats:
                     self._revoked.setdefault(index, held.time)
-            self._coming |= seats - self._known
+            self._coming |= dict.fromkeys(seats - self._known)
+            for seat in held.ceremony.seats:
+                self._vouched[seat.vkey] = (seat.citizenship, seat.assurance, VOUCHED)
             self.agreed.add((POLICY, _payload(held.ceremony.rules)))
         self.agreed |= {(MODEL, _payload(model)) for model in held.ceremony.models} - self._admitted()
 
@@ -102,10 +111,11 @@ class Consent:
             return
         if needed and key.vkey not in self._coming:
             if carried and key.vkey not in self._known:
-                self.carried.add(key.vkey)
+                self.carried[key.vkey] = key.not_after
             else:
                 yield Finding("approvals", "an operator's key that nobody had agreed to", key.index)
-        self._coming.discard(key.vkey)
+        if longer(key.not_after, self._coming.pop(key.vkey, None)):
+            yield Finding("approvals", "an operator's key for longer than had been agreed to", key.index)
         self._known.add(key.vkey)
 
     def rotated(self, index: int, statement: bytes, needed: int, *, carried: bool) -> Iterator[Finding]:
@@ -120,7 +130,9 @@ class Consent:
         """From then on this key signs nothing. Nobody takes an operator's away alone."""
         if needed and self._keys[key].purpose == OPERATOR and self._keys[key].vkey not in self._leaving:
             yield Finding("approvals", "an operator's key was revoked, and nobody had agreed to that", index)
-        self._revoked.setdefault(key, time)
+        renewed = [at for at, known in self._keys.items() if known.vkey == self._keys[key].vkey]
+        for at in renewed if self._keys[key].purpose == OPERATOR else [key]:
+            self._revoked.setdefault(at, time)
 
     def urgent(self, made: Proposed) -> None:
         """What glass was broken for may come into force, until its end."""
@@ -132,9 +144,15 @@ class Consent:
             key.vkey == vkey and key.purpose == OPERATOR and self._valid(key, time) for key in self._keys.values()
         )
 
-    def operators(self) -> set[str]:
-        """The vkeys of those who may sign at the end of what was read."""
-        return {key.vkey for at, key in self._keys.items() if key.purpose == OPERATOR and at not in self._revoked}
+    def operators(self) -> dict[str, int | None]:
+        """The vkeys of those who may sign at the end of what was read, and until when; None: for good."""
+        found: dict[str, int | None] = {}
+        for at, key in self._keys.items():
+            if key.purpose != OPERATOR or at in self._revoked:
+                continue
+            if key.vkey not in found or longer(key.not_after, found[key.vkey]):
+                found[key.vkey] = key.not_after
+        return found
 
     def alone(self, index: int, entry: Mapping[str, Any], needed: int) -> Iterator[Finding]:
         """An act of one operator, where the charter asks `needed` others to agree."""
@@ -149,34 +167,59 @@ class Consent:
             words = f"{action!r} was done by one operator, and needs the approval of {needed} others"
             yield Finding("approvals", words, index)
 
-    def done(self, index: int, entry: Mapping[str, Any], charter: int, needed: int) -> Iterator[Finding]:
-        """An act that was agreed to, under the charter in force then."""
+    def done(
+        self, index: int, entry: Mapping[str, Any], charter: tuple[int, Charter], needed: int
+    ) -> Iterator[Finding]:
+        """An act that was agreed to, under the charter in force then. Whose time was over by then does not count."""
         proposal, time = self._proposals[entry["proposal"]], facts.natural(entry, "time")
         if proposal.index in self._done:
             yield Finding("consent", f"proposal {proposal.index} was carried out a second time", index)
         self._done.add(proposal.index)
         if time > proposal.proposed.expires:
             yield Finding("consent", f"proposal {proposal.index} was carried out after its end", index)
-        if proposal.charter != charter:
+        if proposal.charter != charter[0]:
             yield Finding("consent", f"proposal {proposal.index} was made under another charter", index)
         given = [self._approvals[approval] for approval in entry["approvals"]]
         if any(approval.proposal != proposal.index for approval in given):
             yield Finding("consent", "carried out on approvals of another proposal", index)
-        others = {self._holder(approval.key) for approval in given} - {self._holder(proposal.key)}
+        standing = [each for each in given if self._stands(self._keys[each.key].vkey, time, charter[1])]
+        others = {self._holder(approval.key) for approval in standing} - {self._holder(proposal.key)}
+        detail = entry["detail"] if isinstance(entry["detail"], dict) else {}
+        if proposal.proposed.action == RENEW:  # nobody vouches for themselves
+            others -= {str(entry["subject"]), str(detail.get("key")).partition("+")[0]}
         if len(others) < needed:
             yield Finding("approvals", f"done with the approval of {len(others)} others, {needed} are needed", index)
         self.agreed.add((proposal.proposed.action, proposal.proposed.payload))
-        key = entry["detail"].get("key") if isinstance(entry["detail"], dict) else None
-        if isinstance(key, str):
-            {"operator.add": self._coming, "operator.revoke": self._leaving}.get(proposal.proposed.action, set()).add(
-                key
-            )
-        if proposal.proposed.action == RETENTION:
+        if isinstance(detail.get("key"), str):
+            yield from self._operator(index, proposal.proposed.action, detail)
+        self._follows(proposal.proposed.action, entry)
+
+    def _follows(self, action: str, entry: Mapping[str, Any]) -> None:
+        """What may be done from now on, because it was agreed to."""
+        if action == RETENTION:
             self.retention.set(entry)
-        if proposal.proposed.action == EXPORT:
+        if action == EXPORT:
             self._exports[str(entry["subject"])] += 1
-        if scope := ERASURES.get(proposal.proposed.action):
+        if scope := ERASURES.get(action):
             self.erasing.add((scope, str(entry["subject"])))
+
+    def _operator(self, index: int, action: str, detail: Mapping[str, Any]) -> Iterator[Finding]:
+        """An operator comes, stays for longer or leaves: what of it is to follow."""
+        vkey = detail["key"]
+        if action == RENEW and (vkey not in self._known or vkey not in self.operators()):
+            yield Finding("consent", "somebody was renewed who is no operator here", index)
+        if action == REVOKE:
+            self._leaving.add(vkey)
+        if action in {ADD, RENEW}:
+            end = detail.get("expires")
+            self._coming[vkey] = None if action == ADD else end if type(end) is int else 0
+            if {"citizenship", "assurance", "issuer"} <= detail.keys():
+                self._vouched[vkey] = tuple(str(detail[name]) for name in ("citizenship", "assurance", "issuer"))
+
+    def _stands(self, vkey: str, time: int, charter: Charter) -> bool:
+        """Whether this operator's approval counted then, as far as the log tells what was vouched for them."""
+        fit = vkey not in self._vouched or not charter.unfit(*self._vouched[vkey])
+        return fit and self.may_sign(vkey, time)
 
     def erased(self, index: int, entry: Mapping[str, Any], needed: int, *, carried: bool) -> Iterator[Finding]:
         """Somebody's keys were destroyed, while `needed` others had to agree to it. `carried`: perhaps in an older
@@ -251,6 +294,11 @@ class Consent:
 
     def _holder(self, key: int) -> str:
         return Verifier(self._keys[key].vkey).name
+
+
+def longer(end: int | None, than: int | None) -> bool:
+    """Whether one end (Unix milliseconds) is after another; None is the one after all others."""
+    return than is not None and (end is None or end > than)
 
 
 def _payload(digest: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from daulat.audit.chain import Chain
+from daulat.audit.consent import longer
 from daulat.audit.facts import CeremonyFacts
 from daulat.audit.finding import Finding
 from daulat.core.charter import Charter, irreversible
@@ -25,7 +26,7 @@ class Opening:
     sha256: str
     rules: str | None
     models: frozenset[str]
-    operators: frozenset[str]  # vkeys
+    operators: Mapping[str, int | None]  # vkeys, and until when; None: for good
     ceremony: CeremonyFacts | None
     glasses: Mapping[str, object]  # broken, and their review still open; by proposal
     rotations: Mapping[str, int]  # changes of the log's key, by their payload's digest: where
@@ -40,7 +41,7 @@ class Closing:
     sha256: str
     rules: str | None
     models: frozenset[str]  # digests of payloads
-    operators: frozenset[str]
+    operators: Mapping[str, int | None]
     agreed: frozenset[tuple[str, str]]
     ceremony: CeremonyFacts | None
     glasses: Mapping[str, object]
@@ -60,7 +61,7 @@ def opening(chain: Chain) -> Opening | None:
         first.sha256,
         rules,
         models,
-        frozenset(consent.carried),
+        consent.carried,
         restated,
         glasses,
         consent.rotations,
@@ -79,7 +80,7 @@ def closing(chain: Chain) -> Closing | None:
         last.sha256,
         None if rules is None else rules.version,
         frozenset(consent.had[MODEL]),
-        frozenset(consent.operators()),
+        _until(consent.operators(), chain.ceremony),
         frozenset(consent.agreed),
         chain.ceremony,
         chain.glasses.open(),
@@ -115,8 +116,25 @@ def _unagreed(old: Closing, new: Opening) -> Iterator[Finding]:
     for digest in sorted(new.models):
         if (payload := _payload(digest)) not in old.models and (MODEL, payload) not in old.agreed:
             yield Finding("approvals", f"model {digest[:16]} is not one of the shard before, as it says", 0)
-    for vkey in sorted(new.operators - old.operators):
-        yield Finding("approvals", f"operator {vkey.partition('+')[0]} had no key in the shard before", 0)
+    yield from _operators(old.operators, new.operators)
+
+
+def _operators(old: Mapping[str, int | None], new: Mapping[str, int | None]) -> Iterator[Finding]:
+    for vkey in sorted(new):
+        who = f"operator {vkey.partition('+')[0]}"
+        if vkey not in old:
+            yield Finding("approvals", f"{who} had no key in the shard before", 0)
+        elif longer(new[vkey], old[vkey]):
+            yield Finding("approvals", f"{who} stays for longer than in the shard before", 0)
+
+
+def _until(operators: Mapping[str, int | None], held: CeremonyFacts | None) -> dict[str, int | None]:
+    """With what the ceremony says: whoever had a key before it kept that one."""
+    found = dict(operators)
+    for seat in () if held is None else held.ceremony.seats:
+        if seat.vkey in found and longer(seat.expires, found[seat.vkey]):
+            found[seat.vkey] = seat.expires
+    return found
 
 
 def _ceremony(held: CeremonyFacts | None) -> object:

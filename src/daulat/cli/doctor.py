@@ -229,6 +229,20 @@ def _deployments(home: Home) -> Iterator[Check]:
         yield Check("replicas", verdict, deployment_line(found), advice)
 
 
+def _operators(home: Home) -> Iterator[Check]:
+    """Of a running service: will there still be enough of them to agree?"""
+    warnings = (_running(home) or {}).get("warnings", [])
+    if not warnings:
+        yield Check("operators", "good", "none that has to be renewed within 60 days is known")
+    for words in warnings:
+        yield Check(
+            "operators",
+            "weak",
+            words,
+            "renew them while enough may sign: there is no way afterwards (docs/operators.md)",
+        )
+
+
 _LOOKS: Final[dict[str, Callable[[Home], Iterator[Check]]]] = {
     "python": _python,
     "sandbox": _sandbox,
@@ -239,4 +253,5 @@ _LOOKS: Final[dict[str, Callable[[Home], Iterator[Check]]]] = {
     "memory": _memory,
     "model": _model,
     "replicas": _deployments,
+    "operators": _operators,
 }

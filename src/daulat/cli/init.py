@@ -152,6 +152,8 @@ def finish(path: Path, home: Home, as_json: bool) -> None:
         home.charter.replace(home.charter.with_name("charter.before-the-ceremony.toml"))
     _text(home.charter, drawn.charter)
     said = f"The ceremony is in {home.path}. Start the service anew (`daulat up`): production begins, for good."
+    first = when(min(seat.expires for seat in drawn.ceremony.seats))[:10]
+    said += f"\nRenew each other long before {first} (`daulat operate renew-operator`): after it there is no way back."
     emit(_value(drawn, home.ceremony), as_json=as_json, text=said)
 
 

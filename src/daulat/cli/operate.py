@@ -31,7 +31,7 @@ from daulat.cli.signing import (
 from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, RESTORE
 from daulat.core.export import ACT as EXPORT
 from daulat.core.glass import VERDICTS
-from daulat.errors import IntegrityError
+from daulat.errors import IntegrityError, NotFound
 from daulat.settings import Home
 from daulat.tlog.note import Verifier
 
@@ -145,6 +145,30 @@ def add_operator(
     """
     arguments = {"name": name, "vkey": vkey, "citizenship": citizenship, "assurance": assurance, "days": days}
     propose(home, "operator.add", arguments, signing, as_json=as_json)
+
+
+@operate.command("renew-operator")
+@click.argument("name")
+@click.option("--days", default=365, show_default=True, help="How long from now on the vouching is good for.")
+@click.option("--citizenship", help="ISO 3166-1 alpha-2, as you vouch for it.  [default: as it stands]")
+@click.option("--assurance", help="How well that is known: low|substantial|high.  [default: as it stands]")
+@signing_options
+@home_option
+@json_option
+def renew_operator(
+    name: str, days: int, citizenship: str | None, assurance: str | None, signing: Signing, home: Home, as_json: bool
+) -> None:
+    """Propose that an operator stay for longer, with the key that they have. The others vouch for them again.
+
+    \b
+    Example:
+        daulat operate renew-operator bina --days 365 --key ~/operator.key
+    """
+    held = next((row for row in ask(home, "operators") if row["name"] == name and row["revoked"] is None), None)
+    if held is None:
+        raise NotFound(f"no operator {name!r} has a key here: daulat operator list")
+    vouched = {"citizenship": citizenship or held["citizenship"], "assurance": assurance or held["assurance"]}
+    propose(home, "operator.renew", {"name": name, **vouched, "days": days}, signing, as_json=as_json)
 
 
 @operate.command("revoke-operator")

@@ -219,5 +219,4 @@ def state_of(found: Mapping[str, Any]) -> str:
         return f"{found['proposal']} is done."
     if found["state"] == "over":
         return f"{found['proposal']} is over: nothing was done."
-    left = found["needed"] - len(found["approved_by"])
-    return f"{found['proposal']} needs {left} more: daulat operate approve {found['proposal']} --key FILE"
+    return f"{found['proposal']} needs {found['left']} more: daulat operate approve {found['proposal']} --key FILE"

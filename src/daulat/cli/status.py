@@ -46,6 +46,7 @@ def _text(found: dict[str, Any]) -> str:
         ("log", f"{log['size']} entries, last look at the journals {log['seconds_since_tick']} s ago"),
     ]
     rows += [("waiting", words) for words in found["waiting"]]
+    rows += [("warning", words) for words in found["warnings"]]
     rows += [("review", review_line(row)) for row in found["reviews"]]
     rows += [("breach", _breach_line(found)) for found in found["breaches"]]
     rows += [("not serving", reason) for reason in found["not_serving_because"]]

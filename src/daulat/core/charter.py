@@ -77,6 +77,16 @@ class Charter:
             return "the charter does not count the word of whoever vouches for your citizenship"
         return ""
 
+    def unfit(self, citizenship: str, assurance: str, issuer: str) -> str:
+        """Why somebody of whom `issuer` says this does not manage, in words, or ""."""
+        if citizenship not in self.operators:
+            return f"the charter lets citizens of {', '.join(self.operators)} manage, and this person is none"
+        if self.issuers is not None and issuer not in self.issuers:
+            return f"the charter does not count what {issuer[:200]} says of citizenships"
+        if assurance not in ASSURANCE or ASSURANCE.index(assurance) < ASSURANCE.index(self.assurance):
+            return f"the charter asks for a citizenship vouched at {self.assurance}, and this one is not"
+        return ""
+
     def context(self) -> dict[str, object]:
         """The charter's share of every decision's Cedar context."""
         later: dict[str, object] = {} if self.signed is None else {"signed": self.signed}  # older rules do not know it

@@ -37,6 +37,9 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "daulat_break_glass_total": ("counter", "How often one operator broke the glass."),
     "daulat_break_glass_open": ("gauge", "How many of these wait for their review."),
     "daulat_break_glass_overdue": ("gauge", "How many of these have waited for longer than the charter allows."),
+    "daulat_operators_valid": ("gauge", "How many operators may sign now."),
+    "daulat_operators_valid_in_60_days": ("gauge", "How many of these still may in 60 days, if nobody is renewed."),
+    "daulat_operators_needed": ("gauge", "How many operators it takes to agree: with fewer, nobody can be renewed."),
 }
 REPLICA_LOAD: Final = "daulat_replica_requests_in_flight"
 _LOWEST: Final = frozenset({"daulat_snapshot_number"})

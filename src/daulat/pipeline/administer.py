@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from daulat.core.charter import ASSURANCE, Charter
+from daulat.core.charter import Charter
 from daulat.core.clock import Clock
 from daulat.core.commitments import pseudonym
 from daulat.core.consent import OPERATOR
@@ -19,6 +19,7 @@ from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import secrets
+from daulat.pipeline.eligible import ineligible
 from daulat.pipeline.operate import OPERATORS, USER_ROLES, VOUCHED_FOR, Desk, Rows, checked_name
 
 TENANT_ADMIN: Final = "tenant-admin"
@@ -90,24 +91,10 @@ class Credentials:
         operates = OPERATOR in person["roles"] and house["name"] == OPERATORS
         if not operates and (TENANT_ADMIN not in person["roles"] or house["name"] == OPERATORS):
             return "this person is neither an operator nor an administrator of a tenant"
-        if person["expires"] <= self._clock.now_ms():
-            return "this person's eligibility has expired"
-        if why := self._unfit(person):
+        if why := ineligible(person, self._charter, self._clock.now_ms()):
             return why
         if operates and self._charter.approvals and not self._signs(person["id"]):
             return "this operator has no key that the other operators have agreed to"
-        return ""
-
-    def _unfit(self, person: Mapping[str, Any]) -> str:
-        """Why this person's citizenship is none that manages, or ""."""
-        if person["citizenship"] not in self._charter.operators:
-            return f"the charter lets citizens of {', '.join(self._charter.operators)} manage, and this person is none"
-        if 0 < person["until"] <= self._clock.now_ms():
-            return "this person's citizenship was good until a date that has passed"
-        if self._charter.issuers is not None and person["issuer"] not in self._charter.issuers:
-            return f"the charter does not count what {person['issuer']} says of citizenships"
-        if ASSURANCE.index(person["assurance"]) < ASSURANCE.index(self._charter.assurance):
-            return f"the charter asks for a citizenship vouched at {self._charter.assurance}, and this one is not"
         return ""
 
     def _signs(self, person: str) -> bool:
@@ -203,7 +190,9 @@ class Admins:
     def _not_an_operator(self, person: str) -> dict[str, Any]:
         row = self._rows.find("people", person)
         if self._rows.find("tenants", row["tenant"])["name"] == OPERATORS:
-            raise PermissionDenied("operators come and go by consent: propose operator.add or operator.revoke")
+            raise PermissionDenied(
+                "operators come, stay and go by consent: propose operator.add, operator.renew or operator.revoke"
+            )
         return row
 
     def _pseudonym(self, person: Mapping[str, Any], kind: str, id_: str) -> str:

@@ -43,6 +43,9 @@ class Naming:
         self.check(arguments["digest"])
         return ""
 
+    def vouches_for(self, _arguments: Mapping[str, Any]) -> str:
+        return ""
+
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
         async def carry_out() -> Mapping[str, Any]:
             return arguments

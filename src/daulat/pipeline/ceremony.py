@@ -117,7 +117,10 @@ def draw(
         _roster(names, nonce),
         tuple(seat for _, seat in operators),
     )
-    wrong = [*held.wrong(charters.parse(charter)), *_names(names)]
+    read = charters.parse(charter)
+    wrong = [*held.wrong(read), *_names(names)]
+    if read.issuers is not None and VOUCHED not in read.issuers:
+        wrong.append(f"the charter's issuers leave out {VOUCHED!r}: what those in the room vouch for would not count")
     if wrong:
         raise InvalidRequest("; ".join(wrong))
     return Drawn(held, charter, nonce, names, (None,) * len(names))

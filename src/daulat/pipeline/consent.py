@@ -17,9 +17,10 @@ from typing import Any, Final, Protocol
 
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
-from daulat.core.consent import LONGEST_MS, OPERATOR, Proposed
+from daulat.core.consent import LONGEST_MS, Proposed
 from daulat.errors import Conflict, InvalidRequest, PermissionDenied, VerificationFailed
-from daulat.pipeline.operate import OPERATORS, Log, Rows
+from daulat.pipeline.eligible import no_operator, signing
+from daulat.pipeline.operate import Log, Rows
 from daulat.tlog.note import Verifier
 
 _DAY_MS: Final = 86_400_000
@@ -58,9 +59,15 @@ class Act(Protocol):
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
         """Ready to be done. Its entry is in the log before it is."""
 
+    def vouches_for(self, arguments: Mapping[str, Any]) -> str:
+        """The id of the person for whom those who approve vouch, and who so does not approve; "" for nobody."""
+
 
 class Told:
     """An act whose payload may name people: with a nonce, so that nobody finds it by trying out digests."""
+
+    def vouches_for(self, _arguments: Mapping[str, Any]) -> str:
+        return ""
 
     def payload(self, arguments: Mapping[str, Any]) -> str:
         value = {"arguments": dict(arguments), "nonce": os.urandom(16).hex()}
@@ -165,13 +172,19 @@ class Consent:
 
         Raises:
             NotFound: there is no such proposal; Conflict: it is over, the state has moved on, or it was approved so.
-            PermissionDenied: the key is the proposer's own, is no eligible operator's, or has not signed this.
+            PermissionDenied: the key is the proposer's own, or theirs for whom the others are to vouch, is no eligible
+                operator's, or has not signed this.
         """
         row, made = self._open(proposal)
         key = self.signer(by, made.statement("approval"), "approval")
-        self.unmoved(made, self.act(made.action).read(row["payload"]))
+        act = self.act(made.action)
+        arguments = act.read(row["payload"])
+        self.unmoved(made, arguments)
         if self.holder(key["id"]) == self.holder(row["key"]):
             raise PermissionDenied("whoever proposes does not approve: others have to agree", code="own_proposal")
+        if self.holder(key["id"]) == act.vouches_for(arguments):
+            said = "nobody vouches for themselves: others approve of this. Whoever it is about may propose it"
+            raise PermissionDenied(said, code="own_renewal")
         if self.holder(key["id"]) in {self.holder(each["key"]) for each in self._approvals(proposal)}:
             raise Conflict("this operator has approved it already", code="twice")
         entry = {"proposal": row["position"], "key": key["position"], "signature": by.signature}
@@ -181,7 +194,7 @@ class Consent:
         return await self._done_if_agreed(proposal)
 
     def show(self, proposal: str) -> dict[str, Any]:
-        """A proposal as it is: fields, payload, who agreed, and whether it can still be done.
+        """A proposal as it is: fields, payload, who agreed, how many more have to, and whether it can still be done.
 
         Raises:
             NotFound: there is no such proposal.
@@ -192,7 +205,9 @@ class Consent:
         over = self._clock.now_ms() > row["expires"]
         state = "done" if row["done"] is not None else "over" if over else "open"
         by = {"proposed_by": self.holder_name(row["key"]), "approved_by": approvals}
-        return {**shown, "state": state, **by, "needed": self._charter.approvals}
+        needed = self._charter.approvals
+        left = max(0, needed - len(self._standing(row["id"]))) if state == "open" else 0
+        return {**shown, "state": state, **by, "needed": needed, "left": left}
 
     def all(self) -> list[dict[str, Any]]:
         """All proposals, oldest first, without their payloads."""
@@ -200,7 +215,7 @@ class Consent:
         return [{name: value for name, value in each.items() if name != "payload"} for each in every]
 
     async def _done_if_agreed(self, proposal: str) -> dict[str, Any]:
-        row, approvals = self._rows.find("proposals", proposal), self._approvals(proposal)
+        row, approvals = self._rows.find("proposals", proposal), self._standing(proposal)
         if len(approvals) < self._charter.approvals:
             return self.show(proposal)
         act = self.act(row["action"])
@@ -245,6 +260,11 @@ class Consent:
     def _approvals(self, proposal: str) -> list[dict[str, Any]]:
         return [row for row in self._rows.rows("approvals") if row["proposal"] == proposal]
 
+    def _standing(self, proposal: str) -> list[dict[str, Any]]:
+        """The approvals that count now: of whoever has been revoked or has expired since, theirs does not."""
+        now = signing(self._rows, self._charter, self._clock.now_ms())
+        return [row for row in self._approvals(proposal) if row["key"] in now]
+
     def signer(self, by: Signature, data: bytes, what: str) -> dict[str, Any]:
         """The row of an eligible operator's key that has signed these bytes.
 
@@ -267,15 +287,8 @@ class Consent:
 
     def _eligible(self, id_: str) -> None:
         person = self._rows.find("people", id_)
-        house = self._rows.find("tenants", person["tenant"])
-        if house["name"] != OPERATORS or OPERATOR not in person["roles"]:
-            raise PermissionDenied(f"{person['name']} is no operator", code="not_eligible")
-        if person["citizenship"] not in self._charter.operators:
-            allowed = ", ".join(self._charter.operators)
-            said = f"the charter lets citizens of {allowed} manage, and {person['name']} is none"
-            raise PermissionDenied(said, code="not_eligible")
-        if person["expires"] <= self._clock.now_ms():
-            raise PermissionDenied(f"{person['name']}'s eligibility has expired", code="not_eligible")
+        if why := no_operator(self._rows, person, self._charter, self._clock.now_ms()):
+            raise PermissionDenied(f"{person['name']}: {why}", code="not_eligible")
 
     def holder(self, key: str) -> str:
         """The person whose key has this id."""

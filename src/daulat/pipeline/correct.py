@@ -36,7 +36,9 @@ class Correcting:
         row = self._rows.find("people", person)
         house = self._rows.find("tenants", row["tenant"])
         if house["name"] == OPERATORS:
-            raise Conflict("operators come and go by consent: propose operator.revoke and operator.add")
+            raise Conflict(
+                "operators come, stay and go by consent: propose operator.renew, or operator.revoke and operator.add"
+            )
         _check(changes)
         changed = {name for name, value in changes.items() if name == "days" or row[name] != _held(value)}
         if not changed:

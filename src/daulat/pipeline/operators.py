@@ -1,4 +1,4 @@
-"""Who manages: operators are added with their key and leave with it, by consent of the others."""
+"""Who manages: operators are added with their key, stay for longer and leave, by consent of the others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from daulat.core.ids import new_id
 from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, VerificationFailed
 from daulat.pipeline.consent import Prepared, Told, public
+from daulat.pipeline.eligible import signing
 from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows, checked_name
 from daulat.tlog.note import Verifier
 
 _DAY_MS: Final = 86_400_000
-_FIELDS: Final = {"name": str, "citizenship": str, "assurance": str, "days": int, "vkey": str}
+_VOUCHED: Final = {"name": str, "citizenship": str, "assurance": str, "days": int}
 
 Certify = Callable[[str, int], Awaitable[int]]
 """Port: put an operator's public key into the log, good until (Unix milliseconds); the index of its `key/v1`."""
@@ -37,17 +38,14 @@ class Adding(Told):
 
     def prior(self, arguments: Mapping[str, Any]) -> str:
         """Raises InvalidRequest: something is missing or cannot be; Conflict: name or key are taken."""
-        _typed(arguments)
-        if arguments["citizenship"] not in self.charter.operators:
-            allowed = ", ".join(self.charter.operators)
-            raise InvalidRequest(f"an operator is a citizen of {allowed}, as the charter says")
-        if arguments["assurance"] not in ASSURANCE or _below(arguments["assurance"], self.charter.assurance):
-            raise InvalidRequest(f"an operator's citizenship is vouched at {self.charter.assurance} at least")
-        if not 0 < arguments["days"] <= 3650:  # noqa: PLR2004  ten years
-            raise InvalidRequest("days is a number from 1 to 3650")
+        _typed("operator.add", arguments, {**_VOUCHED, "vkey": str})
+        checked_name(arguments["name"], "operator")
+        _vouched(arguments, self.charter)
         house = self.rows.find("tenants", OPERATORS)
         if any(row["name"] == arguments["name"] for row in self._people(house["id"])):
-            raise Conflict(f"an operator of the name {arguments['name']!r} exists already")
+            raise Conflict(
+                f"an operator of the name {arguments['name']!r} exists already; operator.renew lets one stay"
+            )
         if any(row["name"] == arguments["name"] and row["revoked"] is None for row in self.rows.rows("auditors")):
             raise Conflict(f"{arguments['name']!r} is an auditor, and whoever audits does not operate")
         try:
@@ -55,7 +53,7 @@ class Adding(Told):
         except VerificationFailed as error:
             raise InvalidRequest(f"the operator's public key: {error.message}") from None
         if any(row["name"] == key for row in self.rows.rows("operator_keys")):
-            raise Conflict("this key is an operator's already: every operator has their own")
+            raise Conflict("this key is an operator's already, and every operator has their own: operator.renew")
         return ""
 
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
@@ -90,6 +88,54 @@ class Adding(Told):
 
 
 @dataclass(frozen=True, slots=True)
+class Renewing(Told):
+    """`operator.renew`: {"name", "citizenship", "assurance", "days"}: an operator stays, with the key that they have.
+
+    The others vouch for them again, from now on and for so long: also for one who has expired meanwhile.
+    """
+
+    rows: Rows
+    certify: Certify
+    clock: Clock
+    charter: Charter
+    origin: str
+
+    def prior(self, arguments: Mapping[str, Any]) -> str:
+        """Raises InvalidRequest: something is missing or cannot be; NotFound: no such operator; Conflict: too short."""
+        _typed("operator.renew", arguments, _VOUCHED)
+        _vouched(arguments, self.charter)
+        key, person = self._held(arguments)
+        if self._until(arguments) <= person["expires"]:
+            raise Conflict("this operator stays for longer already: operator.revoke ends it sooner")
+        return f"{key['vkey']} {person['citizenship']} {person['assurance']} {person['expires']}"
+
+    def vouches_for(self, arguments: Mapping[str, Any]) -> str:
+        return str(self._held(arguments)[1]["id"])
+
+    def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
+        key, person = self._held(arguments)
+        until = self._until(arguments)
+        new = {**person, "citizenship": arguments["citizenship"], "assurance": arguments["assurance"]}
+        new |= {"expires": until, "issuer": VOUCHED, "until": until}
+        vouched = {name: new[name] for name in VOUCHED_FOR}
+
+        async def carry_out() -> dict[str, Any]:
+            position = await self.certify(key["vkey"], until)
+            self.rows.change("operator_keys", key["id"], position=position, origin=self.origin)
+            self.rows.change("people", person["id"], **vouched, version=person["version"] + 1)
+            return {"id": person["id"], "name": person["name"], "vkey": key["vkey"], "expires": until}
+
+        return Prepared(Verifier(key["vkey"]).name, {**vouched, "key": key["vkey"]}, carry_out)
+
+    def _held(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        key = _key_of(self.rows, arguments["name"])
+        return key, self.rows.find("people", key["person"])
+
+    def _until(self, arguments: Mapping[str, Any]) -> int:
+        return self.clock.now_ms() + int(arguments["days"]) * _DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
 class First:
     """The key of the operator who began: in an evaluation alone, before anybody else has one."""
 
@@ -120,8 +166,7 @@ class First:
         return [
             {
                 "name": people[row["person"]]["name"],
-                "citizenship": people[row["person"]]["citizenship"],
-                "expires": people[row["person"]]["expires"],
+                **{name: people[row["person"]][name] for name in ("citizenship", "assurance", "expires")},
                 "revoked": row["revoked"],
                 "vkey": row["vkey"],
             }
@@ -142,15 +187,15 @@ class Revoking(Told):
         """Raises InvalidRequest: something is missing; NotFound: no such operator; Conflict: too few would be left."""
         if set(arguments) != {"name", "reason"} or not all(isinstance(value, str) for value in arguments.values()):
             raise InvalidRequest("operator.revoke takes a name and a reason")
-        self._key(arguments["name"])
-        left = sum(row["revoked"] is None for row in self.rows.rows("operator_keys")) - 1
+        key = _key_of(self.rows, arguments["name"])
+        left = len(signing(self.rows, self.charter, self.clock.now_ms()).keys() - {key["id"]})
         if left <= self.charter.approvals:
             needed = self.charter.approvals + 1
             raise Conflict(f"{left} operators would be left, and nothing could be agreed to by fewer than {needed}")
         return ""
 
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
-        key = self._key(arguments["name"])
+        key = _key_of(self.rows, arguments["name"])
 
         async def carry_out() -> dict[str, Any]:
             now = self.clock.now_ms()
@@ -160,13 +205,6 @@ class Revoking(Told):
             return {"name": arguments["name"], "revoked": True}
 
         return Prepared(Verifier(key["vkey"]).name, {"key": key["vkey"]}, carry_out)
-
-    def _key(self, name: str) -> dict[str, Any]:
-        people = {row["id"] for row in self.rows.rows("people") if name in {row["name"], row["id"]}}
-        for row in self.rows.rows("operator_keys"):
-            if row["person"] in people and row["revoked"] is None:
-                return row
-        raise NotFound(f"no operator {name!r} has a key here")
 
 
 async def certified(rows: Rows, certify: Certify, origin: str) -> None:
@@ -184,14 +222,34 @@ def key_row(person: str, vkey: str, origin: str, position: int) -> dict[str, Any
     return {**key, "origin": origin, "position": position, "revoked": None}
 
 
-def _typed(arguments: Mapping[str, Any]) -> None:
-    wrong = set(arguments) ^ set(_FIELDS)
-    wrong |= {name for name, kind in _FIELDS.items() if name in arguments and type(arguments[name]) is not kind}
-    if arguments.get("name") == "":
+def _key_of(rows: Rows, name: str) -> dict[str, Any]:
+    """The row of the key with which an operator signs, by their name or id. Raises NotFound: there is none."""
+    people = {row["id"] for row in rows.rows("people") if name in {row["name"], row["id"]}}
+    for row in rows.rows("operator_keys"):
+        if row["person"] in people and row["revoked"] is None:
+            return row
+    raise NotFound(f"no operator {name!r} has a key here")
+
+
+def _vouched(arguments: Mapping[str, Any], charter: Charter) -> None:
+    """Raises InvalidRequest: nobody is an operator of whom the others vouch for this."""
+    if arguments["citizenship"] not in charter.operators:
+        allowed = ", ".join(charter.operators)
+        raise InvalidRequest(f"an operator is a citizen of {allowed}, as the charter says")
+    if arguments["assurance"] not in ASSURANCE or _below(arguments["assurance"], charter.assurance):
+        raise InvalidRequest(f"an operator's citizenship is vouched at {charter.assurance} at least")
+    if not 0 < arguments["days"] <= 3650:  # noqa: PLR2004  ten years
+        raise InvalidRequest("days is a number from 1 to 3650")
+
+
+def _typed(action: str, arguments: Mapping[str, Any], fields: Mapping[str, type]) -> None:
+    wrong = set(arguments) ^ set(fields)
+    wrong |= {name for name, kind in fields.items() if name in arguments and type(arguments[name]) is not kind}
+    name = arguments.get("name")
+    if isinstance(name, str) and not (0 < len(name) <= 100 and name.isprintable()):  # noqa: PLR2004
         wrong.add("name")
     if wrong:
-        raise InvalidRequest(f"operator.add takes {', '.join(_FIELDS)}; wrong or missing: {', '.join(sorted(wrong))}")
-    checked_name(arguments["name"], "operator")
+        raise InvalidRequest(f"{action} takes {', '.join(fields)}; wrong or missing: {', '.join(sorted(wrong))}")
 
 
 def _below(assurance: str, least: str) -> bool:

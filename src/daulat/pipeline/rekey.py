@@ -58,6 +58,9 @@ class Rekeying:
             raise InvalidRequest("the new key is the one that the log has")
         return old
 
+    def vouches_for(self, _arguments: Mapping[str, Any]) -> str:
+        return ""
+
     def prepare(self, arguments: Mapping[str, Any]) -> Prepared:
         async def carry_out() -> Mapping[str, Any]:
             return arguments

@@ -119,6 +119,7 @@ class Answering:
             "deployments": roster.deployment_rows(),
             "replicas": roster.replica_rows(),
             "waiting": [*self.by.terms.in_force.waiting, *services.metering.waiting],
+            "warnings": services.consenting.warnings(),
             "reviews": services.consenting.reviews(),
             "breaches": services.breaches.open_ones(),
             "not_serving_because": [*self.publishing.refusals(), *_no_room(self.by.home)],

@@ -25,9 +25,10 @@ from daulat.pipeline.book import Book
 from daulat.pipeline.ceremony import ENTRY as CEREMONY
 from daulat.pipeline.ceremony import Drawn, Holding, restate
 from daulat.pipeline.consent import Act, Consent, Signature
+from daulat.pipeline.eligible import SOON_MS, ending, signing
 from daulat.pipeline.glass import Glass, Tell
 from daulat.pipeline.operate import Desk
-from daulat.pipeline.operators import Adding, First, Revoking, certified
+from daulat.pipeline.operators import Adding, First, Renewing, Revoking, certified
 from daulat.pipeline.refused import Refusals
 from daulat.pipeline.rekey import Rekeying
 from daulat.policy.bundle import Bundle, from_files, load
@@ -85,14 +86,19 @@ def in_force(rows: ControlDatabase, home: Home) -> InForce:
 
 def _enough(rows: ControlDatabase, text: str, location: str) -> None:
     """Nobody locks themselves out: there would be no way back."""
-    needed = charters.parse(text, location=location).approvals
-    there = sum(row["revoked"] is None for row in rows.rows("operator_keys"))
-    if needed and there <= needed:
-        raise ConfigError(
-            f"approvals = {needed} needs {needed + 1} operators with keys, and there are {there}: add them first, "
-            "with approvals = 0 (docs/operators.md)",
-            location=location,
-        )
+    if words := _too_few(rows, charters.parse(text, location=location), SystemClock().now_ms()):
+        raise ConfigError(f"{words}, under the charter from before (docs/operators.md)", location=location)
+
+
+def _too_few(rows: ControlDatabase, new: Charter, now: int) -> str:
+    """Why nothing could be agreed to under this charter, in words, or ""."""
+    needed, there = new.approvals, len(signing(rows, new, now))
+    if not needed or there > needed:
+        return ""
+    return (
+        f"approvals = {needed} needs {needed + 1} operators with keys, and there are {there} whose signature this "
+        "charter counts: add or renew them first"
+    )
 
 
 class Consenting:
@@ -116,6 +122,7 @@ class Consenting:
 
         self._acts: dict[str, Act] = {
             "operator.add": Adding(rows, certify, clock, read, book.origin),
+            "operator.renew": Renewing(rows, certify, clock, read, book.origin),
             "operator.revoke": Revoking(rows, book.write, clock, read),
             CHARTER: Naming(self._is_charter),
             POLICY: Naming(self._is_policy),
@@ -123,6 +130,7 @@ class Consenting:
             LOG_KEY: Rekeying(self._log_key, partial(checking.free, home)),
         }
         self._certify, self._book, self._index = certify, book, index
+        self._ending = ""  # as `_measure` found it: the people of many tenants are not read for every question
         self._consent = Consent(rows, book.write, clock, charter, book.origin, self._acts)
         self._refusals = Refusals(rows, book.write, clock, index)
         self._glass = Glass(rows, book, clock, index, read, self._consent, tell)
@@ -158,6 +166,8 @@ class Consenting:
         await certified(self._rows, self._certify, self._book.origin)
         await self._glass.begin()
         self._measure()
+        for words in self.warnings():
+            _log.warning("%s", words)
 
     async def watch(self) -> None:
         """For as long as the service runs: whoever could not be told is told again, and metrics stay true."""
@@ -172,6 +182,10 @@ class Consenting:
     def reviews(self) -> list[dict[str, Any]]:
         """What was done by breaking glass, and waits for its review."""
         return [row for row in self._glass.all() if row["state"] != "closed"]
+
+    def warnings(self) -> list[str]:
+        """What is still well, and will not be unless somebody does something, in words."""
+        return [self._ending] if self._ending else []
 
     def ceremony(self) -> int | None:
         """The log index of the key ceremony, where there was one."""
@@ -204,6 +218,8 @@ class Consenting:
             raise InvalidRequest(f"this charter {words}: no consent changes that")
         if (self._charter.profile, new.profile) == ("evaluation", "production"):
             raise InvalidRequest("profile 'production' is entered by a key ceremony: daulat init draft")
+        if words := _too_few(self._rows, new, self._clock.now_ms()):
+            raise InvalidRequest(words)
 
     def _is_policy(self, version: str) -> None:
         if (here := load(self._home.policies).version) != version:
@@ -230,11 +246,11 @@ class Consenting:
 
     async def _propose(self, drafted: Mapping[str, Any], vkey: str, signature: str) -> dict[str, Any]:
         async with self._refusals.noted("proposal", drafted.get("proposal"), vkey):
-            return await self._consent.propose(drafted, Signature(vkey, signature))
+            return self._measured(await self._consent.propose(drafted, Signature(vkey, signature)))
 
     async def _approve(self, proposal: str, vkey: str, signature: str) -> dict[str, Any]:
         async with self._refusals.noted("approval", proposal, vkey):
-            return await self._consent.approve(proposal, Signature(vkey, signature))
+            return self._measured(await self._consent.approve(proposal, Signature(vkey, signature)))
 
     async def _operators(self) -> list[dict[str, Any]]:
         return self._first.all()
@@ -264,13 +280,25 @@ class Consenting:
         finally:
             self._measure()
 
+    def _measured(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What was done may be that an operator came, stays or went."""
+        if found["state"] == "done":
+            self._measure()
+        return found
+
     def _measure(self) -> None:
-        """Leave the counts where the pages look for metrics."""
+        """Leave the counts where the pages look for metrics, and look whether operators' time ends."""
         states = [row["state"] for row in self._glass.all()]
+        now = self._clock.now_ms()
+        ends = signing(self._rows, self._charter, now).values()
+        self._ending = ending(self._rows, self._charter, now)
         found = {
             "daulat_break_glass_total": {"": len(states)},
             "daulat_break_glass_open": {"": sum(state != "closed" for state in states)},
             "daulat_break_glass_overdue": {"": states.count("overdue")},
+            "daulat_operators_valid": {"": len(ends)},
+            "daulat_operators_valid_in_60_days": {"": sum(end > now + SOON_MS for end in ends)},
+            "daulat_operators_needed": {"": self._charter.approvals + 1},
         }
         path = self._home.run / "metrics-control"
         beside = path.with_name(f".{path.name}.new")

@@ -126,6 +126,76 @@ def test_a_key_that_was_revoked_signs_nothing_more() -> None:
     assert agreed.holds, words(agreed)
 
 
+RENEWED = [*consents.story(), *consents.renewed()]
+SECOND = Step("key-more", "key/v1", logs.key(20_010, "operator", ONE.vkey, not_after=consents.UNTIL))
+
+
+def test_an_operator_who_was_renewed_signs_with_the_new_certificate_when_the_old_one_is_over() -> None:
+    after = consents.steps(IT, "after", at=20_500)
+    mine = replace(after[0], fields={**after[0].fields, "key": Ref("key-again")})
+    ends = {"key-one": {"not_after": T0 + 20_100}}
+    report = audited([*RENEWED, mine, *after[1:]], ends)
+    assert report.holds, words(report)
+    assert "a key that was not valid then" in lies(ends, steps=[*RENEWED, *after])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"renewal-done": {"approvals": [Ref("renewal-two")]}}, "approval of 1 others"),
+        ({"renewal-done": {"subject": TWO.name}}, "approval of 1 others"),
+        ({"renewal-done": {"detail.key": TWO.vkey}}, "approval of 1 others"),
+        ({"renewal-done": {"detail.key": logs.STRANGER.vkey}}, "renewed who is no operator here"),
+        ({"renewal-done": {"detail.expires": consents.UNTIL - 1}}, "key for longer than had been agreed to"),
+        ({"renewal-done": {"detail.expires": "long"}}, "key for longer than had been agreed to"),
+        ({"renewal-done": {"detail": {}}}, "key that nobody had agreed to"),
+        ({"key-again": {"not_after": None}}, "key for longer than had been agreed to"),
+        ({"key-again": {"vkey": TWO.vkey, "name": TWO.name}}, "key that nobody had agreed to"),
+        ({"renewal-proposal": {"payload": "f" * 64}}, "over these bytes"),
+    ],
+)
+def test_a_renewal_that_the_others_did_not_agree_to_is_a_lie(changes: Mapping[str, Any], expected: str) -> None:
+    assert audited(RENEWED).holds
+    assert expected in lies(changes, steps=RENEWED)
+
+
+def test_a_renewal_is_for_once_and_none_is_a_key_that_comes_again() -> None:
+    assert "key that nobody had agreed to" in lies({}, steps=[*RENEWED, SECOND])
+    assert "key that nobody had agreed to" in lies({}, steps=[*consents.story(), SECOND])
+
+
+def test_who_was_renewed_and_revoked_signs_with_neither_certificate() -> None:
+    leaving = consents.steps(proposed(9, "operator.revoke", "9" * 64), "leaving", at=20_100)
+    leaving[-1] = replace(leaving[-1], fields={**leaving[-1].fields, "detail": {"key": ONE.vkey}})
+    gone = Step("gone", "key.revoked/v1", {"time": T0 + 20_110, "key": Ref("key-again"), "reason": "left"})
+    steps = [*RENEWED, *leaving, gone]
+    assert audited(steps).holds
+    assert "a key that was not valid then" in lies({}, steps=[*steps, *consents.steps(IT, "after", at=20_500)])
+    back = replace(SECOND, fields=logs.key(20_120, "operator", ONE.vkey))
+    assert "key that nobody had agreed to" in lies({}, steps=[*steps, back])
+
+
+@pytest.mark.parametrize("of", ["key-two", "key-three"])
+def test_who_has_expired_when_it_is_done_did_not_agree_to_it(of: str) -> None:
+    ends = {of: {"not_after": T0 + 52}}
+    assert audited(story(), ends).holds is False
+    found = lies(ends)
+    assert "approval of 1 others, 2 are needed" in found
+    assert "a key that was not valid then" not in found, "it was when it approved"
+
+
+@pytest.mark.parametrize("said", [{"assurance": "low"}, {"citizenship": "SG"}, {"assurance": "none"}])
+def test_who_is_not_as_the_charter_asks_did_not_agree_as_far_as_the_log_tells(said: dict[str, str]) -> None:
+    steps = [
+        Step("after-proposal", "proposal/v1", proposal(20_300, IT, "two")),
+        Step("after-one", "approval/v1", approval(20_301, IT, "one", "after-proposal")),
+        Step("after-three", "approval/v1", approval(20_302, IT, "three", "after-proposal")),
+        Step("after-done", "operator.action/v2", done(20_303, "after-proposal", "after-one", "after-three")),
+    ]
+    assert audited([*consents.story(), *consents.renewed(), *steps]).holds
+    assert "approval of 1 others" in lies({}, steps=[*consents.story(), *consents.renewed(**said), *steps])
+
+
 def test_a_proposal_lasts_a_month_at_most() -> None:
     for expires in (T0 + 51, T0 + 51 + 31 * DAY_MS + 1):
         assert "ends before it begins, or after" in words(audited(story(what=replace(IT, expires=expires))))

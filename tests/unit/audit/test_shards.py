@@ -92,6 +92,25 @@ def test_an_operator_who_was_revoked_does_not_come_back_with_a_new_shard() -> No
     assert f"operator {ONE.name} had no key" in compared(was(older(*leaving, gone)), newer())
 
 
+def test_an_operator_does_not_stay_for_longer_because_the_shard_rolled() -> None:
+    until = T0 + 400 * consents.DAY_MS
+    ends = {f"key_{who}": {"not_after": until} for who in ("one", "two", "three")}
+    plain = was(older())
+    short = replace(plain, operators=dict.fromkeys(plain.operators, until - 1))
+    assert f"operator {ONE.name} stays for longer than in the shard before" in compared(short, newer(**ends))
+    assert "stays for longer" in compared(short, newer()), "for good is longer still"
+    assert compared(replace(plain, operators=dict.fromkeys(plain.operators, until)), newer(**ends)) == ""
+    renewed = was(older(*consents.renewed()))
+    assert compared(renewed, newer(key_one={"not_after": consents.UNTIL})) == ""
+
+
+def test_whoever_had_a_key_before_the_ceremony_stays_as_long_as_it_says() -> None:
+    seats = {seat.vkey: seat.expires for seat in consents.SEATS}
+    report = audit(logs.write({"key-one": {"not_after": T0 + consents.DAY_MS}}, consents.story()), VERIFIER, terms())
+    assert report.closing is not None
+    assert report.closing.operators[ONE.vkey] == seats[ONE.vkey]
+
+
 def test_an_erasure_of_a_new_shard_was_agreed_to_in_the_old_one_or_is_found(old: shards.Closing) -> None:
     """The vault was away over the roll, or it was repeated after a control database had been set back."""
     said = {"scope": "person", "subject": "d" * 22, "keys": 0, "objects": 0, "rows": 3}

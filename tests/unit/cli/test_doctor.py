@@ -191,3 +191,11 @@ def test_a_running_installations_deployments_are_looked_at(
     assert f"{ready} of 2 replicas answer" in check["seen"]
     assert ("given up" in check["seen"]) == (progress == "False")
     assert bool(check["advice"]) == (verdict != "good")
+
+
+def test_operators_whose_time_ends_are_a_warning(run: Shell, control: FakeControl) -> None:
+    words = "from 2027-01-01 on fewer than 3 operators may sign"
+    control.status = {"url": "http://127.0.0.1:1", "deployments": [], "warnings": [words]}
+    (found,) = checks(run, "operators")
+    assert (found["verdict"], found["seen"]) == ("weak", words)
+    assert "renew them" in found["advice"]

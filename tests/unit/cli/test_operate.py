@@ -35,7 +35,7 @@ def drafted(arguments: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def shown(state: str, **changes: Any) -> dict[str, Any]:
-    by = {"state": state, "proposed_by": "ali", "approved_by": ["bina"], "needed": 2}
+    by = {"state": state, "proposed_by": "ali", "approved_by": ["bina"], "needed": 2, "left": 1}
     return {**drafted(ARGUMENTS), **by, **changes}
 
 
@@ -76,7 +76,7 @@ PROPOSE = ("operate", "add-operator", "bina", "--vkey", "v", "--citizenship", "M
 
 def test_a_proposal_is_drafted_signed_here_and_sent(run: Shell, service: Service, key: tuple[str, ...]) -> None:
     draft = drafted(ARGUMENTS)
-    service.answers = {"consent.draft": draft, "consent.propose": shown("open", approved_by=[])}
+    service.answers = {"consent.draft": draft, "consent.propose": shown("open", approved_by=[], left=2)}
     said = run(*PROPOSE, *key, "--yes")
     assert said.code == 0, said
     assert "needs 2 more: daulat operate approve proposal_1" in said.out
@@ -87,6 +87,34 @@ def test_a_proposal_is_drafted_signed_here_and_sent(run: Shell, service: Service
     made = Proposed("log/1", draft["proposal"], "operator.add", "0" * 64, digest, draft["expires"])
     Verifier(sent["vkey"]).verify_bytes(made.statement("proposal"), base64.b64decode(sent["signature"]))
     assert PASSPHRASE not in str(service.asked)
+
+
+HELD = {"name": "bina", "citizenship": "MY", "assurance": "substantial", "expires": 1, "revoked": None, "vkey": "v"}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ((), {"citizenship": "MY", "assurance": "substantial", "days": 365}),
+        (("--days", "400", "--assurance", "high"), {"citizenship": "MY", "assurance": "high", "days": 400}),
+        (("--citizenship", "SG"), {"citizenship": "SG", "assurance": "substantial", "days": 365}),
+    ],
+)
+def test_a_renewal_says_all_that_the_others_vouch_for(
+    run: Shell, service: Service, key: tuple[str, ...], given: tuple[str, ...], asked: dict[str, Any]
+) -> None:
+    arguments = {"name": "bina", **asked}
+    draft = drafted(arguments, action="operator.renew")
+    service.answers = {"operators": [HELD], "consent.draft": draft, "consent.propose": shown("open", left=2)}
+    said = run("operate", "renew-operator", "bina", *given, *key, "--yes")
+    assert said.code == 0, said
+    assert service.asked[1] == ("consent.draft", {"action": "operator.renew", "arguments": arguments, "days": 7})
+
+
+def test_who_has_no_key_here_is_not_renewed(run: Shell, service: Service, key: tuple[str, ...]) -> None:
+    service.answers = {"operators": [{**HELD, "revoked": 1}]}
+    assert "no operator 'bina' has a key here" in run("operate", "renew-operator", "bina", *key, "--yes").err
+    assert [method for method, _ in service.asked] == ["operators"]
 
 
 def test_an_approval_is_signed_over_what_was_shown(run: Shell, service: Service, key: tuple[str, ...]) -> None:

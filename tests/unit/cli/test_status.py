@@ -34,6 +34,7 @@ SERVING: dict[str, Any] = {
         {"id": "4567", "deployment": "tiny", "phase": "broken", "slots": None, "last": "crashed: signal SIGKILL"},
     ],
     "waiting": [],
+    "warnings": ["from 2027-01-01 on fewer than 3 operators may sign"],
     "breaches": [{"id": "breach_1", "commissioner_by": 1_750_000_000_000}],
     "not_serving_because": [],
     "log": {"origin": "ai.example/2026", "size": 20, "vkey": "v", "seconds_since_tick": 0.2},
@@ -54,6 +55,7 @@ def test_a_serving_installation(run: Shell, control: FakeControl) -> None:
         "replica      4567 of tiny, broken, stopped before: crashed: signal SIGKILL\n",
         "lease        entry 12, 240 s left",
         "20 entries",
+        "warning      from 2027-01-01 on fewer than 3 operators may sign\n",
         "breach       breach_1 is open: the Commissioner was or is to be told by 2025-06-15 15:06Z\n",
         "worker (pid 2) starting, started 3 times",
     ):

@@ -27,7 +27,7 @@ from daulat.pipeline.book import Book
 from daulat.pipeline.ceremony import Drawn, Holding, draw
 from daulat.pipeline.consent import Consent, Signature
 from daulat.pipeline.operate import Desk
-from daulat.pipeline.operators import Adding, Revoking, certified
+from daulat.pipeline.operators import Adding, Renewing, Revoking, certified
 from daulat.tlog.note import Signer
 
 DAY = 86_400_000
@@ -67,6 +67,7 @@ class House:
         adding = Adding(self.rows, self.certify_operator, self.clock, self.charter, ORIGIN)
         self.acts = {
             "operator.add": adding,
+            "operator.renew": Renewing(self.rows, self.certify_operator, self.clock, self.charter, ORIGIN),
             "operator.revoke": Revoking(self.rows, self.write, self.clock, self.charter),
         }
         self.consent = Consent(self.rows, self.write, self.clock, (0, self.charter), ORIGIN, self.acts)
@@ -296,6 +297,8 @@ def test_an_operator_whose_eligibility_ended_signs_nothing(house: House) -> None
         ({"citizenship": "SG"}, "lets citizens of MY manage"),
         ({"roles": ["user"]}, "is no operator"),
         ({"expires": house.clock.now}, "has expired"),
+        ({"until": house.clock.now}, "a date that has passed"),
+        ({"assurance": "low"}, "vouched at substantial"),
     ):
         house.rows.change("people", bina["id"], **change)
         with pytest.raises(PermissionDenied, match=words):

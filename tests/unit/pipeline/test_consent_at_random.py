@@ -24,11 +24,12 @@ NAMES = ("ali", "bina", "chong", "devi", "esa")
 who, which = st.sampled_from(NAMES), st.integers(0, 3)
 MOVES = st.one_of(
     st.tuples(st.just("add"), who, who),
+    st.tuples(st.just("renew"), who, who),
     st.tuples(st.just("revoke"), who, who),
     st.tuples(st.just("approve"), who, which),
     st.tuples(st.just("replay"), who, which),
     st.tuples(st.just("forge"), who, which),
-    st.tuples(st.just("wait"), st.integers(1, 4), st.just(0)),
+    st.tuples(st.just("wait"), st.sampled_from((1, 2, 3, 4, 97)), st.just(0)),
 )
 
 
@@ -41,6 +42,10 @@ def play(house: House, moves: list[tuple[str, Any, Any]]) -> None:
                 house.clock.now += first * DAY
             elif move == "add":
                 drafts.append(house.draft("operator.add", **house.someone(second)))
+                house.propose(drafts[-1], first)
+            elif move == "renew":
+                wish = {name: value for name, value in house.someone(second, days=300).items() if name != "vkey"}
+                drafts.append(house.draft("operator.renew", **wish))
                 house.propose(drafts[-1], first)
             elif move == "revoke":
                 drafts.append(house.draft("operator.revoke", name=second, reason="left"))
@@ -58,11 +63,15 @@ def naive(log: list[bytes], needed: int) -> Iterator[str]:
     """What was done, and should not have been: by reading the log once, and believing its signatures."""
     read = [json.loads(entry) for entry in log]
     done: set[int] = set()
-    for entry in read:
+    for at, entry in enumerate(read):
         if entry["type"] != "operator.action/v2":
             continue
         proposal = read[entry["proposal"]]
-        holders = {read[read[index]["key"]]["name"] for index in entry["approvals"]}
+        ends = {each["vkey"]: each["not_after"] for each in read[:at] if each["type"] == "key/v1"}
+        keys = [read[read[index]["key"]] for index in entry["approvals"]]
+        holders = {key["name"] for key in keys if entry["time"] <= ends[key["vkey"]]}
+        if proposal["action"] == "operator.renew":
+            holders -= {entry["subject"]}
         if len(holders - {read[proposal["key"]]["name"]}) < needed:
             yield "too few"
         if any(read[index]["proposal"] != entry["proposal"] for index in entry["approvals"]):
@@ -91,9 +100,15 @@ def test_nothing_is_done_that_a_naive_reckoning_would_not_allow(
 
 @pytest.fixture(scope="module")
 def agreed(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """A log in which somebody was added and somebody revoked by consent."""
+    """A log in which somebody was added, somebody renewed and somebody revoked by consent."""
     house = House(tmp_path_factory.mktemp("agreed"))
-    for act in (("operator.add", house.someone("devi")), ("operator.revoke", {"name": "chong", "reason": "left"})):
+    renewed = {"name": "ali", "citizenship": "MY", "assurance": "high", "days": 365}
+    leaves = {"name": "chong", "reason": "left"}
+    for act in (
+        ("operator.add", house.someone("devi")),
+        ("operator.renew", renewed),
+        ("operator.revoke", leaves),
+    ):
         draft = house.draft(act[0], **act[1])
         house.propose(draft)
         for name in ("bina", "devi" if "devi" in house.operators() else "chong"):
@@ -124,6 +139,8 @@ def test_any_change_of_what_was_signed_is_a_lie(agreed: list[bytes], data: st.Da
         place = data.draw(st.integers(0, len(old) - 1))
         new = old[:place] + data.draw(st.sampled_from("0123456789abcdef=+/A\n")) + old[place + 1 :]
     assume(new != old)
+    if field == "key":  # whoever was renewed has two certificates of one key, and both were good then
+        assume(values[new].get("vkey") != values[old]["vkey"])
     values[at][field] = new
     changed = [*agreed[:at], entries.encode(values[at]["type"], {k: v for k, v in values[at].items() if k != "type"})]
     report = audit(logs.publish([*changed, *agreed[at + 1 :]], {}), VERIFIER, replace(terms(), now=logs.T0 + 400 * DAY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import logs
@@ -27,7 +28,7 @@ def operators(rows: ControlDatabase, count: int) -> None:
     rows.add("tenants", {"id": "t", "name": "operators", "epoch_key": ""})
     for number in range(count):
         who = {"name": str(number), "tenant": "t", "citizenship": "MY", "assurance": "high", "roles": ["operator"]}
-        rows.add("people", {"id": f"p{number}", **who, "expires": 1, "version": 1})
+        rows.add("people", {"id": f"p{number}", **who, "expires": 1 << 50, "version": 1})
         key = {"name": str(number), "person": f"p{number}", "vkey": "v", "origin": "log/1", "position": 0}
         rows.add("operator_keys", {"id": f"k{number}", **key, "revoked": None})
 
@@ -42,6 +43,31 @@ def test_nobody_locks_themselves_out(tmp_path: Path, approvals: int, there: int,
     else:
         with pytest.raises(ConfigError, match=f"approvals = 2 needs 3 operators with keys, and there are {there}"):
             in_force(rows, home)
+    rows.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "charter"),
+    [
+        ({"expires": 1}, ('site = "not stated"', 'site = "here"')),
+        ({}, ('assurance = "substantial"', 'assurance = "high"')),
+        ({}, ('issuers = ["operator"]', 'issuers = ["https://id.example"]')),
+    ],
+    ids=str,
+)
+def test_only_those_count_whose_signature_the_new_charter_counts(
+    tmp_path: Path, values: dict[str, Any], charter: tuple[str, str]
+) -> None:
+    home, rows = Home(tmp_path), ControlDatabase(tmp_path / "control.db")
+    text = charters.starter().replace("approvals = 0", "approvals = 2")
+    assert charter[0] in text
+    operators(rows, 3)
+    home.charter.write_text(text)
+    assert in_force(rows, home).waiting == ()
+    rows.change("people", "p0", assurance="substantial", **values)
+    home.charter.write_text(text.replace(*charter))
+    with pytest.raises(ConfigError, match="whose signature this charter counts: add or renew them first"):
+        in_force(rows, home)
     rows.close()
 
 

@@ -235,6 +235,7 @@ class Process(Given):
 class Status(Given):
     """What runs, under which lease. `waiting`: what stands in the home and nobody has agreed to.
 
+    `warnings`: what will not be well unless somebody does something, in words: operators' time ends.
     `ceremony`: where in the log the key ceremony is; null where there was none.
     """
 
@@ -245,6 +246,7 @@ class Status(Given):
     snapshot: int
     lease: Lease | None
     waiting: list[str]
+    warnings: list[str]
     not_serving_because: list[str]
     log: LogFacts
     processes: list[Process]

@@ -289,6 +289,7 @@ class Operator(Given):
 
     name: str
     citizenship: str
+    assurance: str
     expires: Milliseconds
     revoked: Milliseconds | None
     vkey: str
@@ -334,7 +335,7 @@ class Approval(Asked):
 
 
 class Listed(Given):
-    """A proposal. `needed`: how many others have to approve it."""
+    """A proposal. `needed`: how many others have to approve it; `left`: how many more, of those who may sign now."""
 
     origin: str
     proposal: str
@@ -345,6 +346,7 @@ class Listed(Given):
     proposed_by: str
     approved_by: list[str]
     needed: int
+    left: int
 
 
 class Proposal(Listed):
