@@ -50,11 +50,12 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What runs inside the sandbox. `relays`: loopback ports by the names of the sockets that stand for them, for
-    engines that listen on TCP alone."""
+    engines that listen on TCP alone. `files`: texts that the engine reads, by where they are written before it starts."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     relays: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

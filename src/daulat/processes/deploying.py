@@ -83,6 +83,7 @@ class Deploying:
         if EXTERNAL.name in {spec.engine, facts.format}:
             return self._outside(spec, facts.format, said, name)
         engine = spec.engine or devices.engine_for(facts.format, spec.devices)
+        options.parse(json.dumps(dict(spec.options)), engine)
         if not spec.devices and (chosen or engine == _ON_CPU):
             return spec
         found = await asyncio.to_thread(discover, deep=False)
@@ -104,6 +105,7 @@ class Deploying:
                 "an external engine has its own model and devices, and none of this machine's: "
                 "daulat deploy NAME --address URL --licence SPDX --origin TEXT --country MY --site TEXT"
             )
+        options.parse(json.dumps(dict(spec.options)), EXTERNAL.name)
         elsewhere.engine(said)
         self._admits(elsewhere.place(said))
         if said.api_key_file:

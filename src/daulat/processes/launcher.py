@@ -174,13 +174,13 @@ def _model(path: Path) -> tuple[Path, str, str]:
 
 
 def _command(engine: Engine, launch: Launch) -> Command:
-    """Engines of others get their uid and their relays by `inside.py`; llama.cpp's program is our own."""
+    """Engines of others get their uid, relays and files by `inside.py`; llama.cpp's program is our own."""
     if engine.command is None:
         raise ConfigError(f"{engine.name} runs elsewhere and is not started here")
     command = engine.command(launch)
     if engine is LLAMACPP:
         return command
-    order = {"uid": launch.uid, "argv": command.argv, "relays": dict(command.relays)}
+    order = {"uid": launch.uid, "argv": command.argv, "relays": dict(command.relays), "files": dict(command.files)}
     return Command((sandbox.interpreter(), "-I", "-S", _INSIDE, json.dumps(order)), command.environment)
 
 

@@ -355,7 +355,8 @@ def describe(arguments: argparse.Namespace, home: Home) -> Wanted:
     Raises:
         ConfigError: the model is none, or the engine's name or options are wrong.
     """
-    engine, said = known.named(arguments.engine), options.parse(arguments.engine_options)
+    engine = known.named(arguments.engine)
+    said = options.parse(arguments.engine_options, engine.name)
     name, trained, embeds = arguments.model_name, 0, False
     if engine is EXTERNAL:
         engine = elsewhere.engine(said)

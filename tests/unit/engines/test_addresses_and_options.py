@@ -97,6 +97,8 @@ def test_options_are_read_by_name() -> None:
         ('{"arguments": ["a", 1]}', "expected a list"),
         ('{"environment": {"A B": "c"}}', "expected an object of variables"),
         ('{"environment": {"A": 1}}', "environment.A is '1', expected a text"),
+        ('{"environment": {"LD_PRELOAD": "x"}}', "environment.LD_PRELOAD is refused"),
+        ('{"arguments": ["--model", "/data/other"]}', "--model is refused"),
         ('{"devices": ["/etc/passwd"]}', "expected files under /dev"),
         ('{"devices": ["/dev/../etc/shadow"]}', "absolute paths without"),
         ('{"read_only": ["relative"]}', "absolute paths without"),
