@@ -1,7 +1,7 @@
 """What an operator may add to an engine's command line and environment: names that are known to tune, and no others.
 
-A name that is not here is refused: engines have hundreds, new ones with every release, and many of them load weights,
-code, templates or files, or say where to listen. Sources: vLLM's `EngineArgs` and `FrontendArgs`, SGLang's `ServerArgs`,
+A name that is not here is refused: engines have hundreds, new ones with every release, and many load weights, code,
+templates or files, or say where to listen. Sources: vLLM's `EngineArgs` and `FrontendArgs`, SGLang's `ServerArgs`,
 vLLM-Ascend's `additional_config`, the environment variables of HCCL, NCCL, CANN and PyTorch, and the recipes here.
 """
 
@@ -52,8 +52,9 @@ _ASCEND: Final = (
 _COMPILING: Final = r"TORCH_COMPILE_DISABLE|TORCHDYNAMO_DISABLE|TORCHINDUCTOR_COMPILE_THREADS"
 
 LOADING: Final = _words(
-    "PATH PATHS FILE FILES DIR FOLDER LIB LIBS LIBRARY LIBRARIES TOOL ROOT HOME PLUGIN PLUGINS PRELOAD MODULE MODULES PACKAGE CLASS CLS "
-    "HOOK HOOKS CUSTOM EXTERNAL REMOTE CODE INSECURE SERIALIZATION MODELSCOPE LORA TOKENIZER TEMPLATE PROCESSOR "
+    "PATH PATHS FILE FILES DIR FOLDER LIB LIBS LIBRARY LIBRARIES TOOL ROOT HOME PLUGIN PLUGINS PRELOAD MODULE "
+    "MODULES PACKAGE CLASS CLS HOOK HOOKS "
+    "CUSTOM EXTERNAL REMOTE CODE INSECURE SERIALIZATION MODELSCOPE LORA TOKENIZER TEMPLATE PROCESSOR "
     "PROCESSORS URL URI KEY TOKEN SECRET PASSWORD CONFIG DUMP SAVE"
 )
 """Words of a variable's name that make it one which may load code or weights, hold a secret or write a prompt down."""
@@ -62,7 +63,14 @@ VENDORS: Final = _words(
     "LD_LIBRARY_PATH ASCEND_HOME_PATH ASCEND_TOOLKIT_HOME ASCEND_OPP_PATH ASCEND_AICPU_PATH ATB_HOME_PATH CUDA_HOME "
     "ROCM_PATH"
 )
-VENDORS_ROOTS: Final = ("/usr/local/Ascend/", "/usr/local/cuda/", "/usr/local/cuda-", "/opt/rocm/", "/usr/lib/", "/usr/lib64/")
+VENDORS_ROOTS: Final = (
+    "/usr/local/Ascend/",
+    "/usr/local/cuda/",
+    "/usr/local/cuda-",
+    "/opt/rocm/",
+    "/usr/lib/",
+    "/usr/lib64/",
+)
 """Where the vendors' own libraries lie, which only root can change; a variable of `VENDORS` may name nothing else."""
 
 _VLLM_VALUES: Final = """
@@ -84,8 +92,8 @@ VLLM: Final = Allowed(
         "enforce-eager enable-prefix-caching enable-chunked-prefill enable-expert-parallel enable-auto-tool-choice "
         "async-scheduling enable-eplb disable-custom-all-reduce disable-hybrid-kv-cache-manager disable-cascade-attn "
         "calculate-kv-scales enable-dbo data-parallel-hybrid-lb enable-prompt-tokens-details "
-        "exclude-tools-when-tool-choice-none disable-chunked-mm-input kv-sharing-fast-prefill enable-flashinfer-autotune "
-        "disable-uvicorn-access-log disable-fastapi-docs language-model-only"
+        "exclude-tools-when-tool-choice-none disable-chunked-mm-input kv-sharing-fast-prefill "
+        "enable-flashinfer-autotune disable-uvicorn-access-log disable-fastapi-docs language-model-only"
     ),
     values={
         **dict.fromkeys([*_flags(_VLLM_VALUES), *_VLLM_SHORT], _PLAIN),
@@ -99,12 +107,13 @@ VLLM: Final = Allowed(
     objects={
         "--speculative-config": _words(
             "method num_speculative_tokens enforce_eager draft_tensor_parallel_size disable_by_batch_size "
-            "prompt_lookup_max prompt_lookup_min disable_padded_drafter_batch max_model_len moe_backend attention_backend"
+            "prompt_lookup_max prompt_lookup_min disable_padded_drafter_batch max_model_len moe_backend "
+            "attention_backend"
         ),
         "--compilation-config": _words(
             "mode level cudagraph_mode cudagraph_capture_sizes max_cudagraph_capture_size cudagraph_num_of_warmups "
-            "use_inductor pass_config fuse_norm_quant fuse_act_quant fuse_attn_quant fuse_allreduce_rms fuse_gemm_comms "
-            "enable_sp enable_noop enable_fusion enable_async_tp"
+            "use_inductor pass_config fuse_norm_quant fuse_act_quant fuse_attn_quant fuse_allreduce_rms "
+            "fuse_gemm_comms enable_sp enable_noop enable_fusion enable_async_tp"
         ),
         "--kv-transfer-config": _words(
             "kv_connector kv_role kv_rank kv_parallel_size kv_port kv_buffer_device kv_buffer_size engine_id "
@@ -114,7 +123,8 @@ VLLM: Final = Allowed(
         "--additional-config": _words(
             "ascend_compilation_config ascend_scheduler_config torchair_graph_config c8_enable_reshape_optim "
             "enable_balance_scheduling enable_cpu_binding enable_dsa_cp enable_fused_mc2 enable_npugraph_ex "
-            "enable_shared_expert_dp enable_sparse_li_c8 enable_sparse_sfa_c8 enable_static_kernel finegrained_tp_config "
+            "enable_shared_expert_dp enable_sparse_li_c8 enable_sparse_sfa_c8 enable_static_kernel "
+            "finegrained_tp_config "
             "fuse_muls_add fuse_norm_quant fuse_qknorm_rope lmhead_tensor_parallel_size oproj_tensor_parallel_size "
             "embedding_tensor_parallel_size mlp_tensor_parallel_size multistream_overlap_shared_expert "
             "multistream_overlap_gate recompute_scheduler_enable eplb_config dynamic_eplb eplb_policy_type "
@@ -133,7 +143,7 @@ VLLM: Final = Allowed(
         _COMPILING,
         r"VLLM_(ASCEND|CPU|MLA|MOE|ROCM|FLASHINFER|FLASH_ATTN|DEEP_GEMM|DEEPEP|ALL2ALL)_[A-Z0-9_]+",
         r"VLLM_USE_(V1|V2_MODEL_RUNNER|NCCL_[A-Z_]+|(FLASHINFER|DEEP_GEMM|CUDNN|TRTLLM|TRITON|FUSED)[A-Z0-9_]*)",
-        r"VLLM_(RPC|EXECUTE_MODEL|ENGINE_READY|ENGINE_ITERATION|NIXL_ABORT_REQUEST|MOONCAKE_ABORT_REQUEST)_TIMEOUT[A-Z_]*",
+        r"VLLM_(RPC|EXECUTE_MODEL|ENGINE_(READY|ITERATION)|(NIXL|MOONCAKE)_ABORT_REQUEST)_TIMEOUT[A-Z_]*",
         r"VLLM_(ATTENTION_BACKEND|KV_CACHE_LAYOUT|PREFIX_CACHE_RETENTION_INTERVAL|SKIP_P2P_CHECK)",
     ),
 )

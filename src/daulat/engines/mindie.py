@@ -1,9 +1,10 @@
 """MindIE Service as an engine, on Ascend. Described, and not yet run by Daulat on a device.
 
 Its daemon reads everything from `config.json`, which names the weights it loads; so Daulat writes that file, for the
-admitted model, and no operator's. Its keys and limits are those of `engines.recipes.mindie`. It listens on TCP alone, metrics on a port of their own, so relays inside its sandbox stand between
-these ports on the private loopback and Unix sockets. Ports, `MIES_SERVICE_MONITOR_MODE` and metric names: hiascend.com,
-MindIE 3.1 (*Service management and control metrics, Prometheus format*; *EndPoint business APIs*).
+admitted model, and no operator's. Its keys and limits are those of `engines.recipes.mindie`. It listens on TCP alone,
+metrics on a port of their own, so relays inside its sandbox stand between these ports on the private loopback and Unix
+sockets. Ports, `MIES_SERVICE_MONITOR_MODE` and metric names: hiascend.com, MindIE 3.1 (*Service management and control
+metrics, Prometheus format*; *EndPoint business APIs*).
 """
 
 from __future__ import annotations
@@ -38,29 +39,56 @@ def configuration(launch: Launch) -> dict[str, Any]:
     devices = len(launch.environment.get("ASCEND_RT_VISIBLE_DEVICES", "0").split(","))
     prompt = max(1, launch.context - 1)
     server = {
-        **{"ipAddress": "127.0.0.1", "managementIpAddress": "127.0.0.1", "allowAllZeroIpListening": False},
-        **{"port": _PORT, "managementPort": _MANAGEMENT_PORT, "metricsPort": _METRICS_PORT},
-        **{"maxLinkNum": 300, "httpsEnabled": False, "inferMode": "standard", "openAiSupport": "vllm"},
-        **{"tokenTimeout": 600, "e2eTimeout": 600, "distDPServerEnabled": False},
+        "ipAddress": "127.0.0.1",
+        "managementIpAddress": "127.0.0.1",
+        "allowAllZeroIpListening": False,
+        "port": _PORT,
+        "managementPort": _MANAGEMENT_PORT,
+        "metricsPort": _METRICS_PORT,
+        "maxLinkNum": 300,
+        "httpsEnabled": False,
+        "inferMode": "standard",
+        "openAiSupport": "vllm",
+        "tokenTimeout": 600,
+        "e2eTimeout": 600,
+        "distDPServerEnabled": False,
     }
     model = {
-        **{"modelInstanceType": "Standard", "modelName": launch.name, "modelWeightPath": launch.model},
-        **{"worldSize": devices, "tp": devices, "cpuMemSize": 0, "npuMemSize": -1, "backendType": "atb"},
+        "modelInstanceType": "Standard",
+        "modelName": launch.name,
+        "modelWeightPath": launch.model,
+        "worldSize": devices,
+        "tp": devices,
+        "cpuMemSize": 0,
+        "npuMemSize": -1,
+        "backendType": "atb",
         "trustRemoteCode": False,
     }
     schedule = {
-        **{"templateType": "Standard", "templateName": "Standard_LLM", "cacheBlockSize": 128},
+        "templateType": "Standard",
+        "templateName": "Standard_LLM",
+        "cacheBlockSize": 128,
         "maxPrefillBatchSize": min(_PREFILL_BATCH, launch.slots),
         "maxPrefillTokens": max(_PREFILL_TOKENS, prompt),
-        **{"prefillTimeMsPerReq": 150, "prefillPolicyType": 0, "decodeTimeMsPerReq": 50, "decodePolicyType": 0},
-        **{"maxBatchSize": launch.slots, "maxIterTimes": launch.context, "maxPreemptCount": 0},
-        **{"supportSelectBatch": False, "maxQueueDelayMicroseconds": 5000},
+        "prefillTimeMsPerReq": 150,
+        "prefillPolicyType": 0,
+        "decodeTimeMsPerReq": 50,
+        "decodePolicyType": 0,
+        "maxBatchSize": launch.slots,
+        "maxIterTimes": launch.context,
+        "maxPreemptCount": 0,
+        "supportSelectBatch": False,
+        "maxQueueDelayMicroseconds": 5000,
     }
     deploy = {"maxSeqLen": launch.context, "maxInputTokenLen": prompt, "truncation": 0, "ModelConfig": [model]}
     backend = {
-        **{"backendName": "mindieservice_llm_engine", "modelInstanceNumber": 1, "tokenizerProcessNumber": 8},
-        **{"npuDeviceIds": [list(range(devices))], "multiNodesInferEnabled": False},
-        **{"ModelDeployConfig": deploy, "ScheduleConfig": schedule},
+        "backendName": "mindieservice_llm_engine",
+        "modelInstanceNumber": 1,
+        "tokenizerProcessNumber": 8,
+        "npuDeviceIds": [list(range(devices))],
+        "multiNodesInferEnabled": False,
+        "ModelDeployConfig": deploy,
+        "ScheduleConfig": schedule,
     }
     return {"Version": "1.0.0", "ServerConfig": server, "BackendConfig": backend}
 

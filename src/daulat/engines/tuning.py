@@ -1,9 +1,10 @@
 """Whether what an operator adds to an engine's command line and environment tunes it, and does nothing else. Pure.
 
-What is admitted is a model: weights, tokenizer, template, in its digest's name. An argument or a variable that could put
-another model, code, name or address in their place is refused, by listing what may pass (`engines.allowed`): everything
-else may not. Names must stand whole, since engines' parsers take abbreviations, and a value where one is expected, since
-what is left over they take for a model. Nothing that is refused is quoted beyond its name: it may hold a secret.
+What is admitted is a model: weights, tokenizer, template, in its digest's name. An argument or a variable that could
+put another model, code, name or address in their place is refused, by listing what may pass (`engines.allowed`):
+everything else may not. Names must stand whole, since engines' parsers take abbreviations, and a value where one is
+expected, since what is left over they take for a model. Nothing that is refused is quoted beyond its name: it may hold
+a secret.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _TEMPLATES: Final = ("--chat-template", "--trust-remote-code", "--trust-request-
 _SHORTEST: Final = 4  # of an abbreviation that could only mean one of them
 _WHY: Final[tuple[tuple[str, str], ...]] = (
     (r"api-key|token$|password|secret", "holds a secret, and arguments stand in the log"),
-    (r"host|port|uds|address|addr|ssl|root-path|headless|node-rank|nnodes", "says where an engine listens: Daulat does"),
+    (
+        r"host|port|uds|address|addr|ssl|root-path|headless|node-rank|nnodes",
+        "says where an engine listens: Daulat does",
+    ),
     (r"served-model-name", "is the deployment's name: Daulat gives it, as in `daulat deploy --as NAME`"),
     (r"plugin|processor|middleware|cls|class|extension|module-path|remote|hook|tool-server", "loads code"),
     (r"lora|adapter|prompt-adapter", "adds weights to those that were admitted"),
@@ -109,7 +113,9 @@ def _object(name: str, keys: frozenset[str], text: str) -> None:
         if key not in keys:
             raise _wrong(name, f"may not say {key[:_QUOTED]!r}; it may say {', '.join(sorted(keys))}")
         if isinstance(leaf, str) and _PLAIN.fullmatch(leaf) is None:
-            raise _wrong(name, f"says of {key!r} what may be a path or a name of code: a word or a number may stand there")
+            raise _wrong(
+                name, f"says of {key!r} what may be a path or a name of code: a word or a number may stand there"
+            )
 
 
 def _leaves(name: str, value: Any, depth: int, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,7 +137,9 @@ def _variable(engine: str, allowed: Allowed, name: str, value: str) -> None:
     if name in VENDORS and allowed.variables:
         parts = [part for part in value.split(":") if part]
         if not all(part.startswith(VENDORS_ROOTS) and ".." not in part.split("/") for part in parts):
-            raise _wrong(f"environment.{name}", f"may name folders below {', '.join(VENDORS_ROOTS)} alone: it loads code")
+            raise _wrong(
+                f"environment.{name}", f"may name folders below {', '.join(VENDORS_ROOTS)} alone: it loads code"
+            )
         return
     known = any(re.fullmatch(pattern, name) for pattern in allowed.variables)
     if known and LOADING.isdisjoint(name.split("_")):
@@ -140,7 +148,7 @@ def _variable(engine: str, allowed: Allowed, name: str, value: str) -> None:
         return
     why = "may load code or weights, or hold a secret" if known else "is not known to do so"
     raise ConfigError(
-        f"environment.{name[:_QUOTED]} is refused: variables that tune {engine or 'the engine'} alone pass, and it {why}",
+        f"environment.{name[:_QUOTED]} is refused: only variables that tune {engine} alone pass, and it {why}",
         location=_LOCATION,
     )
 
@@ -160,16 +168,20 @@ def _refused(engine: str, allowed: Allowed, name: str) -> ConfigError:
         )
     known = [*allowed.switches, *allowed.values, *allowed.many, *allowed.objects]
     if not known:
-        return ConfigError(f"{engine} takes no arguments of an operator: Daulat writes all that it reads", location=_LOCATION)
+        return ConfigError(
+            f"{engine} takes no arguments of an operator: Daulat writes all that it reads", location=_LOCATION
+        )
     if not plain.startswith("-"):
-        return ConfigError("a word that belongs to no argument: the engine would take it for a model", location=_LOCATION)
+        return ConfigError(
+            "a word that belongs to no argument: the engine would take it for a model", location=_LOCATION
+        )
     if "." in name and plain in allowed.objects:
         return _wrong(plain, "takes a JSON object, written whole")
     why = next((said for pattern, said in _WHY if re.search(pattern, plain)), "is not known to tune it alone")
     near = difflib.get_close_matches(plain, known, 1)
     meant = f"; did you mean {near[0]}?" if near and near[0] != plain else ""
     return ConfigError(
-        f"{name[:_QUOTED]} is refused for {engine}: it {why}. Arguments that are known to tune pass, by their whole names "
-        f"(docs/engines.md){meant}",
+        f"{name[:_QUOTED]} is refused for {engine}: it {why}. Arguments that are known to tune pass, by their whole "
+        f"names (docs/engines.md){meant}",
         location=_LOCATION,
     )

@@ -248,6 +248,7 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Running:
     reports.say("loading", progress=1.0)
     sandboxed.facts["grade"] = "G2"
     description = {"name": wanted.engine.name, "version": version, "parameters": wanted.engine.parameters(launch)}
+    description["answers"] = wanted.engine.checks(embeds=wanted.embeds)
     return Running(sandboxed, description, dict(wanted.options.device) or device(), words)
 
 

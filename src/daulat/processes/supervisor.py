@@ -273,6 +273,8 @@ class Supervisor:
             with self._checks.round() as report:
                 if await self._machine.check(report):
                     _log.info("answers: %s", report.faults or report.measured)
+                elif not self._wanted.embeds:
+                    raise EngineDead("its answers were not checked")
         await self._read_counters()
         if report.faults:
             raise EngineDead(f"wrong answers: {report.faults[0]}")

@@ -1,4 +1,4 @@
-"""What an operator adds to an engine's command line tunes it: no model, code, name, address or secret comes in by it."""
+"""What an operator adds to an engine's command line tunes it: no model, code, name, address or secret comes in."""
 
 from __future__ import annotations
 
@@ -18,24 +18,28 @@ from daulat.engines import known, options, tuning
 from daulat.engines.allowed import ALLOWED
 from daulat.errors import ConfigError
 
-VLLM_HARMFUL = """
---model --tokenizer --config --tool-parser-plugin --reasoning-parser-plugin --logits-processors --middleware
---lora-modules --enable-lora --hf-config-path --served-model-name --host --port --uds --api-key --worker-cls
---worker-extension-cls --scheduler-cls --chat-template --trust-remote-code --trust-request-chat-template --revision
---code-revision --tokenizer-revision --config-format --hf-token --io-processor-plugin --tool-server --download-dir
---generation-config --override-generation-config --quantization-param-path --allowed-local-media-path --root-path
---default-chat-template-kwargs --log-config-file --enable-log-requests --enable-log-outputs --otlp-traces-endpoint
---ssl-keyfile --model-impl --runner --convert --headless --disable-log-stats --profiler-config
---data-parallel-address --structured-outputs-config --skip-tokenizer-init --weight-transfer-config --ray-workers-use-nsight
-""".split()
-SGLANG_HARMFUL = """
---model-path --model --tokenizer-path --config --chat-template --hf-chat-template-name --completion-template
---lora-paths --enable-lora --json-model-override-args --speculative-draft-model-path --custom-weight-loader
---enable-custom-logit-processor --api-key --admin-api-key --served-model-name --host --port --trust-remote-code
---tool-server --dist-init-addr --model-impl --forward-hooks --hicache-storage-backend --crash-dump-folder
---log-requests --model-loader-extra-config --revision --weight-version --preferred-sampling-params
---is-embedding --nnodes --node-rank
-""".split()
+VLLM_HARMFUL = [
+    "--model", "--tokenizer", "--config", "--tool-parser-plugin", "--reasoning-parser-plugin",
+    "--logits-processors", "--middleware", "--lora-modules", "--enable-lora", "--hf-config-path",
+    "--served-model-name", "--host", "--port", "--uds", "--api-key", "--worker-cls", "--worker-extension-cls",
+    "--scheduler-cls", "--chat-template", "--trust-remote-code", "--trust-request-chat-template", "--revision",
+    "--code-revision", "--tokenizer-revision", "--config-format", "--hf-token", "--io-processor-plugin",
+    "--tool-server", "--download-dir", "--generation-config", "--override-generation-config",
+    "--quantization-param-path", "--allowed-local-media-path", "--root-path", "--default-chat-template-kwargs",
+    "--log-config-file", "--enable-log-requests", "--enable-log-outputs", "--otlp-traces-endpoint",
+    "--ssl-keyfile", "--model-impl", "--runner", "--convert", "--headless", "--disable-log-stats",
+    "--profiler-config", "--data-parallel-address", "--structured-outputs-config", "--skip-tokenizer-init",
+    "--weight-transfer-config", "--ray-workers-use-nsight",
+]  # fmt: skip
+SGLANG_HARMFUL = [
+    "--model-path", "--model", "--tokenizer-path", "--config", "--chat-template", "--hf-chat-template-name",
+    "--completion-template", "--lora-paths", "--enable-lora", "--json-model-override-args",
+    "--speculative-draft-model-path", "--custom-weight-loader", "--enable-custom-logit-processor", "--api-key",
+    "--admin-api-key", "--served-model-name", "--host", "--port", "--trust-remote-code", "--tool-server",
+    "--dist-init-addr", "--model-impl", "--forward-hooks", "--hicache-storage-backend", "--crash-dump-folder",
+    "--log-requests", "--model-loader-extra-config", "--revision", "--weight-version",
+    "--preferred-sampling-params", "--is-embedding", "--nnodes", "--node-rank",
+]  # fmt: skip
 HARMFUL = {"vllm": VLLM_HARMFUL, "sglang": SGLANG_HARMFUL}
 
 
@@ -112,13 +116,15 @@ def test_a_refusal_names_what_is_refused_and_why(arguments: list[str], why: str)
     [
         {name: "x"}
         for name in (
-            "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH", "VLLM_PLUGINS", "VLLM_CONFIG_ROOT",
-            "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_MODEL_REDIRECT_PATH",
-            "VLLM_LOGGING_CONFIG_PATH", "VLLM_USE_MODELSCOPE", "VLLM_SERVER_DEV_MODE", "NCCL_NET_PLUGIN",
-            "NCCL_TUNER_PLUGIN", "NCCL_CONF_FILE", "ASCEND_CUSTOM_OPP_PATH", "OMP_TOOL_LIBRARIES", "HF_HOME", "HF_TOKEN",
-            "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "SGLANG_EXTERNAL_MODEL_PACKAGE",
-            "SGLANG_USE_MODELSCOPE", "MIES_CONFIG_JSON_PATH", "MIES_INSTALL_PATH", "PATH", "HOME", "http_proxy", "X",
-            "BASH_ENV", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "GCONV_PATH", "AWS_SECRET_ACCESS_KEY",
+            "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH", "VLLM_PLUGINS",
+            "VLLM_CONFIG_ROOT", "VLLM_API_KEY", "VLLM_HOST_IP", "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+            "VLLM_MODEL_REDIRECT_PATH", "VLLM_LOGGING_CONFIG_PATH", "VLLM_USE_MODELSCOPE",
+            "VLLM_SERVER_DEV_MODE", "NCCL_NET_PLUGIN", "NCCL_TUNER_PLUGIN", "NCCL_CONF_FILE",
+            "ASCEND_CUSTOM_OPP_PATH", "OMP_TOOL_LIBRARIES", "HF_HOME", "HF_TOKEN", "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "SGLANG_EXTERNAL_MODEL_PACKAGE",
+            "SGLANG_USE_MODELSCOPE", "MIES_CONFIG_JSON_PATH", "MIES_INSTALL_PATH", "PATH", "HOME",
+            "http_proxy", "X", "BASH_ENV", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "GCONV_PATH",
+            "AWS_SECRET_ACCESS_KEY",
         )
     ],
     ids=lambda found: next(iter(found)),
@@ -231,8 +237,16 @@ def test_whatever_the_recipes_tune_passes(model: str, on: str, nodes: int, wishe
 def test_no_name_that_passes_could_be_taken_for_the_beginning_of_a_harmful_one(engine: str) -> None:
     allowed = ALLOWED[engine]
     names = {*allowed.switches, *allowed.values, *allowed.many, *allowed.objects}
-    own = {"--quantization", "--load-format", "--device", "--hf-overrides", "--reasoning-parser"}  # each is a whole name there
-    short = {name for name in names - own for harmful in HARMFUL[engine] if harmful.startswith(name) and harmful != name}
+    own = {
+        "--quantization",
+        "--load-format",
+        "--device",
+        "--hf-overrides",
+        "--reasoning-parser",
+    }  # each is a whole name there
+    short = {
+        name for name in names - own for harmful in HARMFUL[engine] if harmful.startswith(name) and harmful != name
+    }
     assert short == set()
 
 
@@ -258,7 +272,9 @@ def parser(engine: str) -> Loose:
     return found
 
 
-ODD = st.sampled_from(["/data/other", "--", "-", "=", "x.py", "sk-1", "-1", "{}", '{"model": "/x"}', "8", "auto", "a.b"])
+ODD = st.sampled_from(
+    ["/data/other", "--", "-", "=", "x.py", "sk-1", "-1", "{}", '{"model": "/x"}', "8", "auto", "a.b"]
+)
 
 
 @given(st.data())
@@ -272,13 +288,19 @@ def test_no_arguments_that_pass_change_anything_but_tuning(data: st.DataObject) 
     arguments = data.draw(st.lists(names | cut | under | joined | ODD | st.text(max_size=8), max_size=8))
     if said(arguments, engine):
         return
-    given_ = ["--" + one.lstrip("-").replace("_", "-") if one.startswith("--") and "=" not in one else one for one in arguments]
+    given_ = [
+        "--" + one.lstrip("-").replace("_", "-") if one.startswith("--") and "=" not in one else one
+        for one in arguments
+    ]
     found = parser(engine).parse_args(given_)
     assert found.word is None
     assert {name for name, value in vars(found).items() if value is not None} <= {"tuned", "switched", "several"}
 
 
-@given(st.lists(st.text(max_size=12) | ODD, max_size=6), st.dictionaries(st.text(max_size=12), st.text(max_size=8), max_size=3))
+@given(
+    st.lists(st.text(max_size=12) | ODD, max_size=6),
+    st.dictionaries(st.text(max_size=12), st.text(max_size=8), max_size=3),
+)
 def test_nothing_breaks_the_check(arguments: list[str], environment: dict[str, str]) -> None:
     for engine in ("", *known.ENGINES):
         with contextlib.suppress(ConfigError):  # the one error that it may raise
