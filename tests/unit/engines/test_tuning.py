@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.recipes import recipe
 
@@ -257,7 +256,6 @@ class Loose(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-@functools.cache
 def parser(engine: str) -> Loose:
     found, allowed = Loose(add_help=False), ALLOWED[engine]
     found.add_argument("word", nargs="?")
@@ -272,33 +270,48 @@ def parser(engine: str) -> Loose:
     return found
 
 
-ODD = st.sampled_from(
-    ["/data/other", "--", "-", "=", "x.py", "sk-1", "-1", "{}", '{"model": "/x"}', "8", "auto", "a.b"]
-)
+ODD = ["/data/other", "--", "-", "=", "x.py", "sk-1", "-1", "{}", '{"model": "/x"}', "8", "auto", "a.b", ""]
 
 
-@given(st.data())
-def test_no_arguments_that_pass_change_anything_but_tuning(data: st.DataObject) -> None:
-    engine = data.draw(st.sampled_from(["vllm", "sglang"]))
+def pieces(engine: str) -> list[tuple[str, ...]]:
+    """Words of a command line: names whole, cut and with underscores, alone, before a word, or joined to one."""
     allowed = ALLOWED[engine]
-    names = st.sampled_from([*sorted({*allowed.values, *allowed.switches, *allowed.objects}), *HARMFUL[engine]])
-    cut = st.builds(lambda name, size: name[: len(name) - size], names, st.integers(0, 6))
-    under = names.map(lambda name: "--" + name.lstrip("-").replace("-", "_"))
-    joined = st.builds(lambda name, value: f"{name}={value}", names | cut, ODD)
-    arguments = data.draw(st.lists(names | cut | under | joined | ODD | st.text(max_size=8), max_size=8))
-    if said(arguments, engine):
-        return
-    given_ = [
-        "--" + one.lstrip("-").replace("_", "-") if one.startswith("--") and "=" not in one else one
-        for one in arguments
-    ]
-    found = parser(engine).parse_args(given_)
-    assert found.word is None
-    assert {name for name, value in vars(found).items() if value is not None} <= {"tuned", "switched", "several"}
+    names = [*sorted({*allowed.values, *allowed.switches, *allowed.objects, *allowed.many}), *HARMFUL[engine]]
+    spelled = [*names, *(name[:-2] for name in names), *("--" + name.strip("-").replace("-", "_") for name in names)]
+    some = ("8", "auto", "{}", "/data/other")
+    told = [told for name in spelled for value in some for told in ((name, value), (f"{name}={value}",))]
+    return [*((name,) for name in spelled), *told, *((word,) for word in ODD)]
 
 
+def hyphens(word: str) -> str:
+    """As vLLM's parser takes a flag with underscores."""
+    name, joined, value = word.partition("=")
+    return name.replace("_", "-") + joined + value if word.startswith("--") else word
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_no_arguments_that_pass_change_anything_but_tuning(engine: str) -> None:
+    like, any_piece, allowed = parser(engine), pieces(engine), ALLOWED[engine]
+    whole = {*allowed.values, *allowed.switches}
+    passing = [piece for piece in any_piece if piece[0].partition("=")[0] in whole and not said([*piece], engine)]
+    assert len(passing) > 100
+
+    @settings(deadline=None)
+    @given(st.lists(st.sampled_from(passing) | st.sampled_from(any_piece), max_size=5))
+    def never(found: list[tuple[str, ...]]) -> None:
+        arguments = [word for piece in found for word in piece]
+        if said(arguments, engine):
+            return
+        read = vars(like.parse_args([hyphens(word) for word in arguments]))
+        assert read.pop("word") is None
+        assert {name for name, value in read.items() if value is not None} <= {"tuned", "switched", "several"}
+
+    never()
+
+
+@settings(deadline=None)
 @given(
-    st.lists(st.text(max_size=12) | ODD, max_size=6),
+    st.lists(st.text(max_size=12) | st.sampled_from(ODD), max_size=6),
     st.dictionaries(st.text(max_size=12), st.text(max_size=8), max_size=3),
 )
 def test_nothing_breaks_the_check(arguments: list[str], environment: dict[str, str]) -> None:
