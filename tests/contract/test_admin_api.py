@@ -269,7 +269,7 @@ async def limits(told: Told) -> None:
 
 async def machine(told: Told) -> None:
     assert (await told("status"))["lease"]["seconds_left"] == 299
-    wish = {"model": MODEL, "slots": 2, "options": {"python": "/opt/secret/bin/python"}}
+    wish = {"model": MODEL, "slots": 2, "options": {"environment": {"X": "secret"}}}
     made = await told("deployments.put", name="chat", body=wish)
     assert (made["generation"], made["spec"]["slots"], "secret" in str(made)) == (1, 2, False)
     assert (await told("deployments.get", name="chat"))["id"] == made["id"]

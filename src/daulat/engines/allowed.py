@@ -189,7 +189,10 @@ SGLANG: Final = Allowed(
 MINDIE: Final = Allowed(
     variables=(*_COMMON, *_COLLECTIVE, *_ASCEND, r"MINDIE_ASYNC_SCHEDULING_ENABLE|ATB_LLM_[A-Z_]+"),
 )
-STARTED_BY_US: Final = Allowed(variables=_COMMON)  # llama.cpp: every parameter is Daulat's
+# llama.cpp: every parameter is Daulat's, and it is told no variable; those that would load code elsewhere are refused.
+STARTED_BY_US: Final = Allowed(
+    variables=(r"(?!LD_|PYTHON|VLLM_|SGLANG_|MIES_|BASH_|HF_|TRANSFORMERS_)[A-Z][A-Z0-9_]*",)
+)
 
 ALLOWED: Final[Mapping[str, Allowed]] = MappingProxyType(
     {

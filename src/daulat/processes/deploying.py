@@ -78,12 +78,12 @@ class Deploying:
         """
         if spec.engine:
             known.named(spec.engine)
-        said = options.parse(json.dumps(dict(spec.options)))
         facts = await asyncio.to_thread(self._store.find, spec.model)
-        if EXTERNAL.name in {spec.engine, facts.format}:
+        outside = EXTERNAL.name in {spec.engine, facts.format}
+        engine = EXTERNAL.name if outside else spec.engine or devices.engine_for(facts.format, spec.devices)
+        said = options.parse(json.dumps(dict(spec.options)), engine)
+        if outside:
             return self._outside(spec, facts.format, said, name)
-        engine = spec.engine or devices.engine_for(facts.format, spec.devices)
-        options.parse(json.dumps(dict(spec.options)), engine)
         if not spec.devices and (chosen or engine == _ON_CPU):
             return spec
         found = await asyncio.to_thread(discover, deep=False)
@@ -105,7 +105,6 @@ class Deploying:
                 "an external engine has its own model and devices, and none of this machine's: "
                 "daulat deploy NAME --address URL --licence SPDX --origin TEXT --country MY --site TEXT"
             )
-        options.parse(json.dumps(dict(spec.options)), EXTERNAL.name)
         elsewhere.engine(said)
         self._admits(elsewhere.place(said))
         if said.api_key_file:
