@@ -184,3 +184,5 @@ def test_mindie_loads_the_admitted_model_on_all_its_devices_whatever_the_operato
     assert written["ServerConfig"]["ipAddress"] == written["ServerConfig"]["managementIpAddress"] == "127.0.0.1"
     ports = {written["ServerConfig"]["port"], written["ServerConfig"]["metricsPort"]}
     assert ports == set(command.relays.values())
+    ours = engine.command(replace(LAUNCH, environment={"MIES_CONFIG_JSON_PATH": "/daulat/files/config.json"}))
+    assert (ours.files, ours.environment["MIES_CONFIG_JSON_PATH"]) == ({}, "/daulat/files/config.json")

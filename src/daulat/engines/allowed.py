@@ -14,6 +14,7 @@ from typing import Final
 
 WORD: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # no dots and slashes: neither a path nor a name in Python
 NUMBER: Final = r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?([kKmMgGtT]i?)?"
+WRITTEN: Final = "/daulat/files"  # where a sandbox shows what Daulat wrote for an engine to read
 _PLAIN: Final = rf"{NUMBER}|{WORD}"
 
 
@@ -28,6 +29,7 @@ class Allowed:
     many: frozenset[str] = frozenset()
     objects: Mapping[str, frozenset[str]] = field(default_factory=dict)
     variables: tuple[str, ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)  # variables that name a file of Daulat's own, and which
 
 
 def _words(text: str) -> frozenset[str]:
@@ -188,6 +190,7 @@ SGLANG: Final = Allowed(
 
 MINDIE: Final = Allowed(
     variables=(*_COMMON, *_COLLECTIVE, *_ASCEND, r"MINDIE_ASYNC_SCHEDULING_ENABLE|ATB_LLM_[A-Z_]+"),
+    written={"MIES_CONFIG_JSON_PATH": f"{WRITTEN}/config.json"},
 )
 # llama.cpp: every parameter is Daulat's, and it is told no variable; those that would load code elsewhere are refused.
 STARTED_BY_US: Final = Allowed(

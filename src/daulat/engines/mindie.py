@@ -13,24 +13,27 @@ import json
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from daulat.engines.allowed import MINDIE as MINDIE_ALLOWED
 from daulat.engines.port import CHAT, Command, Engine, Launch, MetricNames, added_arguments
 
 METRICS_SOCKET: Final = "m.sock"
 _HOME: Final = "/usr/local/Ascend/mindie/latest/mindie-service"
+_CONFIG: Final = "MIES_CONFIG_JSON_PATH"
 _PORT, _MANAGEMENT_PORT, _METRICS_PORT = 1025, 1026, 1027  # of config.json, as shipped
 _PREFILL_BATCH, _PREFILL_TOKENS = 50, 8192
 
 
 def command(launch: Launch) -> Command:
-    """The daemon."""
-    config = f"{launch.scratch}/config.json"
+    """The daemon, with the `config.json` that Daulat wrote for it from a recipe, else one of `configuration`."""
+    given = launch.environment.get(_CONFIG, "")
+    config = given if given == MINDIE_ALLOWED.written[_CONFIG] else f"{launch.scratch}/config.json"
     environment = {"MIES_INSTALL_PATH": _HOME, "MIES_SERVICE_MONITOR_MODE": "1", "GLOO_SOCKET_IFNAME": "lo"}
     metrics = str(PurePosixPath(launch.socket).with_name(METRICS_SOCKET))
     return Command(
         (f"{_HOME}/bin/mindieservice_daemon", *launch.arguments),
-        {**environment, **launch.environment, "MIES_CONFIG_JSON_PATH": config},
+        {**environment, **launch.environment, _CONFIG: config},
         {launch.socket: _PORT, metrics: _METRICS_PORT},
-        {config: json.dumps(configuration(launch))},
+        {} if config == given else {config: json.dumps(configuration(launch))},
     )
 
 

@@ -21,6 +21,7 @@ _LOCATION: Final = "--engine-options"
 _LONGEST: Final = 65_536  # characters
 _MOST: Final = 256  # members of one list or object
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SANDBOXS: Final = ("/model", "/engine", "/daulat")  # where the model, the scratch folder and Daulat's own files stand
 _GRADES: Final = ("G1", "G3")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _LONGEST_WORDS: Final = 256
@@ -136,6 +137,8 @@ def _consistent(options: Options, engine: str) -> Options:
         for path in getattr(options, name):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise _wrong(name, path, "absolute paths without `..`")
+    if any(path.rstrip("/") == own or path.startswith(f"{own}/") for path in options.read_only for own in _SANDBOXS):
+        raise _wrong("read_only", options.read_only, f"none of the sandbox's own folders: {', '.join(_SANDBOXS)}")
     if any(not path.startswith("/dev/") for path in options.devices):
         raise _wrong("devices", options.devices, "files under /dev")
     _outside(options)

@@ -141,6 +141,8 @@ def _variable(engine: str, allowed: Allowed, name: str, value: str) -> None:
                 f"environment.{name}", f"may name folders below {', '.join(VENDORS_ROOTS)} alone: it loads code"
             )
         return
+    if allowed.written.get(name) == value:
+        return
     known = any(re.fullmatch(pattern, name) for pattern in allowed.variables)
     if known and LOADING.isdisjoint(name.split("_")):
         if _VALUE.fullmatch(value) is None:

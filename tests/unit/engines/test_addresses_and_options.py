@@ -102,6 +102,8 @@ def test_options_are_read_by_name() -> None:
         ('{"devices": ["/etc/passwd"]}', "expected files under /dev"),
         ('{"devices": ["/dev/../etc/shadow"]}', "absolute paths without"),
         ('{"read_only": ["relative"]}', "absolute paths without"),
+        ('{"read_only": ["/daulat/files"]}', "none of the sandbox's own folders"),
+        ('{"read_only": ["/model"]}', "none of the sandbox's own folders"),
         ('{"device": {"kind": []}}', "expected an object of facts"),
         ('{"kv_cache_gib": -1}', "expected a whole number"),
         ('{"kv_cache_gib": true}', "expected a whole number"),

@@ -184,6 +184,17 @@ def test_an_engine_that_is_started_by_daulat_alone_or_not_at_all_takes_no_argume
     assert said([], "llama.cpp", CUDA_VISIBLE_DEVICES="0") == "", "as it is told where devices are given to it"
 
 
+def test_mindie_reads_a_config_that_daulat_wrote_and_no_other() -> None:
+    assert said([], "mindie", MIES_CONFIG_JSON_PATH="/daulat/files/config.json") == ""
+    assert said([], "mindie", MIES_CONFIG_JSON_PATH="/daulat/files/../x/config.json")
+    assert said([], "mindie", MIES_CONFIG_JSON_PATH="/data/config.json")
+    for asked in (("deepseek-r1", 2, {"precision": "w8a8"}), ("deepseek-v3.2", 1, {"precision": "w8a8"})):
+        model, nodes, wishes = asked
+        for process in recipe(model, "a3", nodes, engine="mindie", **wishes).processes:
+            kept = {name: value for name, value in process.environment.items() if name not in PLACES | MINDIE_PLACES}
+            tuning.check("mindie", (), kept)
+
+
 ASKED: list[tuple[str, str, int, dict[str, Any]]] = [
     ("deepseek-r1", "a3", 1, {}),
     ("deepseek-v3.2", "a3", 2, {}),
@@ -212,6 +223,7 @@ ADDRESSING = {  # of a launch over several nodes, or by hand: Daulat's own comma
     "--data-parallel-rpc-port", "--data-parallel-rank", "--data-parallel-start-rank", "--node-rank", "--dist-init-addr",
     "--disaggregation-bootstrap-port",
 }  # fmt: skip
+MINDIE_PLACES = {"MIES_CONFIG_JSON_PATH", "RANK_TABLE_FILE", "MIES_CONTAINER_IP", "MASTER_IP", "MASTER_PORT"}
 PLACES = {"ASCEND_MF_STORE_URL", "MOONCAKE_CONFIG_PATH", "MMC_LOCAL_CONFIG_PATH"}
 PLACES |= {"VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"}
 
