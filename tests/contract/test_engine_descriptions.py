@@ -6,6 +6,9 @@ MindIE's from their documentation.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,8 +121,7 @@ def test_a_command_names_its_model_its_socket_and_what_the_operator_adds(engine:
     command = engine.command(LAUNCH)
     said = " ".join(command.argv)
     assert "/engine/e.sock" in said or "/engine/e.sock" in command.relays
-    if engine.name != "mindie":  # its model stands in its config.json
-        assert "/model" in said
+    assert '"/model"' in said or "/model" in command.argv or '"/model"' in "".join(command.files.values())
     if engine.name != "llama.cpp":
         assert command.argv[-1] == "--of-the-operator", "it comes last, so it wins"
         assert command.environment["OF_THE_OPERATOR"] == "1"
@@ -168,3 +170,19 @@ def test_no_metrics_break_the_reader(text: str) -> None:
 def test_metrics_without_end_are_refused() -> None:
     with pytest.raises(EngineError, match="at most"):
         exposition.totals(b"a 1\n" * 2_000_000, frozenset({"a"}))
+
+
+def test_mindie_loads_the_admitted_model_on_all_its_devices_whatever_the_operator_says() -> None:
+    engine = ENGINES["mindie"]
+    assert engine.command is not None
+    seen = {"ASCEND_RT_VISIBLE_DEVICES": "2,3,6,7", "MIES_CONFIG_JSON_PATH": "/data/other.json"}
+    command = engine.command(replace(LAUNCH, environment=seen))
+    written = json.loads(command.files[command.environment["MIES_CONFIG_JSON_PATH"]])
+    (model,) = written["BackendConfig"]["ModelDeployConfig"]["ModelConfig"]
+    assert (model["modelWeightPath"], model["modelName"], model["trustRemoteCode"]) == ("/model", "a-model", False)
+    assert (model["worldSize"], written["BackendConfig"]["npuDeviceIds"]) == (4, [[0, 1, 2, 3]])
+    assert written["ServerConfig"]["ipAddress"] == written["ServerConfig"]["managementIpAddress"] == "127.0.0.1"
+    ports = {written["ServerConfig"]["port"], written["ServerConfig"]["metricsPort"]}
+    assert ports == set(command.relays.values())
+    ours = engine.command(replace(LAUNCH, environment={"MIES_CONFIG_JSON_PATH": "/daulat/files/config.json"}))
+    assert (ours.files, ours.environment["MIES_CONFIG_JSON_PATH"]) == ({}, "/daulat/files/config.json")

@@ -460,6 +460,8 @@ def shortfalls(chain: Chain) -> Iterator[str]:
     for name in sorted({evidence[facts.ELSEWHERE]["grade"] for evidence in outside}):
         whose = "the operator's word alone" if name == GRADES[0] else "another organisation's word"
         yield f"an engine outside Daulat may answer ({name}): no sandbox, no canary, its model and its place {whose}"
+    if any(replica.answers == "none" for replica in chain.replicas.values()):
+        yield "an engine's answers are not checked: nothing would show that it computes nonsense"
     if any(not model.described["signed_by"] for model in chain.models.values()):
         yield "a model is not signed by its maker: only its digest is known"
 

@@ -147,6 +147,7 @@ class ReplicaFacts:
     context: int
     engine: str  # in words, as the entry says
     device: str
+    answers: str = ""  # how they are checked; "": the entry does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +369,7 @@ def replica(index: int, entry: Mapping[str, Any]) -> ReplicaFacts:
         _first(parameters, ("context", "context_length", "n_ctx"), _DEFAULT_CONTEXT),
         _in_words(engine, ("name", "version")),
         _in_words(entry["device"], ("count", "kind", "product")),
+        str(engine.get("answers", "")),
     )
 
 

@@ -115,7 +115,8 @@ SHAPES: Final[Mapping[str, Shape]] = {
         ("type", "time", "node", "lease", "reason"),
         (("lease", "node.lease/v1"),),
     ),
-    # `engine`: {"name", "version", "parameters"}; `device`: {"kind", "product", "count"}; `sandbox`: the applied facts.
+    # `engine`: {"name", "version", "parameters", "answers"}; `device`: {"kind", "product", "count"}; `sandbox`: the
+    # applied facts. `answers`: how they are checked, "likelihoods" | "plain" | "none"; older entries do not say.
     "replica.started/v1": Shape(
         ("type", "time", "replica", "node", "lease", "model", "engine", "device", "sandbox", "counters"),
         (("lease", "node.lease/v1"), ("model", "model.admitted/v1")),

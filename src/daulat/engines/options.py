@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from daulat.engines import address as addresses
+from daulat.engines import tuning
 from daulat.engines.address import Address
 from daulat.errors import ConfigError
 
@@ -20,8 +21,7 @@ _LOCATION: Final = "--engine-options"
 _LONGEST: Final = 65_536  # characters
 _MOST: Final = 256  # members of one list or object
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CODE: Final = ("--chat-template", "--trust-remote-code", "--trust-request-chat-template")
-_SHORTEST: Final = 4  # of an abbreviation that could only mean one of them
+_SANDBOXS: Final = ("/model", "/engine", "/daulat")  # where the model, the scratch folder and Daulat's own files stand
 _GRADES: Final = ("G1", "G3")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _LONGEST_WORDS: Final = 256
@@ -49,9 +49,12 @@ class Options:
     api_key_file: str = ""  # the file that holds the key it asks for
 
 
-def parse(text: str) -> Options:
-    """Raises:
-    ConfigError: no JSON object, an unknown name, or a value of the wrong shape.
+def parse(text: str, engine: str = "") -> Options:
+    """What `text` says, for the engine of that name; "": for whichever it will be.
+
+    Raises:
+        ConfigError: no JSON object, an unknown name, a value of the wrong shape, or an argument or variable that may do
+            more than tune the engine (`engines.tuning`).
     """
     if len(text) > _LONGEST:
         raise ConfigError(f"{len(text)} characters; at most {_LONGEST} are read", location=_LOCATION)
@@ -67,7 +70,8 @@ def parse(text: str) -> Options:
             near = difflib.get_close_matches(name, known, 1)
             meant = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"unknown option {name!r}: {meant}known are {', '.join(known)}", location=_LOCATION)
-    return _consistent(Options(**{name: _READERS[str(known[name].type)](name, item) for name, item in value.items()}))
+    said = {name: _READERS[str(known[name].type)](name, item) for name, item in value.items()}
+    return _consistent(Options(**said), engine)
 
 
 def _wrong(name: str, value: Any, expected: str) -> ConfigError:
@@ -114,17 +118,6 @@ _READERS: Final[Mapping[str, Any]] = {
 }
 
 
-def _no_code(argument: str) -> None:
-    """Refuse what would run code that was not admitted, in every way of writing it that engines' parsers take."""
-    name = argument.partition("=")[0].replace("_", "-").lower()
-    if len(name) > _SHORTEST and any(code.startswith(name) for code in _CODE):
-        raise ConfigError(
-            f"{argument[:80]!r} would bring in code that nobody admitted; import the model with what it needs: "
-            "daulat model import --chat-template FILE, or a version that needs no code",
-            location=_LOCATION,
-        )
-
-
 def _safe(address: Address, options: Options) -> None:
     """A key is sent nowhere in clear but on this machine."""
     if not options.api_key_file:
@@ -138,13 +131,14 @@ def _safe(address: Address, options: Options) -> None:
         )
 
 
-def _consistent(options: Options) -> Options:
-    for argument in options.arguments:
-        _no_code(argument)
+def _consistent(options: Options, engine: str) -> Options:
+    tuning.check(engine, options.arguments, options.environment)
     for name in ("devices", "read_only"):
         for path in getattr(options, name):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise _wrong(name, path, "absolute paths without `..`")
+    if any(path.rstrip("/") == own or path.startswith(f"{own}/") for path in options.read_only for own in _SANDBOXS):
+        raise _wrong("read_only", options.read_only, f"none of the sandbox's own folders: {', '.join(_SANDBOXS)}")
     if any(not path.startswith("/dev/") for path in options.devices):
         raise _wrong("devices", options.devices, "files under /dev")
     _outside(options)

@@ -50,11 +50,12 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What runs inside the sandbox. `relays`: loopback ports by the names of the sockets that stand for them, for
-    engines that listen on TCP alone."""
+    engines that listen on TCP alone. `files`: texts that it reads, by where they are written before it starts."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     relays: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +142,17 @@ class Engine:
     sees: tuple[str, ...] = ()  # what of this host it cannot start without: programs, the kernel's account of its cores
     own_python: bool = False  # its package is not Daulat's: the operator names its interpreter
     version_path: str = ""  # where it says its `version`, as a member of a JSON object
-    asker: Callable[[Fetch, str], Asker] | None = None  # asks for answer checks; given the model's name, too
+    asker: Callable[[Fetch, str], Asker] | None = None  # of likelihoods, for answer checks; given the model's name, too
     core_apart: bool = False  # another process computes than answers health probes, and may hang alone
     health_path: str = "/health"
     metrics_path: str = "/metrics"
     metrics_socket: str = ""  # beside the API's, where metrics have a port of their own
+
+    def checks(self, *, embeds: bool) -> str:
+        """How its answers are checked, for `replica.started/v1`: by "likelihoods", by "plain" questions, or "none"."""
+        if embeds:
+            return "none"
+        return "plain" if self.asker is None else "likelihoods"
 
     def capabilities(self, *, embeds: bool) -> tuple[str, ...]:
         """The API's actions that it offers with a model that `embeds`, or generates."""

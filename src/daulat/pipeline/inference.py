@@ -280,7 +280,7 @@ class Inference(Recorded):
     def _first_words(self, passed: bytes, *, ended: bool) -> bytes:
         """While nothing is said, nothing goes out: another replica may still answer instead of an empty one."""
         unsaid = self._unsaid
-        self._said = empty.speaks(passed, len(unsaid)) or (ended and empty.counted(self._events))
+        self._said = empty.speaks(passed, len(unsaid)) or (ended and not self._ended_empty(bytes(unsaid) + passed))
         if not self._said and ended:
             self._engine_gave_up(empty.failure())
             return b""
@@ -292,6 +292,14 @@ class Inference(Recorded):
         if not self._started:
             self._start()
         return passed
+
+    def _ended_empty(self, events: bytes) -> bool:
+        final, usage = (self._events.final, self._events.usage) if self._events is not None else (None, None)
+        return empty.ended_empty(self._action, events, final or b"", usage, self._asked())
+
+    def _asked(self) -> empty.Asked:
+        members = self._peek.members if self._peek is not None else {}
+        return empty.Asked(members, self._model.context_length if self._model is not None else 0)
 
     def _start(self) -> None:
         self._started, self._status, self._first = True, 200, time.monotonic()
@@ -328,7 +336,7 @@ class Inference(Recorded):
         """The engine's whole answer, or its error."""
         ok = self._head == 200  # noqa: PLR2004
         try:
-            usage = whole.usage(self._action, self._head, answer)
+            usage = whole.usage(self._action, self._head, answer, self._asked)
         except EngineRequestFailed as error:
             self._attempts[-1] = (self._attempts[-1][0], _ENDINGS.get(error.code, "failed"))
             self._retry(error)

@@ -100,11 +100,12 @@ class Deploying:
         """
         if spec.engine:
             known.named(spec.engine)
-        said = options.parse(json.dumps(dict(spec.options)))
         facts = await asyncio.to_thread(self._store.find, spec.model)
-        if EXTERNAL.name in {spec.engine, facts.format}:
+        outside = EXTERNAL.name in {spec.engine, facts.format}
+        engine = EXTERNAL.name if outside else spec.engine or devices.engine_for(facts.format, spec.devices)
+        said = options.parse(json.dumps(dict(spec.options)), engine)
+        if outside:
             return self._outside(spec, facts.format, said, name)
-        engine = spec.engine or devices.engine_for(facts.format, spec.devices)
         if not spec.devices and (chosen or engine == _ON_CPU):
             return spec
         found = await asyncio.to_thread(discover, deep=False)

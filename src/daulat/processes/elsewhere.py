@@ -128,5 +128,6 @@ async def start(wanted: Wanted) -> Running:
         *("", wanted.name, "", ""), wanted.slots, wanted.context, wanted.threads, embeds=wanted.embeds, uid=None
     )
     description = {"name": "external", "version": "unknown", "parameters": wanted.engine.parameters(launch)}
+    description["answers"] = wanted.engine.checks(embeds=wanted.embeds)
     device = dict(options.device) or {"kind": "unknown", "product": "unknown", "count": 0}
     return Running(Elsewhere(facts(options)), description, device, deque())

@@ -3,8 +3,9 @@
 It takes the sandbox's uid, which ends every capability, and becomes the engine. A second process stays beside it. That
 one ends the engine, and with it the sandbox, when standard input ends: whoever started all this is gone then, which
 bubblewrap's own `--die-with-parent` does not see while it sets up. And for an engine that listens on TCP alone it opens
-Unix sockets in the writable folder and relays them to ports on the private loopback. Nothing of Daulat is visible here,
-so this file imports the standard library alone.
+Unix sockets in the writable folder and relays them to ports on the private loopback. Files that the engine reads its
+settings from are written first, as that uid. Nothing of Daulat is visible here, so this file imports the standard
+library alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ def drop(uid: int | None) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+
+
+def write(files: Mapping[str, str]) -> None:
+    """New files by path, for their owner's eyes.
+
+    Raises:
+        FileExistsError: one is there already.
+    """
+    for path, text in files.items():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
 
 
 async def attend(ports: Mapping[str, int]) -> None:
@@ -66,6 +78,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def main() -> None:
     order = json.loads(sys.argv[1])
     drop(order["uid"])
+    write(order["files"])
     engine = os.getpid()
     if os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is under way ends with the engine

@@ -192,13 +192,13 @@ def _model(path: Path) -> tuple[Path, str, str]:
 
 
 def _command(engine: Engine, launch: Launch) -> Command:
-    """Engines of others get their uid and their relays by `inside.py`; llama.cpp's program is our own."""
+    """Engines of others get their uid, relays and files by `inside.py`; llama.cpp's program is our own."""
     if engine.command is None:
         raise ConfigError(f"{engine.name} runs elsewhere and is not started here")
     command = engine.command(launch)
     if engine is LLAMACPP:
         return command
-    order = {"uid": launch.uid, "argv": command.argv, "relays": dict(command.relays)}
+    order = {"uid": launch.uid, "argv": command.argv, "relays": dict(command.relays), "files": dict(command.files)}
     return Command((sandbox.interpreter(), "-I", "-S", _INSIDE, json.dumps(order)), command.environment)
 
 
@@ -266,6 +266,7 @@ async def start(wanted: Wanted, bpf: bytes, reports: Reports) -> Running:
     reports.say("loading", progress=1.0)
     sandboxed.facts["grade"] = "G2"
     description = {"name": wanted.engine.name, "version": version, "parameters": wanted.engine.parameters(launch)}
+    description["answers"] = wanted.engine.checks(embeds=wanted.embeds)
     return Running(sandboxed, description, dict(wanted.options.device) or device(), words)
 
 

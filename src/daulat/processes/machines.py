@@ -11,7 +11,9 @@ from daulat.adapters.reports import Reports
 from daulat.adapters.sandbox import Sandboxed
 from daulat.agent import seccomp
 from daulat.agent.canary import Finding, one_round
+from daulat.engines import plain
 from daulat.engines.answers import Asker, Report, check, one_token
+from daulat.engines.port import Fetch
 from daulat.processes import elsewhere, launcher
 from daulat.processes.launcher import HEALTH_SECONDS, Running, Wanted
 
@@ -43,7 +45,7 @@ class Machine(Protocol):
         ...
 
     async def check(self, report: Report) -> bool:
-        """One round of answer checks, into `report`; False where this engine and model have none.
+        """One round of answer checks, into `report`; False where this model has none.
 
         Raises:
             EngineError: an answer did not come in time.
@@ -51,7 +53,7 @@ class Machine(Protocol):
         ...
 
     async def token(self, report: Report) -> None:
-        """Have the engine write one token, counted in `report`; an engine without checks is not asked.
+        """Have the engine write one token, counted in `report`; one that tells no likelihoods is not asked.
 
         Raises:
             EngineError: none came within `TOKEN_SECONDS`.
@@ -111,25 +113,28 @@ class RemoteMachine:
         await _token(self._wanted, report)
 
 
-def _asker(wanted: Wanted, seconds: float) -> Asker | None:
-    asker = wanted.engine.asker
-    if asker is None or wanted.embeds:
-        return None
-
+def _fetch(wanted: Wanted, seconds: float) -> Fetch:
     async def fetch(method: str, target: str, body: bytes) -> tuple[int, bytes]:
         if wanted.options.address:
             return await elsewhere.ask(wanted.options, method, target, body, seconds=seconds)
         return await engine_http.fetch(wanted.socket, method, target, body, seconds=seconds)
 
-    return asker(fetch, wanted.served)
+    return fetch
+
+
+def _asker(wanted: Wanted, seconds: float) -> Asker | None:
+    asker = wanted.engine.asker
+    return None if asker is None or wanted.embeds else asker(_fetch(wanted, seconds), wanted.served)
 
 
 async def _check(wanted: Wanted, report: Report) -> bool:
-    asker = _asker(wanted, ANSWER_SECONDS)
-    if asker is None:
+    if wanted.embeds:
         return False
-    seed = int.from_bytes(os.urandom(4))
-    await check(asker, report, slots=wanted.slots, context=wanted.context, seed=seed)
+    seed, asker = int.from_bytes(os.urandom(4)), _asker(wanted, ANSWER_SECONDS)
+    if asker is None:
+        await plain.check(_fetch(wanted, ANSWER_SECONDS), wanted.served, report, seed=seed)
+    else:
+        await check(asker, report, slots=wanted.slots, context=wanted.context, seed=seed)
     return True
 
 

@@ -29,6 +29,7 @@ from daulat.processes.roster import Held, Places, Prepared, Roster, key_of
 from daulat.registry.model import ModelFacts
 from daulat.settings import Home
 
+_TUNED: Final = ("arguments", "environment")
 LOOK_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 8.0
 _KEPT_LOGS: Final = 30
@@ -239,7 +240,9 @@ class Replicas:
             self.roster.refused[(wish.id, revision)] = error.message
             return
         outside = wish.target.engine == EXTERNAL.name
-        place = elsewhere.place(options.parse(json.dumps(dict(wish.target.options)))) if outside else None
+        # Of its options, where it stands: what else is wrong with them ends its own supervisor, and holds nobody up.
+        stated = {name: value for name, value in wish.target.options.items() if name not in _TUNED}
+        place = elsewhere.place(options.parse(json.dumps(stated))) if outside else None
         self._node.expect(id_, prepared.row, place)
         self.roster.held[id_] = Held(wish.id, wish.name, revision, free[0], child, now)
         child.start()

@@ -273,6 +273,8 @@ class Supervisor:
             with self._checks.round() as report:
                 if await self._machine.check(report):
                     _log.info("answers: %s", report.faults or report.measured)
+                elif not self._wanted.embeds:
+                    raise EngineDead("its answers were not checked")
         await self._read_counters()
         if report.faults:
             raise EngineDead(f"wrong answers: {report.faults[0]}")
@@ -355,7 +357,8 @@ def describe(arguments: argparse.Namespace, home: Home) -> Wanted:
     Raises:
         ConfigError: the model is none, or the engine's name or options are wrong.
     """
-    engine, said = known.named(arguments.engine), options.parse(arguments.engine_options)
+    engine = known.named(arguments.engine)
+    said = options.parse(arguments.engine_options, engine.name)
     name, trained, embeds = arguments.model_name, 0, False
     if engine is EXTERNAL:
         engine = elsewhere.engine(said)

@@ -44,6 +44,14 @@ def test_an_installation_in_production_falls_short_in_less() -> None:
     assert (report.holds, report.short) == (True, ())
 
 
+@pytest.mark.parametrize(("answers", "short"), [("none", True), ("plain", False), ("likelihoods", False)])
+def test_an_engine_whose_answers_are_not_checked_falls_short(answers: str, short: bool) -> None:
+    engine = {"name": "e", "version": "1", "parameters": {"slots": 2, "context": 256}, "answers": answers}
+    report = audit(write({"started": {"engine": engine}}), VERIFIER, terms())
+    assert report.holds
+    assert ("an engine's answers are not checked" in " ".join(report.short)) == short
+
+
 @pytest.mark.parametrize("case", lies.ALL, ids=lambda case: case.name)
 def test_the_audit_names(case: lies.Case) -> None:
     log = case.make()

@@ -36,23 +36,41 @@ EMPTY = {
     "no block": ("messages", b'{"content":[],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":0}}'),
     "empty block": ("messages", b'{"content":[{"type":"text","text":""}],"stop_reason":"end_turn"}'),
     "no item": ("responses", b'{"status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":0}}'),
+    "a stop token that is counted": ("chat.completions", answer({"content": ""}, tokens=1)),
+    "two hundred tokens without text": ("chat.completions", answer({"content": ""}, "length", tokens=200)),
+    "cut, without usage": ("chat.completions", answer({"content": ""}, "length", tokens=None)),
+    "no text, but log-probabilities": (
+        "chat.completions",
+        b'{"choices":[{"message":{"content":""},"logprobs":{"content":[{"token":"</s>"}]},"finish_reason":"stop"}]}',
+    ),
+    "text parts without text": ("chat.completions", answer({"content": [{"type": "text", "text": ""}]}, tokens=4)),
+    "a cut message": ("messages", b'{"content":[],"stop_reason":"max_tokens","usage":{"output_tokens":200}}'),
+    "a cut response": ("responses", b'{"status":"incomplete","output":[],"usage":{"output_tokens":200}}'),
+    "an empty thought": ("responses", b'{"status":"completed","output":[{"type":"reasoning","summary":[]}]}'),
     "empty item": (
         "responses",
         b'{"status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":""}]}]}',
     ),
 }
 SHORT = {
-    "stopped after one token": ("chat.completions", answer({"content": ""}, tokens=1)),
-    "out of tokens": ("chat.completions", answer({"content": ""}, "length")),
+    "a line's end": ("chat.completions", answer({"content": "\n"}, tokens=1)),
+    "one of two answers": (
+        "chat.completions",
+        b'{"choices":[{"message":{"content":""},"finish_reason":"stop"},{"message":{"content":"x"},"finish_reason":"stop"}]}',
+    ),
+    "the prompt said again": ("completions", b'{"choices":[{"text":"hi","finish_reason":"length"}]}'),
     "filtered": ("chat.completions", answer({"content": None}, "content_filter")),
     "a tool call": ("chat.completions", answer({"content": None, "tool_calls": [{"id": "1"}]})),
     "reasoning only": ("chat.completions", answer({"content": None, "reasoning_content": "hm"}, tokens=None)),
     "reasoning, as vLLM says it": ("chat.completions", answer({"content": None, "reasoning": "hm"}, tokens=None)),
     "a tool use": ("messages", b'{"content":[{"type":"tool_use","name":"f"}],"stop_reason":"tool_use"}'),
     "thinking": ("messages", b'{"content":[{"type":"thinking","thinking":"hm"}],"stop_reason":"end_turn"}'),
-    "max_tokens": ("messages", b'{"content":[],"stop_reason":"max_tokens","usage":{"output_tokens":0}}'),
+    "a refusal": ("messages", b'{"content":[],"stop_reason":"refusal","usage":{"output_tokens":0}}'),
     "a call": ("responses", b'{"status":"completed","output":[{"type":"function_call","name":"f"}]}'),
-    "incomplete": ("responses", b'{"status":"incomplete","output":[]}'),
+    "filtered, too": (
+        "responses",
+        b'{"status":"incomplete","incomplete_details":{"reason":"content_filter"},"output":[]}',
+    ),
 }
 
 
@@ -204,16 +222,125 @@ def test_a_stream_begins_with_its_first_word_and_loses_nothing() -> None:
     assert client.body == chunk("", role="assistant") + chunk("hello")
 
 
-def test_a_stream_of_one_stop_token_is_an_answer() -> None:
+EXCUSED: dict[str, tuple[str, dict[str, Any], bytes]] = {
+    "one token": ("chat.completions", {"max_tokens": 1}, answer({"content": ""}, "stop", tokens=1)),
+    "no token": ("chat.completions", {"max_completion_tokens": 0}, answer({"content": ""}, "length", tokens=0)),
+    "a part of a character": ("chat.completions", {"max_tokens": 3}, answer({"content": ""}, "length", tokens=3)),
+    "a full context": (
+        "chat.completions",
+        {},
+        b'{"choices":[{"message":{"content":""},"finish_reason":"length"}],'
+        b'"usage":{"prompt_tokens":%d,"completion_tokens":1}}' % (2**30),
+    ),
+    "its own stop, untold": ("chat.completions", {"stop": ["."]}, answer({"content": ""}, "stop", tokens=1)),
+    "its own stop, as vLLM tells": (
+        "chat.completions",
+        {"stop": "."},
+        b'{"choices":[{"message":{"content":""},"finish_reason":"stop","stop_reason":"."}]}',
+    ),
+    "its own stop token": (
+        "chat.completions",
+        {"stop_token_ids": [7]},
+        b'{"choices":[{"message":{"content":""},"finish_reason":"stop","stop_reason":7}]}',
+    ),
+    "its own stop sequence": (
+        "messages",
+        {"stop_sequences": ["."]},
+        b'{"content":[],"stop_reason":"stop_sequence","usage":{"output_tokens":1}}',
+    ),
+    "a short message": ("messages", {"max_tokens": 1}, b'{"content":[],"stop_reason":"max_tokens"}'),
+    "a short response": ("responses", {"max_output_tokens": 1}, b'{"status":"incomplete","output":[]}'),
+}
+UNEXCUSED: dict[str, tuple[str, dict[str, Any], bytes]] = {
+    "two tokens, ended by itself": ("chat.completions", {"max_tokens": 2}, answer({"content": ""}, "stop", tokens=1)),
+    "four tokens": ("chat.completions", {"max_tokens": 4}, answer({"content": ""}, "length", tokens=4)),
+    "no stop of its own": ("chat.completions", {"stop": []}, answer({"content": ""}, "stop", tokens=1)),
+    "a stop of its own that was not met": (
+        "chat.completions",
+        {"stop": ["."]},
+        b'{"choices":[{"message":{"content":""},"finish_reason":"stop","stop_reason":null}]}',
+    ),
+    "SGLang's ending token": (
+        "chat.completions",
+        {"stop": ["."]},
+        b'{"choices":[{"message":{"content":""},"finish_reason":"stop","matched_stop":151645}]}',
+    ),
+    "a stop does not cut": ("chat.completions", {"stop": ["."]}, answer({"content": ""}, "length", tokens=200)),
+    "a stop sequence that nobody asked for": ("messages", {}, b'{"content":[],"stop_reason":"stop_sequence"}'),
+}
+
+
+@pytest.mark.parametrize(("action", "fields", "body"), EXCUSED.values(), ids=EXCUSED)
+def test_what_the_request_itself_explains_is_an_answer(action: str, fields: dict[str, Any], body: bytes) -> None:
     path = Path()
-    client = ask(path, "chat.completions", stream=True)
+    client = ask(path, action, **fields)
+    path.call.answer(body)
+    path.journal.commit()
+    assert (client.status, client.body) == (200, body)
+
+
+@pytest.mark.parametrize(("action", "fields", "body"), UNEXCUSED.values(), ids=UNEXCUSED)
+def test_what_the_request_does_not_explain_is_an_error(action: str, fields: dict[str, Any], body: bytes) -> None:
+    path = Path()
+    client = ask(path, action, **fields)
+    path.call.answer(body)
+    path.journal.commit()
+    assert client.status == 502
+
+
+def ended(reason: str, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {}, "finish_reason": reason, **more}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def streamed(events: list[bytes], action: str = "chat.completions", **fields: Any) -> Client:
+    """The client of a stream, where one replica says these events and there is no other."""
+    path = Path()
+    client = ask(path, action, stream=True, **fields)
     path.journal.commit()
     path.call.begin()
-    for event in (*STREAMS["chat.completions"][:2], usage_chunk(completion=1), DONE):
+    for event in events:
         path.call.say(event)
     path.journal.commit()
-    assert client.status == 200
-    assert client.body.endswith(DONE)
+    assert path.at_rest()
+    return client
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "status"),
+    [
+        ({}, ended("stop"), 502),
+        ({}, ended("length"), 502),
+        ({"max_tokens": 200}, ended("length"), 502),
+        ({"max_tokens": 1}, ended("length"), 200),
+        ({"max_tokens": 1}, ended("stop"), 200),
+        ({"stop": ["."]}, ended("stop"), 200),
+        ({"stop": ["."]}, ended("stop", stop_reason="."), 200),
+        ({"stop": ["."]}, ended("stop", stop_reason=None), 502),
+        ({"stop": ["."]}, ended("length"), 502),
+        ({}, ended("content_filter"), 200),
+        ({}, ended("stop", logprobs={"content": [{"token": "</s>", "logprob": 0}]}), 502),
+    ],
+)
+def test_a_stream_that_says_nothing_is_judged_as_a_whole_answer_is(
+    fields: dict[str, Any], end: bytes, status: int
+) -> None:
+    client = streamed([chunk("", role="assistant"), end, usage_chunk(completion=200), DONE], **fields)
+    assert client.status == status
+    assert client.body.endswith(DONE) == (status == 200)
+
+
+def test_streams_of_the_other_wires_are_judged_alike() -> None:
+    start, _, stop = STREAMS["messages"]
+    cut = b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"max_tokens"}}\n\n'
+    assert streamed([start, cut, stop], "messages").status == 502
+    assert streamed([start, cut, stop], "messages", max_tokens=1).status == 200
+    end = b'event: response.incomplete\ndata: {"type":"response.incomplete","response":{"status":"incomplete"}}\n\n'
+    assert streamed([STREAMS["responses"][0], end], "responses").status == 502
+    assert streamed([STREAMS["responses"][0], end], "responses", max_output_tokens=1).status == 200
+    whole = b'{"status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"x"}]}]}'
+    end = b'event: response.completed\ndata: {"type":"response.completed","response":' + whole + b"}\n\n"
+    assert streamed([STREAMS["responses"][0], end], "responses").status == 200, "it is all in the end"
 
 
 def test_a_stream_kept_alive_by_comments_and_then_empty_ends_with_an_error_event() -> None:

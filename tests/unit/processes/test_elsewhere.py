@@ -74,8 +74,9 @@ async def lived(options: str) -> dict[str, dict[str, Any]]:
     return heard.said
 
 
-def test_what_is_known_of_it_is_said_and_no_more(tmp_path: Path) -> None:
+def test_what_is_known_of_it_is_said_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "e.sock"
+    monkeypatch.setattr(RemoteMachine, "check", _sensible)
 
     async def go() -> dict[str, dict[str, Any]]:
         async with await asyncio.start_unix_server(answer, path):
@@ -87,11 +88,30 @@ def test_what_is_known_of_it_is_said_and_no_more(tmp_path: Path) -> None:
     ready = said["ready"]
     assert ready["address"] == f"unix:{path}"
     assert ready["dialect"] == "openai"
+    assert ready["engine"]["answers"] == "plain"
     facts = ready["sandbox"]
     assert (facts["tool"], facts["network"], facts["grade"], facts["seccomp"]) == ("none", "outside", "G3", False)
     assert facts["vouched_by"] == "An Agency"
     assert ready["device"]["kind"] == "unknown"
     assert said["stopped"]["exact"] is False, "it has no counters to be held to"
+
+
+def test_one_that_says_nothing_that_makes_sense_is_never_ready(tmp_path: Path) -> None:
+    path = tmp_path / "e.sock"
+
+    async def go() -> str:
+        async with await asyncio.start_unix_server(answer, path):
+            heard, given = Heard(), wanted(f'{{"address": "unix:{path}"}}')
+            supervisor = Supervisor(given, cast("Reports", heard), RemoteMachine(given), 60.0, 600.0)
+            running = asyncio.create_task(supervisor.run())
+            while "stopped" not in heard.said:  # noqa: ASYNC110  it waits for what is said, not for what is ready
+                await asyncio.sleep(0.01)
+            supervisor.stop()
+            await running
+            assert not heard.ready.is_set()
+            return str(heard.said["stopped"]["reason"])
+
+    assert "wrong answers: its answer has no choice" in asyncio.run(go())
 
 
 def test_one_whose_metrics_are_known_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_before_the_engine_listens_the_relay_hangs_up(tmp_path: Path) -> None:
 
 def test_the_program_becomes_the_engine(tmp_path: Path) -> None:
     engine = [sys.executable, "-c", "import os, sys; print(os.getpid(), sys.argv[1], oct(os.umask(0)))", "argument"]
-    order = json.dumps({"uid": None, "argv": engine, "relays": {}})
+    order = json.dumps({"uid": None, "argv": engine, "relays": {}, "files": {}})
     with subprocess.Popen(
         [sys.executable, "-I", "-S", inside.__file__, order], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -86,7 +86,7 @@ def test_the_program_becomes_the_engine(tmp_path: Path) -> None:
 def test_the_engine_ends_when_whoever_started_it_is_gone() -> None:
     """bubblewrap forgets to, when it is orphaned while it sets up."""
     engine = [sys.executable, "-c", "import os, time; print(os.read(0, 1), flush=True); time.sleep(600)"]
-    order = json.dumps({"uid": None, "argv": engine, "relays": {}})
+    order = json.dumps({"uid": None, "argv": engine, "relays": {}, "files": {}})
     command = [sys.executable, "-I", "-S", inside.__file__, order]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -173,3 +173,11 @@ def test_an_interpreter_is_looked_at_without_running_anything_of_its_environment
 def test_what_is_no_python_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="is no Python that can be run"):
         interpreters.look(Path(path))
+
+
+def test_files_are_written_for_their_owner_and_over_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    inside.write({str(path): "{}"})
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("{}", 0o600)
+    with pytest.raises(FileExistsError):
+        inside.write({str(path): "other"})

@@ -84,6 +84,7 @@ class Machine:
         self.processing = 0
         self.tokens = 0
         self.checks = 0
+        self.checked = True  # whether a round of answer checks says that there was one
         self.faults: list[str] = []  # of the next rounds of answer checks; "": none
         self.words: list[str] = []  # the engine's own
         self.core_hangs = False  # while health probes are answered
@@ -120,7 +121,7 @@ class Machine:
         report.prompt_tokens = report.completion_tokens = CHECKED
         if self.faults and (fault := self.faults.pop(0)):
             report.faults.append(fault)
-        return True
+        return self.checked
 
     async def token(self, report: Report) -> None:
         report.prompt_tokens, report.completion_tokens = 2, 1
@@ -547,3 +548,21 @@ def test_a_round_without_an_answer_says_nothing_of_the_answers_and_counts_as_wha
         assert heard.all[-1][2]["counters"]["checked_prompt_tokens"] == CHECKED + MOST_CHECKED
 
     run(test)
+
+
+def test_an_engine_that_generates_and_is_not_checked_is_never_ready() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        machine.checked = False
+        await heard.until("stopped")
+
+    heard = run(test)
+    assert "ready" not in heard.events
+    assert "its answers were not checked" in heard.first("stopped")["reason"]
+
+
+def test_an_engine_that_embeds_has_no_answers_to_be_checked() -> None:
+    async def test(machine: Machine, heard: Heard, _: Supervisor) -> None:
+        machine.checked = False
+        await heard.until("ready")
+
+    run(test, replace(WANTED, embeds=True))
