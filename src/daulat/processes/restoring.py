@@ -43,6 +43,7 @@ _EMPTY: Final = frozenset({"models", "run", "lock", "sequencer.lock", ".restorin
 _HISTORY: Final = frozenset({"root", "tile", "log", "split", "entry", "shape", "reference", ""})
 """Kinds of problems by which a log is not what its checkpoint signs. Others say what happened: that stays told."""
 _LOG: Final = re.compile(r"log/.*|log\.vkey|sequencer\.db")
+_OWN: Final = re.compile(r"keys/.*")  # what a home that has a log keeps of its own
 Standing = Literal["empty", "behind", "ahead"]
 Progress = Callable[[str, int, int], None]
 
@@ -109,7 +110,10 @@ def _read(staged: Home, source: Target, kind: archive_file.Kind, look: Callable[
             raise VerificationFailed(f"{name[:80]!r} is nothing that a backup may hold")
         path = staged.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise VerificationFailed(f"{name} is in the backup and in the keys: these are no two files of one") from None
         with os.fdopen(descriptor, "wb") as stream:
             for piece in content:
                 stream.write(piece)
@@ -277,7 +281,8 @@ def _use(home: Home, proposal: str) -> None:
 def _replace(home: Home, staged: Home, *, with_log: bool) -> None:
     """File by file, each whole; cut off, the same restore is done again. Checkpoints and the seal come last."""
     names = [str(path.relative_to(staged.path)) for path in staged.path.rglob("*") if path.is_file()]
-    kept = [name for name in names if NAMES["backup"].fullmatch(name) and (with_log or not _LOG.fullmatch(name))]
+    backed_up = [name for name in names if NAMES["backup"].fullmatch(name) and not _OWN.fullmatch(name)]
+    kept = [name for name in backed_up if with_log or not _LOG.fullmatch(name)]
     home.prepare()
     for path in home.policies.glob("*.cedar"):
         if f"policies/{path.name}" not in kept:

@@ -23,6 +23,7 @@ from tests.support.verbs import Run
 
 from daulat.adapters import archive_file
 from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.identity_key import identity_key
 from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import Blobs, LogFiles, LogFolder
 from daulat.adapters.vault_folder import Folder
@@ -165,6 +166,51 @@ def test_logs_of_all_sizes_come_back_with_the_same_root(home: Home, tmp_path: Pa
     assert head == checking.head(LogFolder(home.log / "2026"))
     append(again, Step("again", "replica.stopped/v1", STOPPED))
     assert restoring._compare(again, home) == "behind"
+
+
+def members(source: Target, kind: archive_file.Kind) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    pieces = archive_file.contents(source.path, kind, source.passphrase)
+    archive.read(pieces, 1 << 30, lambda name, content: found.update({name: b"".join(content)}))
+    return found
+
+
+def test_hashes_of_identities_and_their_key_lie_in_two_files(home: Home, tmp_path: Path) -> None:
+    """Whoever has both can try out all numbers."""
+    mine = identity_key(home.identity_key)
+    back_up(home, target(tmp_path), target(tmp_path, "keys", OTHER))
+    backup, keys = members(target(tmp_path), "backup"), members(target(tmp_path, "keys", OTHER), "keys")
+    assert ("keys/identity.key" in backup, "control.db" in backup) == (True, False)
+    assert ("keys/identity.key" in keys, "control.db" in keys) == (False, True)
+    again, _ = restored(tmp_path / "again", target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert identity_key(again.identity_key) == mine
+    assert stat.S_IMODE(again.identity_key.stat().st_mode) == 0o600
+
+
+def test_keys_of_before_bring_the_identity_key_along(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both files it is in neither: nobody says which one counts."""
+    mine = identity_key(home.identity_key)
+    monkeypatch.setattr(backing_up, "IDENTITY", "")
+    monkeypatch.setattr(backing_up, "FILES", tuple(name for name in backing_up.FILES if name != "keys/identity.key"))
+    back_up(home, target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert "keys/identity.key" in members(target(tmp_path, "keys", OTHER), "keys")
+    again, _ = restored(tmp_path / "again", target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert identity_key(again.identity_key) == mine
+    monkeypatch.setattr(backing_up, "FILES", (*backing_up.FILES, "keys/identity.key"))
+    back_up(home, target(tmp_path, "twice"), target(tmp_path, "keys-twice", OTHER))
+    with pytest.raises(VerificationFailed, match="in the backup and in the keys"):
+        restored(tmp_path / "third", target(tmp_path, "twice"), target(tmp_path, "keys-twice", OTHER))
+
+
+def test_a_home_that_has_a_log_keeps_its_own_identity_key(home: Home, tmp_path: Path) -> None:
+    identity_key(home.identity_key)
+    back_up(home, target(tmp_path), None)
+    home.identity_key.unlink()
+    mine = identity_key(home.identity_key)
+    restored(home.path, target(tmp_path))
+    assert identity_key(home.identity_key) == mine
 
 
 def test_without_the_keys_it_can_be_read_and_cannot_go_on(home: Home, tmp_path: Path) -> None:
