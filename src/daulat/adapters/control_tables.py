@@ -43,6 +43,7 @@ _listed(
     sa.Column("issuer", sa.String, nullable=False, server_default="operator"),  # who says so of the citizenship
     sa.Column("until", sa.BigInteger, nullable=False, server_default="0"),  # when that ends; 0: as the person
     sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
+    sa.Column("proven", sa.BigInteger, nullable=False, server_default="0"),  # when they first signed in; 0: never
     sa.UniqueConstraint("tenant", "name"),
 )
 _listed(
@@ -58,6 +59,7 @@ _listed(
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("networks", sa.JSON),  # CIDR; none, or null: from anywhere
     sa.Column("revoked", sa.BigInteger),
+    sa.Column("own", sa.Integer, nullable=False, server_default="0"),  # 1: made by its holder, who had signed in
 )
 # Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
 _listed(

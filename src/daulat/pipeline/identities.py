@@ -75,7 +75,7 @@ class Identities:
         """Whether this sign-in would make anything else of anybody than what workers know."""
         try:
             person = self._known(seen.hashes)
-            if person is None or invitation:
+            if person is None or invitation or not person["proven"]:
                 return True
             return not _alike(self._attributes(provider, seen, person), attributes(person))
         except PermissionDenied:  # `sign_in` will say so
@@ -105,6 +105,8 @@ class Identities:
         if person["version"] == 0:  # taken in just now
             self._rows.add("people", {**person, "version": 1})
         self._keep(person, known)
+        if not person["proven"]:
+            self._rows.change("people", person["id"], proven=now)
         self._accept(invitation, person["id"])
         for hash_ in seen.hashes:
             if self._by_hash(hash_) is None:
@@ -191,6 +193,7 @@ class Identities:
             "issuer": provider.issuer,
             "until": 0,
             "version": 0,
+            "proven": 0,
         }
 
     def _attributes(self, provider: Provider, seen: Seen, person: Mapping[str, Any]) -> Attributes:
@@ -315,13 +318,13 @@ class Identities:
             "eligible": not why,
             "why_not": why,
             "keys": [
-                {**{key: row[key] for key in _SHOWN}, "networks": row["networks"] or []}
+                {**{key: row[key] for key in _SHOWN}, "networks": row["networks"] or [], "own": bool(row["own"])}
                 for row in self._keys(found.person["id"])
             ],
         }
 
     async def create_key(self, session: str, binding: str, **wanted: Any) -> dict[str, Any]:
-        """A key for oneself, no wider than oneself; `wanted` as `Desk.create_key` takes it.
+        """A key for oneself, no wider than oneself, which opens one's vault; `wanted` as `Desk.create_key` takes it.
 
         Raises:
             PermissionDenied: not eligible under the charter; InvalidRequest.
@@ -332,7 +335,9 @@ class Identities:
             await self.refuse(found.session["issuer"], "not_eligible", found)
             raise PermissionDenied(why, code="not_eligible")
         desk = self._desk.of(found.pseudonym())
-        return await desk.create_key(person=found.person["id"], **wanted)
+        made = await desk.create_key(person=found.person["id"], **wanted)
+        self._rows.change("keys", made["id"], own=1)  # only here: an admin key of theirs may be in others' hands
+        return made
 
     async def revoke_key(self, session: str, binding: str, key: str) -> dict[str, Any]:
         """Raises NotFound: it is not one's own, and the log says that somebody tried."""
