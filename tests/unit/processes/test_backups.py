@@ -476,6 +476,62 @@ def test_a_home_that_has_gone_on_is_set_back_by_consent_alone_and_once(home: Hom
         restored(home.path, backup)
 
 
+def managed(home: Home) -> None:
+    """Under a charter that asks for the approval of two others, in a new shard."""
+    opening = {**STORY[0].fields, "origin": f"{NAME}/2027", **consents.PRODUCTION}
+    open_sequencer(home, NAME, "2027").append([logs.encode(Step("charter", "charter/v1", opening), {})])
+
+
+def test_where_others_have_to_agree_nobody_sets_back_what_people_keep_alone_behind_the_same_log(
+    home: Home, tmp_path: Path
+) -> None:
+    managed(home)
+    backup = target(tmp_path)
+    digest = back_up(home, backup, None)["digests"]["backup"]
+    objects(home).delete(ALI, "file", "file-1")
+    with pytest.raises(PermissionDenied, match="the log here ends where the backup's does") as refused:
+        restored(home.path, backup)
+    assert (refused.value.code, digest in refused.value.message) == ("not_agreed", True)
+    with pytest.raises(NotFound):
+        kept(home, ALI, "file-1")
+    again, found = restored(tmp_path / "again", backup)
+    assert found["standing"] == "empty", "an empty home needs nobody's consent"
+    assert checking.periods(again) == ["2026", "2027"]
+
+
+def test_over_the_same_log_where_one_may_do_it_alone(home: Home, tmp_path: Path) -> None:
+    backup = target(tmp_path)
+    back_up(home, backup, None)
+    objects(home).delete(ALI, "file", "file-1")
+    assert restored(home.path, backup)[1]["standing"] == "ahead"
+    assert kept(home, ALI, "file-1") == b"of ali"
+
+
+def test_a_restore_that_was_cut_off_before_the_second_place_is_done_again(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also under a charter that asks for others: the log is the backup's already, and nothing could be proposed."""
+    managed(home)
+    older = tmp_path / "older"
+    shutil.copytree(home.path, older, ignore=shutil.ignore_patterns("run"))
+    managed(home)
+    back_up(home, target(tmp_path), None)
+    replace_ = Path.replace
+
+    def cut_off(self: Path, other: Path) -> Path:
+        if self.name == "sequencer.db":
+            raise KeyboardInterrupt
+        return replace_(self, other)
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        restored(older, target(tmp_path))
+    monkeypatch.setattr(Path, "replace", replace_)
+    again, found = restored(older, target(tmp_path))
+    assert found["standing"] == "ahead"
+    assert open_sequencer(again, NAME, "2027").size == 2
+
+
 def test_an_agreement_that_was_only_proposed_is_none(home: Home, tmp_path: Path) -> None:
     backup = target(tmp_path)
     digest = back_up(home, backup, None)["digests"]["backup"]
