@@ -2,8 +2,11 @@
 
     python -m benchmarks.serve HOME ENGINE PORT WORKERS TENANTS
 
-Prints one JSON line when it answers; TENANTS more than the first have a key each, in HOME/keys.txt. Nothing is switched
-off; only the supervised engine is replaced by the stub.
+Prints one JSON line when it answers. With TENANTS above 0 there are so many more than the first, and everything that is
+asked of the hot path is in force: each has a person, whose citizenship an OpenID provider has said until a day, with a
+key in HOME/keys.txt that they made themselves; the key, its tenant and the model are limited, so high that nothing is ever
+refused; and the charter names whose word counts. With 0 there is none of it. Nothing is switched off; only the
+supervised engine is replaced by the stub.
 """
 
 from __future__ import annotations
@@ -18,25 +21,53 @@ from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from tests.support.installation import NOTHING_COUNTED, Running, start
+from tests.support.installation import FACTS, NOTHING_COUNTED, Running, start
 
 from daulat.adapters.control_tables import ORDINAL, metadata
+from daulat.catalog import charters
 from daulat.identity import secrets
+from daulat.settings import Home
 
 CANARY_SECONDS = 30.0
+ISSUER = "https://login.benchmark.example/realms/citizens"
+LATER_MS = 2**41  # in the year 2039
+LIMITS = {
+    "requests_per_minute": 10**9,
+    "tokens_per_minute": 10**12,
+    "requests_per_day": 10**9,
+    "tokens_per_day": 10**12,
+}
+"""Of each key, each tenant and the model: more than a machine can do, so that nothing is refused."""
+
+
+def write_charter(home: Home) -> None:
+    """The starter charter, under which that provider's word on a citizenship counts beside an operator's."""
+    usual, named = 'issuers = ["operator"]', f'issuers = ["operator", "{ISSUER}"]'
+    text = charters.starter()
+    if usual not in text:
+        raise RuntimeError(f"the starter charter has no {usual}")
+    home.prepare()
+    home.charter.write_text(text.replace(usual, named))
 
 
 async def many(running: Running, count: int) -> None:
-    """Write `count` tenants with a person and a key each as the desk would, but at once; and have them in force."""
+    """Write `count` tenants with a person, a key and limits each as they would come, but at once; have them in force."""
     keys = [secrets.new_key() for _ in range(count)]
-    numbers, later = range(count), 2**41
-    vouched = {"citizenship": "MY", "assurance": "substantial", "roles": ["user"], "expires": later, "version": 1}
-    blank = {"models": [], "requests_per_minute": 0, "created": 0, "expires": later, "revoked": None}
+    numbers = range(count)
+    proven = {"citizenship": "MY", "assurance": "substantial", "issuer": ISSUER, "until": LATER_MS, "proven": 1}
+    known = {**proven, "roles": ["user"], "expires": LATER_MS, "version": 1}
+    blank = {"models": [], "requests_per_minute": 0, "created": 0, "expires": LATER_MS, "revoked": None, "own": 1}
+    limited = [("model", FACTS.name)] if count else []
+    limited += [(scope, f"{scope}s_{n}") for scope in ("key", "tenant") for n in numbers]
     rows: dict[str, list[dict[str, object]]] = {
         "tenants": [{"name": f"house {n}", "epoch_key": base64.b64encode(os.urandom(32)).decode()} for n in numbers],
-        "people": [{"name": "somebody", "tenant": f"tenants_{n}", **vouched} for n in numbers],
+        "people": [{"name": "somebody", "tenant": f"tenants_{n}", **known} for n in numbers],
         "keys": [
             {"person": f"people_{n}", "digest": secrets.digest(keys[n]), "label": "key", **blank} for n in numbers
+        ],
+        "limits": [
+            {"name": f"{scope}:{subject}", "scope": scope, "subject": subject, "bounds": LIMITS}
+            for scope, subject in limited
         ],
     }
     with running.control._db._writing() as connection:  # noqa: SLF001  nobody else writes so many at once
@@ -55,6 +86,8 @@ async def many(running: Running, count: int) -> None:
 async def main() -> None:
     """See the module."""
     home, engine, port, workers, tenants = sys.argv[1:]
+    if int(tenants):
+        write_charter(Home(Path(home)))
     running = await start(Path(home), engine, port=int(port), workers=int(workers))
     await many(running, int(tenants))
     print(json.dumps({"url": running.url, "api_key": running.api_key}), flush=True)

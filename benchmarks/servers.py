@@ -176,7 +176,7 @@ def litellm(port: int = 18500) -> Iterator[Server]:
 
 @contextmanager
 def daulat(workers: int = 1, port: int = 18600, tenants: int = 0) -> Iterator[Server]:
-    """A fresh installation of Daulat with every control on, and so many tenants more, each with a person and a key."""
+    """A fresh installation of Daulat with every control on, and so many tenants more, with limits (`serve.py`)."""
     home = home_of(workers, tenants)
     shutil.rmtree(home, ignore_errors=True)
     engine = f"tcp:127.0.0.1:{STUB_PORT}"

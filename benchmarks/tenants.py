@@ -1,4 +1,7 @@
-"""The hot path with one tenant, and with ten thousand of which each request is another's, in one run.
+"""The hot path with one tenant and no limit, and with everything that is asked of it in force, in one run.
+
+*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model, in
+requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven (`serve.py`).
 
     python -m benchmarks.tenants [--tenants 10000] [--rounds 5] [--seconds 5]
 
@@ -24,7 +27,9 @@ CONNECTIONS: Final = 64
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.tenants", description="Measure what many tenants cost.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.tenants", description="Measure what tenants, limits and proof cost."
+    )
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
@@ -97,6 +102,7 @@ def main() -> None:
         "note": arguments.note,
         "machine": host.describe(WORK),
         "tenants": arguments.tenants,
+        "limited": True,  # results of before this had tenants alone
         "connections": CONNECTIONS,
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,

@@ -27,6 +27,7 @@ def tenant(number: int, name: str | None = None) -> dict[str, Any]:
 def person(number: int) -> dict[str, Any]:
     vouched = {"citizenship": "MY", "assurance": "high", "roles": ["user"], "expires": 2**40, "version": 1}
     vouched |= {"issuer": "operator", "until": 2**40, "lapsed": 0, "placed_by": None, "placed_until": None}
+    vouched |= {"proven": 0}
     return {"id": f"per_{number}", "tenant": "ten_1", "name": f"person {number}", **vouched}
 
 
@@ -42,6 +43,7 @@ def key(number: int, label: str = "laptop", revoked: int | None = None) -> dict[
         "expires": 1_795_000_000_001,
         "networks": ["10.0.0.0/8"],
         "revoked": revoked,
+        "own": 0,
     }
 
 

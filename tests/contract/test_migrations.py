@@ -107,6 +107,16 @@ def test_every_revision_down_and_up_again_keeps_rows(database: ControlDatabase) 
         assert sorted(after[table], key=str) == sorted(before[table], key=str)
 
 
+def test_whoever_had_an_identity_has_signed_in_and_older_keys_are_anothers(database: ControlDatabase) -> None:
+    """So that nobody but them opens their vault; they make themselves a new key."""
+    fill(database)
+    database.add("identities", {"id": "i", "name": "hash", "person": "p"})
+    migrate(database._engine, to="r0009_directories")
+    migrate(database._engine)
+    assert {row["id"]: row["proven"] for row in database.rows("people")} == {"p": 1, "q": 0}
+    assert [row["own"] for row in database.rows("keys")] == [0]
+
+
 def test_the_first_revision_goes_down_to_nothing(database: ControlDatabase) -> None:
     fill(database)
     migrate(database._engine, to=BASELINE)

@@ -233,6 +233,25 @@ def test_from_a_providers_login_to_an_answer_and_out_again(tmp_path: Path) -> No
         assert all(number.encode() not in content for _, content in contents(home))
 
 
+def _vault(service: Service, person: str, own: str, chat: dict[str, Any]) -> None:
+    """A key that the operator makes for whoever has signed in answers, and opens nothing that they keep."""
+    url, held = service.facts["url"], {"authorization": f"Bearer {own}"}
+    made = daulat("key", "create", "--person", person, home=service.home)
+    anothers = {"authorization": f"Bearer {made['api_key']}"}
+    file = {"file": ("surat.txt", b"mine"), "purpose": (None, "user_data")}
+    kept = httpx.post(f"{url}/v1/files", files=file, headers=held, timeout=120)
+    assert kept.status_code == 200, kept.text
+    for address in ("/v1/files", f"/v1/files/{kept.json()['id']}/content", "/v1/chat/completions"):
+        no = httpx.get(f"{url}{address}", headers=anothers, timeout=120)
+        assert (no.status_code, no.json()["error"]["code"]) == (403, "key_not_own")
+    told = service.wait(lambda: service.entries("access.refused/v1"))
+    assert (told[-1]["action"], told[-1]["code"]) == ("vault.read", "key_not_own")
+    asked = f"{url}/v1/chat/completions"
+    assert httpx.post(asked, json={**chat, "store": True}, headers=anothers, timeout=120).status_code == 403
+    assert httpx.post(asked, json=chat, headers=anothers, timeout=120).status_code == 200
+    assert httpx.get(f"{url}/v1/files", headers=held, timeout=120).status_code == 200
+
+
 def _visited(service: Service, provider: RealProvider, browser: Callable[[str], Browser]) -> None:
     lim = browser("lim's browser")
     assert lim.sign_in(provider, "lim").headers["location"] == "/me"
@@ -243,6 +262,8 @@ def _visited(service: Service, provider: RealProvider, browser: Callable[[str], 
     bearer = {"authorization": f"Bearer {key['api_key']}"}
     answer = httpx.post(f"{service.facts['url']}/v1/chat/completions", json=chat, headers=bearer, timeout=120)
     assert answer.status_code == 200, answer.text
+
+    _vault(service, daulat("person", "list", home=service.home)[-1]["id"], key["api_key"], chat)
 
     aminah = browser("aminah's browser")
     assert aminah.sign_in(provider, "aminah").json()["error"]["code"] == "not_invited"

@@ -106,6 +106,7 @@ def lawful(rng: random.Random, under: tuple[Row, Charter]) -> Case:
         "issuer": rng.choice(people.get("issuers", _ISSUERS)),
         "until": rng.choice([0, NOW + 1, NOW + DAY]),
         "lapsed": 0,
+        "proven": 0,
     }
     key = {
         "id": "key_1",
@@ -118,6 +119,7 @@ def lawful(rng: random.Random, under: tuple[Row, Charter]) -> Case:
         "expires": NOW + rng.choice([1, DAY]),
         "networks": None,
         "revoked": None,
+        "own": 0,
     }
     model = {
         "type": "model.admitted/v1",

@@ -45,6 +45,7 @@ _listed(
     sa.Column("lapsed", sa.BigInteger, nullable=False, server_default="0"),  # the `until` that the log was told of
     sa.Column("placed_by", sa.String),  # the issuer whose mapping has put them here; null: nobody's
     sa.Column("placed_until", sa.BigInteger),  # the `expires` that it has set
+    sa.Column("proven", sa.BigInteger, nullable=False, server_default="0"),  # when they first signed in; 0: never
     sa.UniqueConstraint("tenant", "name"),
 )
 _listed(
@@ -60,6 +61,7 @@ _listed(
     sa.Column("expires", sa.BigInteger, nullable=False),
     sa.Column("networks", sa.JSON),  # CIDR; none, or null: from anywhere
     sa.Column("revoked", sa.BigInteger),
+    sa.Column("own", sa.Integer, nullable=False, server_default="0"),  # 1: made by its holder, who had signed in
 )
 # Who somebody is when they sign in: `name` is a keyed hash (`identity.claims.hashed`), never a number or a name.
 _listed(

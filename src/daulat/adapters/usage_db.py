@@ -44,7 +44,11 @@ _ADD: Final = """INSERT INTO used VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO 
     cached_tokens = cached_tokens + excluded.cached_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens"""
 _SUMS: Final = ", ".join(f"SUM({count}) AS {count}" for count in _COUNTS)
-_COLUMNS: Final = {"tenant": "tenant", "key": "key", "model": "model"}
+_BY: Final = {  # by scope: where to look for a subject. Left to itself SQLite would read all tenants' rows for a key
+    "tenant": "used WHERE tenant",  # the primary key leads there
+    "key": "used INDEXED BY used_key WHERE key",
+    "model": "used WHERE model",
+}
 
 
 class _Place(NamedTuple):
@@ -155,12 +159,11 @@ class UsageDatabase:
         self, scope: str, subject: str, period: str, numbers: range, *, origin: str, without: Collection[int]
     ) -> list[dict[str, Any]]:
         """Sums by number and model, without the entries of these workers of `origin`."""
-        column = _COLUMNS[scope]
-        marks = ", ".join("?" * len(without))
+        marks, those = (", ".join("?" * len(every)) for every in (without, numbers))
         found = self._reading.execute(
-            f"SELECT number, model, {_SUMS} FROM used WHERE period = ? AND number >= ? AND number < ? AND {column} = ?"  # noqa: S608  constants
-            f" AND NOT (origin = ? AND worker IN ({marks})) GROUP BY number, model",
-            (period, numbers.start, numbers.stop, subject, origin, *without),
+            f"SELECT number, model, {_SUMS} FROM {_BY[scope]} = ? AND period = ? AND number IN ({those})"  # noqa: S608  constants
+            f" AND NOT (origin = ? AND worker IN ({marks})) GROUP BY +number, +model",
+            (subject, period, *numbers, origin, *without),
         )
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found]

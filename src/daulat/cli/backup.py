@@ -77,7 +77,8 @@ def restore(
 ) -> None:
     """Check a backup wholly, then put it into an empty home, or over one whose log is the same. Stop the service first.
 
-    Over a home whose log has gone on since, it needs the agreement of others: `daulat operate restore-backup`.
+    Over a home whose log has gone on since, it needs the agreement of others: `daulat operate restore-backup`. So it
+    does over one with the same log, where the charter asks for approvals.
 
     \b
     Example:

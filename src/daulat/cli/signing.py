@@ -24,7 +24,7 @@ from daulat.core import rotation
 from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, RESTORE, Kind, Proposed
 from daulat.core.glass import CAUSES, Broken
 from daulat.core.glass import reason as reason_of
-from daulat.errors import ConfigError, IntegrityError
+from daulat.errors import ConfigError, Conflict, IntegrityError
 from daulat.settings import Home
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -170,7 +170,7 @@ def signature(kind: Kind, shown: Mapping[str, Any], signing: Signing) -> dict[st
     """Public key and signature over what was shown, as the service takes them.
 
     Raises:
-        IntegrityError: what was shown can be no proposal.
+        IntegrityError: what was shown can be no proposal; Conflict: whom it was about has been erased.
     """
     made = made_of(shown)
     signing.confirm(f"In {made.origin}, until {day(made.expires)}:\n{act_of(shown)}", f"Sign this {kind}?")
@@ -182,12 +182,14 @@ def made_of(shown: Mapping[str, Any]) -> Proposed:
     """What is to be signed, made again out of what was shown.
 
     Raises:
-        IntegrityError: it can be no proposal.
+        IntegrityError: it can be no proposal; Conflict: whom it was about has been erased.
     """
     origin, id_, action, prior = (shown[name] for name in ("origin", "proposal", "action", "prior"))
     made = Proposed.of(origin, id_, action, prior, shown["payload"], shown["expires"])
     if words := made.wrong():
         raise IntegrityError(f"{words}: nothing is signed")
+    if not shown["payload"]:
+        raise Conflict(f"{id_} is void: whom it was about has been erased. Nothing is signed", code="void")
     return made
 
 
@@ -209,6 +211,8 @@ def arguments_of(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 def act_of(shown: Mapping[str, Any]) -> str:
     """What would be done, in ASCII: nothing that a proposer wrote can look like something else on a terminal."""
+    if not shown["payload"]:
+        return f"{shown['action']}\n  (whom it was about has been erased, and its text with them)"
     lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in arguments_of(shown).items())
     return "\n".join((shown["action"], *lines))
 
@@ -219,4 +223,6 @@ def state_of(found: Mapping[str, Any]) -> str:
         return f"{found['proposal']} is done."
     if found["state"] == "over":
         return f"{found['proposal']} is over: nothing was done."
+    if found["state"] == "void":
+        return f"{found['proposal']} is void: whom it was about has been erased."
     return f"{found['proposal']} needs {found['left']} more: daulat operate approve {found['proposal']} --key FILE"

@@ -51,3 +51,4 @@ class Principal:
     version: int  # changes whenever anything above does
     networks: tuple[IPv4Network | IPv6Network, ...] = ()  # where the key may be used from; empty: anywhere
     lapses: bool = False  # whether it is the citizenship that ends first
+    opens_vault: bool = True  # False: another made the key for somebody who signs in

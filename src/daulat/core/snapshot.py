@@ -58,6 +58,7 @@ class KeyRow:
     expires: int
     models: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()  # CIDR (RFC 4632, RFC 4291); empty: anywhere
+    opens_vault: bool = True  # False: another made it for somebody who signs in
 
 
 @dataclass(frozen=True, slots=True)

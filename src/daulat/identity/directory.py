@@ -116,4 +116,5 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         version=int.from_bytes(version[:8], "big"),
         networks=tuple(map(ip_network, key.networks)),
         lapses=until < ends,
+        opens_vault=key.opens_vault,
     )

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from daulat.core.quota import RESOURCES, WORDS, Limit, shown, window
 from daulat.errors import Overloaded
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
-_MAX_ACCOUNTS: Final = 65_536
+_MAX_ACCOUNTS: Final = 65_536  # from so many on, those that nobody needs are looked for
+_MOST_LOOKED: Final = 2048  # accounts at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
 _TOKENS: Final = frozenset({"tokens_per_minute", "tokens_per_day"})
 _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "this model"}
@@ -61,6 +63,7 @@ class Account:
     asked: int = 0  # when that was
     want: int = 0  # by those that wait
     spent: int = 0  # since the last exchange
+    held: int = 0  # reservations of it that have not ended
 
     def turn(self, now_ms: int) -> None:
         """Begin the next window, if it is time."""
@@ -101,8 +104,9 @@ class Quotas:
     def __init__(self) -> None:
         self._accounts: dict[Id, Account] = {}
         self._known: dict[tuple[str, str], tuple[Limit, list[Account]]] = {}  # by scope and subject
-        self._active: set[Id] = set()  # that were used of late, or hold anything
+        self._active: dict[Id, None] = {}  # that were used of late, or hold anything; who was looked at last is last
         self._recalled: list[Ask] = []  # what was lent under limits that are no more
+        self._room = _MAX_ACCOUNTS
         self.hungry: set[Id] = set()  # those for which somebody waits
         self.refusals: dict[tuple[str, str], int] = {}  # by scope and resource, for the metrics
 
@@ -112,6 +116,7 @@ class Quotas:
         Raises:
             Overloaded: a limit is reached; says which, and `retry_after` when it is not any more.
         """
+        self._make_room()
         found: list[Taken] = []
         short = False
         for limit in limits:
@@ -131,12 +136,14 @@ class Quotas:
         for account, _, amount in found:
             account.free -= amount
             account.spent += amount
-            self._active.add(account.id)
+            account.held += 1
+            self._active[account.id] = None
         return found
 
     def settle(self, taken: Iterable[Taken], tokens: int, cost: int) -> None:
         """The request has ended: what it used counts, whatever was reserved for it."""
         for account, number, amount in taken:
+            account.held -= 1
             if account.window != number:
                 continue  # its day is over: the log has it
             resource = account.id.resource
@@ -152,13 +159,15 @@ class Quotas:
     def cancel(self, taken: Iterable[Taken]) -> None:
         """The request has not been answered: nothing counts."""
         for account, number, amount in taken:
+            account.held -= 1
             if account.window == number:
                 account.free += amount
 
     def asks(self, now_ms: int, *, idle: bool = False) -> list[Ask]:
-        """What to tell the control plane now. `idle`: also what has not been used of late is given back."""
+        """What to tell the control plane now. `idle`: also what has not been used of late is given back, bit by bit."""
         found, self._recalled = self._recalled, []
-        for id_ in self._active | self.hungry if idle else self.hungry:
+        looked = [id_ for id_ in islice(self._active, _MOST_LOOKED) if id_ not in self.hungry] if idle else ()
+        for id_ in (*looked, *self.hungry):
             account = self._accounts[id_]
             account.turn(now_ms)
             spare = account.free - 2 * account.spent if idle and not account.want else 0
@@ -168,8 +177,9 @@ class Quotas:
                 account.free -= back
             if idle:
                 account.spent = 0
-                if not account.free:
-                    self._active.discard(id_)
+                self._active.pop(id_, None)
+                if account.free:
+                    self._active[id_] = None
         self.hungry.clear()
         return found
 
@@ -180,7 +190,7 @@ class Quotas:
             if account is not None and account.window == number:
                 account.free += given
                 account.left, account.asked, account.want = left, now_ms, 0
-                self._active.add(id_)
+                self._active[id_] = None
 
     def failed(self, asks: Iterable[Ask]) -> None:
         """The control plane did not answer: what was to be given back is here still."""
@@ -193,6 +203,7 @@ class Quotas:
 
     def headers(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[bytes, bytes]]:
         """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
+        self._make_room()
         made: list[tuple[bytes, bytes]] = []
         accounts = [account for limit in limits for account in self._of(limit)]
         for kind in ("requests", "tokens"):
@@ -218,8 +229,6 @@ class Quotas:
                 id_ = Id(limit.scope, limit.subject, resource)
                 account = self._accounts.get(id_)
                 if account is None:
-                    if len(self._accounts) >= _MAX_ACCOUNTS:
-                        self._forget()
                     account = self._accounts[id_] = Account(id_, amount)
                 elif account.limit != amount:
                     self._recalled.append(Ask(id_, account.window, 0, account.free))
@@ -228,11 +237,23 @@ class Quotas:
         self._known[limit.scope, limit.subject] = limit, found
         return found
 
-    def _forget(self) -> None:
-        """Accounts that hold nothing; an exchange gives back what idle ones hold."""
-        needed = self._active | self.hungry
+    def _make_room(self) -> None:
+        """Where there are many, forget accounts that hold nothing and are waited for by nobody. Before any is found:
+        what is under way needs them.
+
+        An exchange gives back what idle ones hold. Where all are needed, it is not looked again before there are twice
+        as many.
+        """
+        if len(self._accounts) < self._room:
+            return
+        needed = self._active.keys() | self.hungry
         self._known.clear()
-        self._accounts = {id_: account for id_, account in self._accounts.items() if id_ in needed}
+        self._accounts = {
+            id_: account
+            for id_, account in self._accounts.items()
+            if id_ in needed or account.held or account.want or account.free
+        }
+        self._room = max(_MAX_ACCOUNTS, 2 * len(self._accounts))
 
     def _refusal(self, account: Account, amount: int, now_ms: int) -> Overloaded:
         scope, _, resource = account.id

@@ -202,8 +202,8 @@ class Consent:
         row = self._rows.find("proposals", proposal)
         shown = _shown(self._proposed(row), row["payload"])
         approvals = [self.holder_name(each["key"]) for each in self._approvals(row["id"])]
-        over = self._clock.now_ms() > row["expires"]
-        state = "done" if row["done"] is not None else "over" if over else "open"
+        void, over = not row["payload"], self._clock.now_ms() > row["expires"]
+        state = "done" if row["done"] is not None else "void" if void else "over" if over else "open"
         by = {"proposed_by": self.holder_name(row["key"]), "approved_by": approvals}
         needed = self._charter.approvals
         left = max(0, needed - len(self._standing(row["id"]))) if state == "open" else 0
@@ -231,6 +231,8 @@ class Consent:
         row = self._rows.find("proposals", proposal)
         if row["done"] is not None:
             raise Conflict(f"proposal {row['id']} was carried out already", code="done")
+        if not row["payload"]:  # `pipeline.erase` took it
+            raise Conflict(f"proposal {row['id']} is void: whom it was about has been erased", code="void")
         if row["origin"] != self._origin:
             raise Conflict(f"proposal {row['id']} stands in an older shard of the log: propose it again", code="over")
         if self._clock.now_ms() > row["expires"]:

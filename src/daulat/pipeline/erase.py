@@ -10,14 +10,14 @@ Begun is finished: what is being erased is remembered until its `erasure/v1` is 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Final, Literal, Protocol, Self
 
 from daulat.core.commitments import pseudonym
-from daulat.errors import Conflict, InvalidRequest
+from daulat.errors import Conflict, InvalidRequest, NotFound
 from daulat.pipeline.consent import Prepared, Told
 from daulat.pipeline.operate import OPERATORS, Log, Rows
 
@@ -50,13 +50,12 @@ class Erasable(Rows, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whom:
-    """A person, or a tenant with its `people`, by id. `subject`: their pseudonym. `names`: what proposals call them."""
+    """A person, or a tenant with its `people`, by id. `subject`: their pseudonym."""
 
     scope: Scope
     id: str
     subject: str
     people: tuple[str, ...]
-    names: tuple[str, ...]
 
     @classmethod
     def of(cls, rows: Rows, scope: Scope, row: Mapping[str, Any]) -> Self:
@@ -64,13 +63,12 @@ class Whom:
         house = row if scope == "tenant" else rows.find("tenants", row["tenant"])
         kind = "tenant" if scope == "tenant" else "principal"
         subject = pseudonym(base64.b64decode(house["epoch_key"]), kind, row["id"])
-        people = sorted((one for one in rows.rows("people") if one["tenant"] == row["id"]), key=itemgetter("id"))
-        ids = tuple(one["id"] for one in people)
-        return cls(scope, row["id"], subject, ids, tuple(one["name"] for one in (row, *people)))
+        people = sorted(one["id"] for one in rows.rows("people") if one["tenant"] == row["id"])
+        return cls(scope, row["id"], subject, tuple(people))
 
     def as_dict(self) -> dict[str, Any]:
         """Without the id."""
-        return {"scope": self.scope, "people": [*self.people], "subject": self.subject, "names": [*self.names]}
+        return {"scope": self.scope, "people": [*self.people], "subject": self.subject}
 
 
 class Erasure:
@@ -110,10 +108,14 @@ class Erasure:
     async def _finish(self, id_: str) -> dict[str, Any]:
         held = self._pending()[id_]
         scope: Scope = held["scope"]
+        about = _about(self._rows, {id_, *held["people"]})  # while there are rows that say whose a name is
+        held["proposals"] = sorted(about | set(held.get("proposals", ())))
+        self._note(id_, held)
         held["rows"] += self._rows.erase(
             _TABLES[scope], id_
         )  # first: nobody asks any more, also while the vault is away
-        self._forget({id_, *held["people"], *held["names"]})
+        for proposal in held["proposals"]:  # their texts: the log has the digests. An open one is void from here on
+            self._rows.change("proposals", proposal, payload="")
         self._note(id_, held)
         keys, objects = await self._destroy(scope, id_, held["people"])
         held["keys"], held["objects"] = max(keys, held["keys"]), max(objects, held["objects"])
@@ -123,12 +125,6 @@ class Erasure:
         self._keep({other: value for other, value in self._pending().items() if other != id_})
         self._rows.scrub()
         return {**said, "entry": position}
-
-    def _forget(self, names: set[str]) -> None:
-        """The texts of proposals that name them: the log has their digests, and proposals their signatures."""
-        for row in self._rows.rows("proposals"):
-            if names & _said(row["payload"]):
-                self._rows.change("proposals", row["id"], payload="")
 
     def _pending(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = json.loads(self._rows.meta(_PENDING) or "{}")
@@ -178,10 +174,23 @@ def _everybody(rows: Rows) -> Iterator[Whom]:
         yield from (Whom.of(rows, scope, row) for row in rows.rows(table))
 
 
-def _said(payload: str) -> set[str]:
-    """The texts among a proposal's arguments."""
+def _about(rows: Rows, ids: Collection[str]) -> set[str]:
+    """The proposals about somebody of these ids: by id, or by a name that is theirs alone, as acts find people.
+
+    A name that is others' as well says of nobody who was meant, and what is about a namesake stays.
+    """
+    return {row["id"] for row in rows.rows("proposals") if not _meant(rows, row["payload"]).isdisjoint(ids)}
+
+
+def _meant(rows: Rows, payload: str) -> set[str]:
+    """The ids of whom a proposal's arguments name."""
     try:
-        value = json.loads(payload)
-        return {text for text in value["arguments"].values() if isinstance(text, str)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        arguments = json.loads(payload)["arguments"]
+        wanted = [(table, arguments[scope]) for scope, table in _TABLES.items() if scope in arguments]
+    except (ValueError, TypeError, KeyError, RecursionError):  # an act that names nobody, by a digest for example
         return set()
+    found = {text for _, text in wanted if isinstance(text, str)}  # an id, also of somebody whose row is gone
+    for table, text in wanted:
+        with contextlib.suppress(NotFound, Conflict):
+            found.add(rows.find(table, text)["id"])
+    return found

@@ -77,7 +77,7 @@ class Identities:
         """Whether this sign-in would make anything else of anybody than what workers know."""
         try:
             person = self._known(seen.hashes)
-            if person is None or invitation:
+            if person is None or invitation or not person["proven"]:
                 return True
             stands = self._stands(provider, seen, person)
             if stands is None:
@@ -111,6 +111,8 @@ class Identities:
         house = self._rows.find("tenants", person["tenant"])
         await self._note(house, person["id"], SIGNED_IN, provider.issuer, known.as_dict())
         self._keep(person, known)
+        if not person["proven"]:
+            self._rows.change("people", person["id"], proven=now)
         self._accept(invitation, person["id"])
         self._recognize(seen.hashes, person["id"])
         self._forget(now)
@@ -360,13 +362,13 @@ class Identities:
             "eligible": not why,
             "why_not": why,
             "keys": [
-                {**{key: row[key] for key in _SHOWN}, "networks": row["networks"] or []}
+                {**{key: row[key] for key in _SHOWN}, "networks": row["networks"] or [], "own": bool(row["own"])}
                 for row in self._keys(found.person["id"])
             ],
         }
 
     async def create_key(self, session: str, binding: str, **wanted: Any) -> dict[str, Any]:
-        """A key for oneself, no wider than oneself; `wanted` as `Desk.create_key` takes it.
+        """A key for oneself, no wider than oneself, which opens one's vault; `wanted` as `Desk.create_key` takes it.
 
         Raises:
             PermissionDenied: not eligible under the charter; InvalidRequest.
@@ -377,7 +379,9 @@ class Identities:
             await self.refuse(found.session["issuer"], "not_eligible", found)
             raise PermissionDenied(why, code="not_eligible")
         desk = self._desk.of(found.pseudonym())
-        return await desk.create_key(person=found.person["id"], **wanted)
+        made = await desk.create_key(person=found.person["id"], **wanted)
+        self._rows.change("keys", made["id"], own=1)  # only here: an admin key of theirs may be in others' hands
+        return made
 
     async def revoke_key(self, session: str, binding: str, key: str) -> dict[str, Any]:
         """Raises NotFound: it is not one's own, and the log says that somebody tried."""

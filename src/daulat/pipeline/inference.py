@@ -123,7 +123,7 @@ class Inference(Recorded):
         if not grant.allowed:
             raise asking.refused(grant)
         if "store" in peek.members and action == "chat.completions":
-            self._kept = stored.begin(peek.members, service.vault.shortage)
+            self._kept = stored.begin(peek.members, service.vault.shortage, principal)
         return grant, route
 
     def _begin_turn(self, grant: Grant, route: Route) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final, Protocol
@@ -109,7 +110,7 @@ class Desk:
 
         Raises:
             InvalidRequest: an attribute is malformed; NotFound: there is no such tenant; Conflict: the name is taken.
-            PermissionDenied: an operator, where others have to agree to one.
+            PermissionDenied: an operator, where others have to agree to one; Conflict, too: an auditor has that name.
         """
         house = self._rows.find("tenants", tenant)
         if self._approvals and (house["name"] == OPERATORS or OPERATOR in roles):
@@ -118,6 +119,8 @@ class Desk:
                 f"Propose it: daulat operate add-operator {name} --vkey VKEY --citizenship CC --key FILE"
             )
         check_roles(roles, house["name"])
+        if OPERATOR in roles:
+            not_an_auditor(self._rows, name)
         if citizenship and not (len(citizenship) == 2 and citizenship.isascii() and citizenship.isupper()):  # noqa: PLR2004
             raise InvalidRequest("citizenship is an ISO 3166-1 alpha-2 code such as MY, or empty when none is vouched")
         if assurance not in ASSURANCE:
@@ -201,9 +204,14 @@ class Desk:
         return {"id": row["id"], "label": row["label"], "revoked": True}
 
     async def create_auditor(self, name: str, *, days: int) -> dict[str, Any]:
-        """A token that reads the whole log, shown in this result and never again."""
-        if any(row["name"] == name and "operator" in row["roles"] for row in self._rows.rows("people")):
-            raise Conflict(f"{name!r} is an operator, and whoever operates does not audit")
+        """A token that reads the whole log, shown in this result and never again.
+
+        Raises:
+            Conflict: an operator has this name, however it is written; InvalidRequest: name or days are out of bounds.
+        """
+        people = self._rows.rows("people")
+        if any(same_name(row["name"], name) and OPERATOR in row["roles"] for row in people):
+            raise Conflict(f"{name!r} is the name of an operator, and whoever operates does not audit")
         secret = secrets.new_token()
         row: dict[str, Any] = {
             "id": new_id("auditor"),
@@ -286,6 +294,21 @@ class Desk:
         if not 0 < days <= 36_500:  # noqa: PLR2004  a century
             raise InvalidRequest("days is a number from 1 to 36500")
         return self._clock.now_ms() + days * _DAY_MS
+
+
+def not_an_auditor(rows: Rows, name: str) -> None:
+    """Raises Conflict: an auditor's token that is not revoked is in this name, however it is written.
+
+    A token is in a name, not a person's: whoever lies about the name is not found so (docs/operators.md).
+    """
+    if any(row["revoked"] is None and same_name(row["name"], name) for row in rows.rows("auditors")):
+        raise Conflict(f"{name!r} is the name of an auditor, and whoever audits does not operate: revoke their token")
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are one to a reader: but for case, spaces, and how Unicode puts letters together."""
+    first, second = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other))
+    return first == second
 
 
 def check_roles(roles: Sequence[str], house: str) -> None:

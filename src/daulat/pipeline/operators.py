@@ -16,7 +16,7 @@ from daulat.core.principal import VOUCHED
 from daulat.errors import Conflict, InvalidRequest, NotFound, VerificationFailed
 from daulat.pipeline.consent import Prepared, Told, public
 from daulat.pipeline.eligible import signing
-from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows, checked_name
+from daulat.pipeline.operate import OPERATORS, VOUCHED_FOR, Desk, Log, Rows, checked_name, not_an_auditor
 from daulat.tlog.note import Verifier
 
 _DAY_MS: Final = 86_400_000
@@ -46,8 +46,7 @@ class Adding(Told):
             raise Conflict(
                 f"an operator of the name {arguments['name']!r} exists already; operator.renew lets one stay"
             )
-        if any(row["name"] == arguments["name"] and row["revoked"] is None for row in self.rows.rows("auditors")):
-            raise Conflict(f"{arguments['name']!r} is an auditor, and whoever audits does not operate")
+        not_an_auditor(self.rows, arguments["name"])
         try:
             key = public(arguments["vkey"])
         except VerificationFailed as error:

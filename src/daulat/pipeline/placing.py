@@ -21,7 +21,7 @@ _HOUR_MS: Final = 3_600_000  # an end that moves by less is no change that anybo
 def taken_in(provider: Provider, tenant: str, now_ms: int) -> dict[str, Any]:
     """The row of somebody new in a tenant, by its id; `version` 0: not in the table yet."""
     id_ = new_id("person")  # and their name: a token's name for them is not kept
-    return {"id": id_, "tenant": tenant, "name": id_, "version": 0, **_anew(provider, now_ms)}
+    return {"id": id_, "tenant": tenant, "name": id_, "version": 0, "proven": 0, **_anew(provider, now_ms)}
 
 
 def decides(provider: Provider, person: Mapping[str, Any]) -> bool:

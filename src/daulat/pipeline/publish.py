@@ -60,7 +60,8 @@ def key_rows(
 ) -> tuple[KeyRow, ...]:
     """Keys that may be used, and those that have expired not long ago: whoever comes with one is told so.
 
-    What was revoked is absent.
+    What was revoked is absent. Whoever has signed in once opens their vault with keys of their own making alone, whoever
+    else may make them one.
     """
     return tuple(
         KeyRow(
@@ -71,6 +72,7 @@ def key_rows(
             expires=row["expires"],
             models=tuple(row["models"]),
             networks=tuple(row["networks"] or ()),
+            opens_vault=bool(row["own"]) or not people[row["person"]]["proven"],
         )
         for row in keys
         if row["revoked"] is None and row["expires"] > now_ms - _TOLD_MS

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from daulat.errors import InvalidRequest, Unavailable
+from daulat.core.principal import Principal
+from daulat.errors import InvalidRequest, PermissionDenied, Unavailable
 
 _MOST_PAIRS, _MOST_KEY, _MOST_VALUE = 16, 64, 512
 _TOLD: Final = (  # of the request, in the stored object
@@ -34,17 +35,31 @@ def asked(members: Mapping[str, msgspec.Raw]) -> bool:
     return True
 
 
-def begin(members: Mapping[str, msgspec.Raw], shortage: str) -> list[bytes] | None:
+def begin(members: Mapping[str, msgspec.Raw], shortage: str, principal: Principal) -> list[bytes] | None:
     """Where an answer that is to be kept is collected; None for one that is not.
 
     Raises:
-        InvalidRequest: as `asked`; Unavailable: it is to be kept, and cannot be now.
+        InvalidRequest: as `asked`; Unavailable: it is to be kept, and cannot be now; PermissionDenied: as `opened`.
     """
     if not asked(members):
         return None
+    opened(principal)
     if shortage:
         raise Unavailable(f"'store' is asked for, and nothing can be stored now: {shortage}.", code="vault_unavailable")
     return []
+
+
+def opened(principal: Principal) -> Principal:
+    """Whoever may get at what is kept of theirs with this key.
+
+    Raises:
+        PermissionDenied: the key is another's doing: who has signed in once makes their own.
+    """
+    if not principal.opens_vault:
+        raise PermissionDenied(
+            "A key that another made for you opens no vault: make one of your own at /me.", code="key_not_own"
+        )
+    return principal
 
 
 def metadata(value: Any) -> dict[str, str]:

@@ -6,6 +6,10 @@ database (tenants' epoch keys, who is who), the log's key, the vault's root and 
 root, so older wrapped keys are worth nothing, and newer ones open every older object but what was erased: that is why
 they are not in the backup.
 
+One key is in the backup: that of the hashes by which people are found who sign in (`keys/identity.key`). It opens nothing
+by itself, erases nobody, and lies apart from those hashes, which are in the control database: whoever has both can try
+out all numbers that there are.
+
 In neither: models, which are named by digest in the log; journals, of which the sequencer takes in within a second
 what is durable; projections, which are made anew; objects in a bucket and a control database in PostgreSQL, which lie
 elsewhere.
@@ -42,13 +46,14 @@ _ERASURE: Final = b'{"type":"erasure/v1"'
 _PIECE: Final = 1 << 18
 _PERIOD: Final = r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*"
 
-FILES: Final = ("charter.toml", "settings.toml", "prices.toml", "log.vkey")
+IDENTITY: Final = "keys/identity.key"
+FILES: Final = ("charter.toml", "settings.toml", "prices.toml", "log.vkey", IDENTITY)
 PRIVATE: Final = ("signin.toml", "ceremony.json", "notices.jsonl", "control.elsewhere")
 NAMES: Final[dict[archive_file.Kind, re.Pattern[str]]] = {
     "backup": re.compile(
         rf"(charter\.toml|settings\.toml|prices\.toml|log\.vkey|sequencer\.db|log/current|log/blob/[0-9a-f]{{64}}"
         rf"|log/{_PERIOD}/(checkpoint|vkey|tile/(entries|[0-9]{{1,2}})/(x[0-9]{{3}}/)*[0-9]{{3}}(\.p/[0-9]{{1,3}})?)"
-        r"|policies/[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}\.cedar|vault/index\.db|vault/objects/[a-z0-9_]{1,120})",
+        r"|keys/identity\.key|policies/[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}\.cedar|vault/index\.db|vault/objects/[a-z0-9_]{1,120})",
         re.ASCII,
     ),
     "keys": re.compile(
@@ -57,7 +62,7 @@ NAMES: Final[dict[archive_file.Kind, re.Pattern[str]]] = {
         re.ASCII,
     ),
 }
-"""What may stand in a home after a restore: nothing else is read out of an archive."""
+"""What may stand in a home after a restore: nothing else is read out of an archive. Older keys have `IDENTITY`, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +253,9 @@ def _private(home: Home, control: bytes | None) -> Iterator[Member]:
         yield from _file(home, name)
     yield from _vault_keys(home)
     for path in sorted(home.keys.iterdir()):
-        if path.name != "vault.root" and path.is_file() and not path.name.startswith("."):
-            yield from _file(home, f"keys/{path.name}")
+        name = f"keys/{path.name}"
+        if name not in {"keys/vault.root", IDENTITY} and path.is_file() and not path.name.startswith("."):
+            yield from _file(home, name)
 
 
 def _vault_keys(home: Home) -> Iterator[Member]:

@@ -3,10 +3,12 @@
 **Into an empty home** goes everything: with the keys, a service that goes on with the log from the backup's checkpoint.
 
 **Over a home that has a log**, that log and the backup's have to be one the beginning of the other. If the backup's is
-at least as long, it takes the log's place. If it is shorter, **the log stays**, as do keys and the control database: an
+longer, it takes the log's place. If it is shorter, **the log stays**, as do keys and the control database: an
 append-only log is not set back. What is set back is the rest, and only where the log has an approved, unexpired
 `backup.restore` of this file's digest. So the agreement stands in the log that auditors read, and whoever was erased
-since stays erased: their keys are not in a backup.
+since stays erased: their keys are not in a backup. If both are the same, what people have kept and deleted since would be
+set back all the same, so where the charter asks for approvals that needs an agreement too, which makes this log the longer
+one. None can be asked for where the backup's is longer: written here, it would make two histories of one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, Final, Literal
 from daulat.adapters import archive_file
 from daulat.adapters.journal_files import sync_folder
 from daulat.adapters.log_files import LogFolder
+from daulat.adapters.seal import SqliteSeal
 from daulat.adapters.vault_index import SqliteIndex
 from daulat.adapters.vault_keys import SqliteKeys
 from daulat.core.consent import RESTORE, naming
@@ -33,7 +36,9 @@ from daulat.processes.backing_up import NAMES, Target
 from daulat.processes.lock import lock
 from daulat.processes.sequencer import alone
 from daulat.settings import Home
+from daulat.tlog import checkpoint as checkpoints
 from daulat.tlog.checkpoint import Checkpoint
+from daulat.tlog.note import Verifier
 from daulat.tlog.tiles import Hashes
 from daulat.vault import archive
 from daulat.vault.archive import About, Head
@@ -43,7 +48,12 @@ _EMPTY: Final = frozenset({"models", "run", "lock", "sequencer.lock", ".restorin
 _HISTORY: Final = frozenset({"root", "tile", "log", "split", "entry", "shape", "reference", ""})
 """Kinds of problems by which a log is not what its checkpoint signs. Others say what happened: that stays told."""
 _LOG: Final = re.compile(r"log/.*|log\.vkey|sequencer\.db")
-Standing = Literal["empty", "behind", "ahead"]
+_OWN: Final = re.compile(r"keys/.*")  # what a home that has a log keeps of its own
+Standing = Literal["empty", "behind", "same", "ahead"]
+_BACK: Final[dict[str, str]] = {
+    "behind": "the log here goes on where the backup's ends",
+    "same": "the log here ends where the backup's does, and what people have kept and deleted since is not in it",
+}
 Progress = Callable[[str, int, int], None]
 
 
@@ -109,7 +119,12 @@ def _read(staged: Home, source: Target, kind: archive_file.Kind, look: Callable[
             raise VerificationFailed(f"{name[:80]!r} is nothing that a backup may hold")
         path = staged.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            raise VerificationFailed(
+                f"{name} is in the backup and in the keys: these are no two files of one"
+            ) from None
         with os.fdopen(descriptor, "wb") as stream:
             for piece in content:
                 stream.write(piece)
@@ -193,14 +208,15 @@ def _over(home: Home, staged: Home, digest: str) -> Standing:
     try:
         with alone(home, 0):
             standing = _compare(home, staged)
-            use = _agreed(home, digest) if standing == "behind" else None
+            needs = standing == "behind" or (standing == "same" and _others_agree(home))
+            use = _agreed(home, digest, _BACK[standing]) if needs else None
             _forget_destroyed(staged, home)
             if use is not None:
                 _use(home, use)
-            _replace(home, staged, with_log=standing == "ahead")
+            _replace(home, staged, with_log=standing != "behind")
     finally:
         os.close(held)
-    return standing
+    return "ahead" if standing == "same" else standing
 
 
 def _compare(home: Home, staged: Home) -> Standing:
@@ -223,7 +239,26 @@ def _compare(home: Home, staged: Home) -> Standing:
         longer, shorter = longer or mine.size > small, shorter or other.size > small
     if (longer and shorter) or not set(ours) & set(theirs):
         raise SplitView("the log here and the one in the backup are two histories: neither continues the other")
-    return "behind" if longer else "ahead"
+    if longer or shorter:
+        return "behind" if longer else "ahead"
+    newest, folder = list(ours.values())[-1]
+    return "same" if _sealed(home, folder, newest.origin) == newest.size else "ahead"  # a restore that was cut off
+
+
+def _sealed(home: Home, folder: LogFolder, origin: str) -> int:
+    """How far a shard goes at the log's second place, to which a restore comes last."""
+    seal = SqliteSeal(home.sequencer_db, origin)
+    try:
+        signed = seal.checkpoint()
+    finally:
+        seal.close()
+    return checkpoints.open_checkpoint(signed, Verifier(folder.vkey())).size if signed else -1
+
+
+def _others_agree(home: Home) -> bool:
+    """Whether the charter that the home's log ends under asks for the approval of others."""
+    begun = [folder for found, folder in _shards(home).values() if found.size]
+    return bool(begun) and agreements.read(begun[-1]).needed > 0
 
 
 def _shards(home: Home) -> dict[str, tuple[Checkpoint, LogFolder]]:
@@ -239,7 +274,7 @@ def _root(folder: LogFolder, head: Checkpoint, size: int) -> bytes:
     return hashes.range(0, size) if size else b""
 
 
-def _agreed(home: Home, digest: str) -> str:
+def _agreed(home: Home, digest: str, why: str) -> str:
     """The id of a proposal that the home's own log shows agreed to, in force and not used.
 
     Raises:
@@ -252,8 +287,8 @@ def _agreed(home: Home, digest: str) -> str:
             if now <= made["expires"] and made["proposal"] not in used:
                 return str(made["proposal"])
     raise PermissionDenied(
-        "the log here goes on where the backup's ends: restoring it sets this home back, and nobody does that alone. "
-        f"Start the service, and propose it: daulat operate restore-backup FILE --key FILE (digest {digest})",
+        f"{why}: restoring it sets this home back, and nobody does that alone. Start the service, and propose it: "
+        f"daulat operate restore-backup FILE --key FILE (digest {digest})",
         code="not_agreed",
     )
 
@@ -277,7 +312,8 @@ def _use(home: Home, proposal: str) -> None:
 def _replace(home: Home, staged: Home, *, with_log: bool) -> None:
     """File by file, each whole; cut off, the same restore is done again. Checkpoints and the seal come last."""
     names = [str(path.relative_to(staged.path)) for path in staged.path.rglob("*") if path.is_file()]
-    kept = [name for name in names if NAMES["backup"].fullmatch(name) and (with_log or not _LOG.fullmatch(name))]
+    backed_up = [name for name in names if NAMES["backup"].fullmatch(name) and not _OWN.fullmatch(name)]
+    kept = [name for name in backed_up if with_log or not _LOG.fullmatch(name)]
     home.prepare()
     for path in home.policies.glob("*.cedar"):
         if f"policies/{path.name}" not in kept:

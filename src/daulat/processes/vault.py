@@ -28,6 +28,7 @@ from daulat.errors import DaulatError, PermissionDenied, Unavailable, Verificati
 from daulat.gateway import stored
 from daulat.gateway.files import Files
 from daulat.gateway.stored import Completions
+from daulat.pipeline.stored import opened
 from daulat.policy.cedar import CedarDecider
 from daulat.processes import behind, edge, keeping
 from daulat.processes.callers import Callers, Teller, answering, failed, secret
@@ -94,7 +95,8 @@ class Vault:
 
     async def _denied(self, request: Request, error: Exception) -> Response:
         if isinstance(error, PermissionDenied):
-            self._tell(secret(request), "vault.keep", error.code)
+            action = "vault.keep" if request.method == "POST" else "vault.read"
+            self._tell(secret(request), action, error.code)
         return await failed(request, error)
 
     def handlers(self) -> dict[str, rpc.Handler]:
@@ -115,17 +117,21 @@ class Vault:
         return self._objects
 
     def reads(self, request: Request) -> Whose:
-        """Whose data is asked for: everybody sees and deletes their own, whatever rules say of using the service."""
-        principal = self.callers.principal(request)
+        """Whose data is asked for: everybody sees and deletes their own, whatever rules say of using the service.
+
+        Raises:
+            PermissionDenied: with a key that another made for somebody who has signed in.
+        """
+        principal = opened(self.callers.principal(request))
         return Whose(principal.tenant_id, principal.person_id)
 
     def keeps(self, request: Request) -> Whose:
         """The same, of someone who asks to have something kept.
 
         Raises:
-            PermissionDenied: the rules in force refuse it.
+            PermissionDenied: the rules in force refuse it, or as `reads`.
         """
-        principal, snapshot = self.callers.principal(request), self.callers.snapshot
+        principal, snapshot = opened(self.callers.principal(request)), self.callers.snapshot
         if self._policy is None or self._policy[0] != snapshot.policy.version:
             self._policy = snapshot.policy.version, CedarDecider(snapshot.policy.rules, snapshot.policy.schema)
         question = keep_question(

@@ -180,6 +180,30 @@ def test_what_is_spent_leaves_out_workers_that_are_lent_to(log: Log, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("scope", ["tenant", "key"])
+def test_what_one_has_spent_is_found_without_reading_all_others(log: Log, tmp_path: Path, scope: str) -> None:
+    """With ten thousand tenants each look would take a hundredth of a second, and there are many."""
+    database, steps = UsageDatabase(tmp_path / "usage.db"), 0
+
+    def looked(others: int) -> int:
+        nonlocal steps
+        log.grow([inference(NOW, tenant=f"t{number}", key=f"k{number}") for number in range(others)])
+        database.catch_up({ORIGIN: log.folder})
+        steps = 0
+        for period, first, count in (("minute", NOW // MINUTE_MS, 1), ("day", NOW // DAY_MS - 3, 7)):
+            numbers = range(first, first + count)
+            assert len(database.spent(scope, f"{scope[0]}0", period, numbers, origin=ORIGIN, without=[1])) == 1
+        return steps
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    database._reading.set_progress_handler(step, 1)
+    few = looked(2)
+    assert looked(2000) < 2 * few
+
+
 def test_old_minutes_are_forgotten_and_days_are_not(log: Log, tmp_path: Path) -> None:
     database = UsageDatabase(tmp_path / "usage.db")
     log.grow([inference(NOW)])

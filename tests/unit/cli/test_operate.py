@@ -128,6 +128,15 @@ def test_an_approval_is_signed_over_what_was_shown(run: Shell, service: Service,
     Verifier(sent["vkey"]).verify_bytes(made.statement("approval"), base64.b64decode(sent["signature"]))
 
 
+def test_a_proposal_about_whoever_was_erased_gets_no_signature(
+    run: Shell, service: Service, key: tuple[str, ...]
+) -> None:
+    service.answers = {"consent.show": shown("void", payload="", action="person.erase")}
+    said = run("operate", "approve", "proposal_1", *key, "--yes")
+    assert (said.code, "is void: whom it was about has been erased" in said.err) == (1, True)
+    assert [method for method, _ in service.asked] == ["consent.show"]
+
+
 @pytest.mark.parametrize(
     "draft",
     [
@@ -228,6 +237,8 @@ def test_proposals_and_operators_are_listed(run: Shell, service: Service) -> Non
     assert "No proposals." in run("operate", "list").out
     assert "daulat operator first FILE" in run("operator", "list").out
     assert "is over: nothing was done" in run("operate", "show", "proposal_1").out
+    service.answers["consent.show"] = shown("void", payload="")
+    assert "is void: whom it was about has been erased" in run("operate", "show", "proposal_1").out
     operator = {"name": "ali", "citizenship": "MY", "expires": 1_800_000_000_000, "revoked": None, "vkey": "v"}
     service.answers = {"consent.all": [shown("open")], "operators": [operator]}
     assert "operator.add  open   ali          bina         2" in run("operate", "list").out

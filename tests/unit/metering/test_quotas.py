@@ -13,6 +13,7 @@ from tests.support.lender import LocalLender
 
 from daulat.core.quota import DAY_MS, MINUTE_MS, Limit
 from daulat.errors import Overloaded
+from daulat.metering import quotas as quotas_module
 from daulat.metering.quotas import FRESH_MS, Id, Need, Quotas, Taken, duration
 
 NOW = 1_795_000_000_000 // DAY_MS * DAY_MS + MINUTE_MS  # the second minute of a day
@@ -273,3 +274,58 @@ def test_workers_that_die_at_any_moment_never_spend_more_than_the_limit(
         assert storm.logged_tokens + sum(storm.flying) <= bound + storm.beyond
         if not longer:
             assert storm.lender.lender.gone(storm.tokens, storm.now) <= bound
+
+
+# As many tenants as there may be.
+
+BOUNDS = {"requests_per_minute": 1000, "tokens_per_minute": 10**6, "requests_per_day": 10**6, "tokens_per_day": 10**9}
+
+
+def test_more_accounts_than_there_is_room_for_are_all_lent_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ten thousand tenants: accounts that were being waited for had been forgotten, and with them all waited."""
+    monkeypatch.setattr(quotas_module, "_MAX_ACCOUNTS", 10)
+    limits = [Limit(scope, f"{scope}-{number}", **BOUNDS) for number in range(20) for scope in ("key", "tenant")]
+    lender = LocalLender(limits)
+    quotas = worker(lender)
+    waiting = [pair for pair in zip(limits[::2], limits[1::2], strict=True) if quotas.reserve(pair, ONE, NOW) is None]
+    assert len(waiting) == 20
+    lender.exchange(1, quotas, NOW)
+    taken = [quotas.reserve(pair, ONE, NOW) for pair in waiting]
+    assert None not in taken
+    for one in taken:
+        quotas.settle(one or (), 1, 0)
+    assert all(account.held == 0 for account in quotas._accounts.values())
+
+
+def test_what_is_under_way_or_lent_is_not_forgotten_and_what_nobody_needs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas_module, "_MAX_ACCOUNTS", 2)
+    limits = [Limit("key", f"k{number}", requests_per_minute=100) for number in range(9)]
+    lender = LocalLender(limits)
+    quotas = worker(lender)
+    quotas._room = 2
+    under_way = reserve(lender, quotas, limits[0])
+    for limit in limits[1:]:
+        quotas.cancel(reserve(lender, quotas, limit))
+    for _ in range(4):
+        lender.exchange(1, quotas, NOW, idle=True)
+    quotas._room = 2
+    quotas.cancel(reserve(lender, quotas, limits[1]))
+    assert {id_.subject for id_ in quotas._accounts} == {"k0", "k1"}
+    quotas.cancel(under_way)
+    assert quotas._accounts[Id("key", "k0", "requests_per_minute")].free == 1
+
+
+def test_what_is_idle_is_given_back_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody waits while ten thousand tenants' accounts are looked through."""
+    monkeypatch.setattr(quotas_module, "_MOST_LOOKED", 4)
+    limits = [Limit("key", f"k{number}", requests_per_minute=100) for number in range(10)]
+    lender = LocalLender(limits)
+    quotas = worker(lender)
+    for limit in limits:
+        quotas.cancel(reserve(lender, quotas, limit))
+    counts = []
+    for _ in range(9):
+        counts.append(len(found := quotas.asks(NOW, idle=True)))
+        quotas.lent(lender.lender.lend(1, found, NOW), NOW)
+    assert max(counts) <= 4
+    assert all(lender.lender.gone(Id("key", limit.subject, "requests_per_minute"), NOW) == 0 for limit in limits)

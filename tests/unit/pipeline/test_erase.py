@@ -137,17 +137,78 @@ def test_a_log_that_cannot_be_written_leaves_it_to_be_said_later(site: Site) -> 
     assert (entry["keys"], entry["objects"], entry["rows"]) == (1, 3, 2)
 
 
+def kept(site: Site, number: int, action: str, **arguments: Any) -> str:
+    """A proposal that was done; its text."""
+    text = site.act("person").payload(arguments)
+    row = {"id": f"proposal_{number}", "name": f"proposal_{number}", "origin": "o", "action": action}
+    place = {"prior": "", "expires": 1, "key": site.rows.rows("operator_keys")[0]["id"], "position": 1, "done": 1}
+    site.rows.add("proposals", {**row, "payload": text, **place})
+    return text
+
+
 def test_proposals_lose_the_texts_that_name_them_and_keep_what_was_signed(site: Site) -> None:
-    payload = site.act("person").payload({"person": "aminah"})
-    other = site.act("person").payload({"person": "badrul"})
-    key = site.rows.rows("operator_keys")[0]["id"]
-    for number, text in enumerate((payload, other)):
-        row = {"id": f"proposal_{number}", "name": f"proposal_{number}", "origin": "o", "action": "person.erase"}
-        place = {"prior": "", "expires": 1, "key": key, "position": 1, "done": 1}
-        site.rows.add("proposals", {**row, "payload": text, **place})
+    kept(site, 0, "person.erase", person="aminah")
+    other = kept(site, 1, "person.erase", person="badrul")
     run(site.act("person").prepare({"person": "aminah"}).carry_out())
     assert [row["payload"] for row in site.rows.rows("proposals")] == ["", other]
     assert b"aminah" not in site.bytes_on_disk()
+
+
+def test_proposals_about_a_namesake_stay(site: Site) -> None:
+    """Of another tenant, of the operators, or by another act: a name alone is nobody's."""
+    mine = kept(site, 0, "data.export", person="aminah")
+    run(site.house.desk.add_person("aminah", "other", "MY", "substantial", ["user"], days=30))
+    namesake = site.rows.rows("people")[-1]["id"]
+    texts = [
+        mine,  # from when the name was hers alone; now it says of neither who was meant
+        kept(site, 1, "data.export", person=namesake),
+        kept(site, 2, "operator.add", **site.house.someone("devi", name="aminah")),
+        kept(site, 3, "operator.revoke", name="aminah", reason="aminah"),
+        kept(site, 4, "retention.set", tenant="aminah", files=1, completions=None),
+    ]
+    kept(site, 5, "data.export", person=site.ids["aminah"])
+    run(site.act("person").prepare({"person": site.ids["aminah"]}).carry_out())
+    assert [row["payload"] for row in site.rows.rows("proposals")] == [*texts, ""]
+
+
+def test_with_a_tenant_go_the_proposals_about_it_and_its_people(site: Site) -> None:
+    kept(site, 0, "data.export", person="badrul")
+    kept(site, 1, "retention.set", tenant="agency", files=1, completions=None)
+    other = [
+        kept(site, 2, "data.export", person="chandra"),
+        kept(site, 3, "retention.set", tenant=site.other, files=1, completions=None),
+    ]
+    run(site.act("tenant").prepare({"tenant": "agency"}).carry_out())
+    assert [row["payload"] for row in site.rows.rows("proposals")] == ["", "", *other]
+
+
+def test_an_open_proposal_about_whoever_was_erased_is_void_and_says_so(site: Site) -> None:
+    house = site.house
+    house.acts["person.erase"] = site.act("person")
+    draft = house.draft("person.erase", person="aminah")
+    house.propose(draft)
+    run(site.act("person").prepare({"person": "aminah"}).carry_out())
+    with pytest.raises(Conflict, match="is void: whom it was about has been erased") as caught:
+        house.approve(draft, "bina")
+    assert caught.value.code == "void"
+    assert house.consent.show(draft["proposal"])["state"] == "void"
+    assert [row["state"] for row in house.consent.all()] == ["void"]
+
+
+def test_texts_go_also_where_it_was_cut_off_behind_the_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(site, 0, "data.export", person="aminah")
+    change = site.rows.change
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(site.rows, "change", cut_off)
+    with pytest.raises(Unavailable):
+        run(site.act("person").prepare({"person": "aminah"}).carry_out())
+    assert "aminah" not in site.names("people")
+    monkeypatch.setattr(site.rows, "change", change)
+    run(site.erasure.go_on())
+    assert [row["payload"] for row in site.rows.rows("proposals")] == [""]
 
 
 def test_operators_and_nobody_are_not_erased(site: Site) -> None:

@@ -162,7 +162,7 @@ def test_an_erased_person_leaves_no_agreement_behind(site: Site) -> None:
         return 0, 0
 
     erasure = Erasure(site.rows, site.house.write, 0, destroyed)
-    run(erasure.erase(Whom("person", site.ids["aminah"], "d" * 22, (), ("aminah",))))
+    run(erasure.erase(Whom("person", site.ids["aminah"], "d" * 22, ())))
     assert site.rows.rows("exports") == []
     with pytest.raises(NotFound):
         site.exports.open("aminah")

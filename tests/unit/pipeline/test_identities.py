@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,10 @@ import pytest
 from tests.support import oidc
 from tests.support.people import DAY, Office, run
 
+from daulat.core.commitments import pseudonym
 from daulat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from daulat.identity import claims, providers
+from daulat.identity.directory import Directory
 from daulat.identity.providers import Provider
 from daulat.pipeline import publish
 from daulat.pipeline.administer import Admins
@@ -347,6 +350,55 @@ def test_an_eligible_person_makes_keys_for_themselves_that_end_with_their_citize
         lambda: run(office.call("me.key.revoke", session=begun["session"], binding="here", key=others["id"])),
         NotFound,
     )
+
+
+def opening(office: Office) -> dict[str, bool]:
+    """By its label, whether a key opens its holder's vault."""
+    found = publish.roll(1, office.rows.rows, office.clock.now_ms())
+    labels = {row["id"]: row["label"] for row in office.rows.rows("keys")}
+    directory = Directory(found)
+    principals = {labels[row.id]: directory.principal(row.id) for row in found.keys}
+    return {label: who.opens_vault for label, who in principals.items() if who is not None}
+
+
+def test_whoever_has_signed_in_opens_their_vault_with_keys_of_their_own_alone(office: Office) -> None:
+    invitation = office.invited(citizenship="MY", assurance="substantial")
+    holder = office.rows.find("people", "aminah")
+    run(office.desk.create_key("aminah", "before", [], 0, days=30))
+    assert opening(office)["before"], "installations without sign-in work so"
+    published = office.published
+    session = office.sign_in(invitation=invitation)["session"]
+    assert office.published == published + 1
+    run(office.desk.create_key("aminah", "anothers", [], 0, days=30))
+    house = office.rows.find("tenants", holder["tenant"])
+    theirs = pseudonym(base64.b64decode(house["epoch_key"]), "principal", holder["id"])
+    run(office.desk.of(theirs).create_key("aminah", "by an admin key", [], 0, days=30))
+    key(office, session, label="mine")
+    found = opening(office)
+    assert found == {
+        "first-key": True, "before": False, "anothers": False, "by an admin key": False, "mine": True,
+    }  # fmt: skip
+    assert {row["label"]: row["own"] for row in me(office, session)["keys"]}["mine"]
+    assert not {row["label"]: row["own"] for row in me(office, session)["keys"]}["anothers"]
+
+
+def test_a_first_sign_in_of_whoever_a_directory_knows_is_published(office: Office) -> None:
+    """From then on keys that others made open nothing, before anybody can make another."""
+    office.invited(citizenship="MY", assurance="substantial")
+    person = office.rows.find("people", "aminah")
+    (hash_, *_) = office.seen().hashes
+    office.rows.add("identities", {"id": "identity_1", "name": hash_, "person": person["id"]})
+    run(office.desk.create_key("aminah", "anothers", [], 0, days=30))
+    assert opening(office)["anothers"]
+    published = office.published
+    office.sign_in()
+    assert (office.published, opening(office)["anothers"]) == (published + 1, False)
+    first = office.rows.find("people", "aminah")["proven"]
+    office.clock.pass_seconds(60)
+    office.sign_in()
+    assert office.rows.find("people", "aminah")["proven"] == first == oidc.NOW * 1000
+    office.rows.remove("identities", "identity_1")
+    assert not opening(office)["anothers"], "also where a directory has given the identity to another"
 
 
 @pytest.mark.parametrize(

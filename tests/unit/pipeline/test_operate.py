@@ -179,8 +179,14 @@ def test_whoever_operates_does_not_audit(office: Office) -> None:
         run(office.desk.add_person("both", "first-agency", "MY", "high", ["operator"], days=1))
     with pytest.raises(InvalidRequest, match="may be operator"):
         run(office.desk.add_person("both", "operators", "MY", "high", ["auditor"], days=1))
-    with pytest.raises(Conflict, match="does not audit"):
-        run(office.desk.create_auditor("first-operator", days=1))
+    for name in ("first-operator", "First-Operator", " first-operator ", "ｆirst-operator"):
+        with pytest.raises(Conflict, match="does not audit"):
+            run(office.desk.create_auditor(name, days=1))
+    for name in ("first-auditor", "FIRST-auditor"):
+        with pytest.raises(Conflict, match="does not operate"):
+            run(office.desk.add_person(name, "operators", "MY", "high", ["operator"], days=1))
+    run(office.desk.revoke_auditor("first-auditor"))
+    run(office.desk.add_person("first-auditor", "operators", "MY", "high", ["operator"], days=1))
     assert run(office.desk.add_person("reader", "first-agency", "", "low", ["auditor"], days=1))["roles"] == ["auditor"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.support.request_path import DONE, Path, answered, chat, chunk, usage_chunk
@@ -20,6 +21,20 @@ def test_nothing_is_handed_over_unasked() -> None:
         path.journal.commit()
         assert client.status == 200
     assert path.vault.kept == []
+
+
+def test_nothing_is_stored_with_a_key_that_another_made_for_whoever_signs_in() -> None:
+    path = Path()
+    others = replace(path.principal(), opens_vault=False)
+    _, client = path.ask(chat(store=True), who=others)
+    path.journal.commit()
+    assert (client.status, client.error["code"]) == (403, "key_not_own")
+    assert path.vault.kept == []
+    assert path.journal.one("completion")["error"] == "key_not_own"
+    _, client = path.ask(chat(), who=others)
+    path.call.answer(answered())
+    path.journal.commit()
+    assert client.status == 200, "it answers all the same"
 
 
 def test_a_whole_answer_waits_until_it_is_kept_and_then_until_its_entry_is_durable() -> None:

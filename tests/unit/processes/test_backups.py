@@ -23,6 +23,7 @@ from tests.support.verbs import Run
 
 from daulat.adapters import archive_file
 from daulat.adapters.control_db import ControlDatabase
+from daulat.adapters.identity_key import identity_key
 from daulat.adapters.journal_files import JournalFolder
 from daulat.adapters.log_files import Blobs, LogFiles, LogFolder
 from daulat.adapters.vault_folder import Folder
@@ -165,6 +166,51 @@ def test_logs_of_all_sizes_come_back_with_the_same_root(home: Home, tmp_path: Pa
     assert head == checking.head(LogFolder(home.log / "2026"))
     append(again, Step("again", "replica.stopped/v1", STOPPED))
     assert restoring._compare(again, home) == "behind"
+
+
+def members(source: Target, kind: archive_file.Kind) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    pieces = archive_file.contents(source.path, kind, source.passphrase)
+    archive.read(pieces, 1 << 30, lambda name, content: found.update({name: b"".join(content)}))
+    return found
+
+
+def test_hashes_of_identities_and_their_key_lie_in_two_files(home: Home, tmp_path: Path) -> None:
+    """Whoever has both can try out all numbers."""
+    mine = identity_key(home.identity_key)
+    back_up(home, target(tmp_path), target(tmp_path, "keys", OTHER))
+    backup, keys = members(target(tmp_path), "backup"), members(target(tmp_path, "keys", OTHER), "keys")
+    assert ("keys/identity.key" in backup, "control.db" in backup) == (True, False)
+    assert ("keys/identity.key" in keys, "control.db" in keys) == (False, True)
+    again, _ = restored(tmp_path / "again", target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert identity_key(again.identity_key) == mine
+    assert stat.S_IMODE(again.identity_key.stat().st_mode) == 0o600
+
+
+def test_keys_of_before_bring_the_identity_key_along(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both files it is in neither: nobody says which one counts."""
+    mine = identity_key(home.identity_key)
+    monkeypatch.setattr(backing_up, "IDENTITY", "")
+    monkeypatch.setattr(backing_up, "FILES", tuple(name for name in backing_up.FILES if name != "keys/identity.key"))
+    back_up(home, target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert "keys/identity.key" in members(target(tmp_path, "keys", OTHER), "keys")
+    again, _ = restored(tmp_path / "again", target(tmp_path), target(tmp_path, "keys", OTHER))
+    assert identity_key(again.identity_key) == mine
+    monkeypatch.setattr(backing_up, "FILES", (*backing_up.FILES, "keys/identity.key"))
+    back_up(home, target(tmp_path, "twice"), target(tmp_path, "keys-twice", OTHER))
+    with pytest.raises(VerificationFailed, match="in the backup and in the keys"):
+        restored(tmp_path / "third", target(tmp_path, "twice"), target(tmp_path, "keys-twice", OTHER))
+
+
+def test_a_home_that_has_a_log_keeps_its_own_identity_key(home: Home, tmp_path: Path) -> None:
+    identity_key(home.identity_key)
+    back_up(home, target(tmp_path), None)
+    home.identity_key.unlink()
+    mine = identity_key(home.identity_key)
+    restored(home.path, target(tmp_path))
+    assert identity_key(home.identity_key) == mine
 
 
 def test_without_the_keys_it_can_be_read_and_cannot_go_on(home: Home, tmp_path: Path) -> None:
@@ -428,6 +474,62 @@ def test_a_home_that_has_gone_on_is_set_back_by_consent_alone_and_once(home: Hom
     append(home, Step("again", "replica.stopped/v1", {**STOPPED, "time": logs.T0 + 14_000}))
     with pytest.raises(PermissionDenied):  # each proposal is done once
         restored(home.path, backup)
+
+
+def managed(home: Home) -> None:
+    """Under a charter that asks for the approval of two others, in a new shard."""
+    opening = {**STORY[0].fields, "origin": f"{NAME}/2027", **consents.PRODUCTION}
+    open_sequencer(home, NAME, "2027").append([logs.encode(Step("charter", "charter/v1", opening), {})])
+
+
+def test_where_others_have_to_agree_nobody_sets_back_what_people_keep_alone_behind_the_same_log(
+    home: Home, tmp_path: Path
+) -> None:
+    managed(home)
+    backup = target(tmp_path)
+    digest = back_up(home, backup, None)["digests"]["backup"]
+    objects(home).delete(ALI, "file", "file-1")
+    with pytest.raises(PermissionDenied, match="the log here ends where the backup's does") as refused:
+        restored(home.path, backup)
+    assert (refused.value.code, digest in refused.value.message) == ("not_agreed", True)
+    with pytest.raises(NotFound):
+        kept(home, ALI, "file-1")
+    again, found = restored(tmp_path / "again", backup)
+    assert found["standing"] == "empty", "an empty home needs nobody's consent"
+    assert checking.periods(again) == ["2026", "2027"]
+
+
+def test_over_the_same_log_where_one_may_do_it_alone(home: Home, tmp_path: Path) -> None:
+    backup = target(tmp_path)
+    back_up(home, backup, None)
+    objects(home).delete(ALI, "file", "file-1")
+    assert restored(home.path, backup)[1]["standing"] == "ahead"
+    assert kept(home, ALI, "file-1") == b"of ali"
+
+
+def test_a_restore_that_was_cut_off_before_the_second_place_is_done_again(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also under a charter that asks for others: the log is the backup's already, and nothing could be proposed."""
+    managed(home)
+    older = tmp_path / "older"
+    shutil.copytree(home.path, older, ignore=shutil.ignore_patterns("run"))
+    managed(home)
+    back_up(home, target(tmp_path), None)
+    replace_ = Path.replace
+
+    def cut_off(self: Path, other: Path) -> Path:
+        if self.name == "sequencer.db":
+            raise KeyboardInterrupt
+        return replace_(self, other)
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        restored(older, target(tmp_path))
+    monkeypatch.setattr(Path, "replace", replace_)
+    again, found = restored(older, target(tmp_path))
+    assert found["standing"] == "ahead"
+    assert open_sequencer(again, NAME, "2027").size == 2
 
 
 def test_an_agreement_that_was_only_proposed_is_none(home: Home, tmp_path: Path) -> None:

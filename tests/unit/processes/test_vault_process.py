@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 from tests.support import worlds
 from tests.support.log_server import listening
 from tests.support.outside_vaults import made_bucket, seaweed, secret
@@ -265,6 +266,43 @@ def test_nothing_is_written_to_a_bucket_whose_region_lies_elsewhere(
             assert words in refused.value.message
             assert refused.value.code in {"vault_unavailable", "storage_not_leased"}
             assert (kept, leases) == ({}, [])
+
+
+# Whose key it is.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "action"),
+    [
+        ("GET", "/v1/files", "vault.read"),
+        ("GET", "/v1/files/file-1", "vault.read"),
+        ("GET", "/v1/files/file-1/content", "vault.read"),
+        ("DELETE", "/v1/files/file-1", "vault.read"),
+        ("POST", "/v1/files", "vault.keep"),
+        ("GET", "/v1/chat/completions", "vault.read"),
+        ("GET", "/v1/chat/completions/chatcmpl-1", "vault.read"),
+        ("GET", "/v1/chat/completions/chatcmpl-1/messages", "vault.read"),
+        ("POST", "/v1/chat/completions/chatcmpl-1", "vault.keep"),
+        ("DELETE", "/v1/chat/completions/chatcmpl-1", "vault.read"),
+    ],
+)
+def test_a_key_that_another_made_for_whoever_signs_in_opens_no_vault(
+    home: Home, method: str, path: str, action: str
+) -> None:
+    later = 2**50
+    keys = (worlds.key(1, expires=later), replace(worlds.key(2, worlds.OTHER_SECRET, expires=later), opens_vault=False))
+    people = tuple(worlds.person(number, expires=later) for number in (1, 2))
+    SnapshotFile(home.snapshot).write(worlds.snapshot(roll=worlds.roll(number=1, keys=keys, people=people)))
+    site, told = Expiring(home, MemoryPlace()), list[tuple[str, str, str]]()
+    site.vault._tell = lambda *said: told.append(said)  # type: ignore[assignment, misc]
+    client = TestClient(site.vault.application())
+    said = client.request(method, path, headers={"authorization": f"Bearer {worlds.OTHER_SECRET}"})
+    assert (said.status_code, said.json()["error"]["code"]) == (403, "key_not_own")
+    assert "make one of your own at /me" in said.json()["error"]["message"]
+    assert told == [(worlds.OTHER_SECRET, action, "key_not_own")]
+    mine = client.request(method, path, headers={"authorization": f"Bearer {worlds.SECRET}"})
+    assert mine.status_code != 403
+    assert len(told) == 1
 
 
 # The end.

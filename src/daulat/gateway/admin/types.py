@@ -342,7 +342,7 @@ class Listed(Given):
     action: str
     prior: str
     expires: Milliseconds
-    state: Literal["open", "done", "over"]
+    state: Literal["open", "done", "over", "void"]
     proposed_by: str
     approved_by: list[str]
     needed: int
