@@ -1,9 +1,10 @@
 """MindIE Service as an engine, on Ascend. Described, and not yet run by Daulat on a device.
 
 Its daemon reads everything from `config.json`, which is written from the model's recipe (`pipeline.accelerated`); its
-own folder the operator names among those to be seen. It listens on TCP alone, metrics on a port of their own, so relays inside its sandbox stand between
-these ports on the private loopback and Unix sockets. Ports, `MIES_SERVICE_MONITOR_MODE` and metric names: hiascend.com,
-MindIE 3.1 (*Service management and control metrics, Prometheus format*; *EndPoint business APIs*).
+own folder the operator names among those to be seen. It listens on TCP alone, metrics on a port of their own, so relays
+inside its sandbox stand between these ports on the private loopback and Unix sockets. Ports,
+`MIES_SERVICE_MONITOR_MODE` and metric names: hiascend.com, MindIE 3.1 (*Service management and control metrics,
+Prometheus format*; *EndPoint business APIs*).
 """
 
 from __future__ import annotations
