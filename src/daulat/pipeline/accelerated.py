@@ -104,6 +104,8 @@ def _known(wanted: Wanted) -> tuple[ModelSpec, ChipSpec]:
     model, chip = models.known(wanted.facts.name, wanted.facts.origin), accelerators.chip(wanted.product)
     if model is None:
         raise NotFound(f"the catalogue does not know {wanted.facts.name}")
+    if not wanted.product:
+        raise NotFound("what chips these are was not known when it was deployed: deploy it again")
     if chip is None:
         raise NotFound(f"the catalogue does not know the chip {wanted.product!r}")
     return model, chip
