@@ -51,7 +51,11 @@ def test_codes_for_which_the_vendor_takes_an_npu_out_are_an_alarm_and_notices_ar
     code: str, words: str, state: str
 ) -> None:
     health = f"$ npu-smi info -t health -i 4 -c 0\n\tHealth Status : OK\n\tError Code : {code}\n"
-    one = next(one for one in read(f"{health}\tError Information : {words}\n$ npu-smi info\n{A2}").accelerators if one.card == 4)
+    one = next(
+        one
+        for one in read(f"{health}\tError Information : {words}\n$ npu-smi info\n{A2}").accelerators
+        if one.card == 4
+    )
     assert one.health.state == state
 
 
@@ -71,7 +75,9 @@ Q = nvidia_tool.nvidia_smi(machine.describe("8xh200"), ["-q"])[0]
 
 
 def test_uncorrectable_errors_of_a_gpus_sram_are_critical() -> None:
-    first, second, *_ = read(nvidia_tool.nvidia_smi(machine.describe("8xh200", ("ecc-code:1",)), ["-q"])[0]).accelerators
+    first, second, *_ = read(
+        nvidia_tool.nvidia_smi(machine.describe("8xh200", ("ecc-code:1",)), ["-q"])[0]
+    ).accelerators
     assert (second.health.state, second.ecc.sram_double_bit) == ("critical", 12)
     assert second.health.reasons == ("12 uncorrectable errors of the SRAM",)
     assert (first.health.state, first.ecc.sram_double_bit) == ("ok", 0)

@@ -58,7 +58,7 @@ def read_table(lines: list[Line]) -> Reading:
             raise malformed(line, f"more than {MAX_DEVICES} GPUs")
     if waiting is not None:
         raise malformed(waiting[0], "the second row of this GPU is missing")
-    return Reading("amd-smi", "", lines[0].number, tuple(found))
+    return Reading("amd-smi", "", lines[0].number, tuple(found), whole=True)
 
 
 def _gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver: str | None) -> Accelerator:

@@ -18,6 +18,7 @@ from daulat.core.accelerator import Accelerator
 from daulat.errors import InvalidRequest
 from daulat.fleet.outputs import amd, amd_table, fields, hccn, npu_smi, nvidia, nvidia_tables, topology
 from daulat.fleet.outputs.lines import Context, Line, Reading, malformed, split
+from daulat.fleet.outputs.repeated import newest
 
 _TOOLS: Final = "npu-smi|hccn_tool|nvidia-smi|rocm-smi|amd-smi"
 _OTHERS: Final = (
@@ -108,7 +109,8 @@ def read(text: str) -> list[Reading]:
         first = next((line for line in lines if line.text.strip()), Line(1, ""))
         raise malformed(first, "this is no output of npu-smi, hccn_tool, nvidia-smi, rocm-smi or amd-smi")
     remarks = [reading for reading in found if reading.tool == REMARK]
-    return [reading for reading in found if reading not in remarks[_MOST_REMARKS:]]
+    passed = {id(reading) for reading in remarks[_MOST_REMARKS:]}
+    return newest([reading for reading in found if id(reading) not in passed])
 
 
 def _sections(lines: list[Line]) -> Iterator[tuple[Context, list[Line]]]:
@@ -202,7 +204,9 @@ def _ignored(text: str) -> bool:
     bare = text.strip()
     if len(bare) > _LONGEST:
         return False
-    return any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _PROMPTED, _LEGEND)) or _DATETIME.match(bare) is not None
+    return (
+        any(pattern.fullmatch(bare) for pattern in (_SKIPPED, _PROMPTED, _LEGEND)) or _DATETIME.match(bare) is not None
+    )
 
 
 def _problem(lines: list[Line], context: Context) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from daulat.core.accelerator import MIB, Accelerator
@@ -46,10 +46,11 @@ _HOTTEST: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a saved output, numbered from 1."""
+    """One line of a saved output, numbered from 1. `ended`: a newline stands behind it; else it may be cut off."""
 
     number: int
     text: str
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one output says. `problems` are the tool's own words for what went wrong."""
+    """What one output says. `problems` are the tool's own words for what went wrong.
+
+    `whole`: it shows all devices of its machine, so that a later one in the same text takes its place.
+    """
 
     tool: str
     what: str
@@ -85,6 +89,7 @@ class Reading:
     edges: tuple[Edge, ...] = ()
     affinities: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    whole: bool = False
 
 
 def malformed(line: Line, why: str) -> InvalidRequest:
@@ -106,6 +111,7 @@ def split(text: str) -> list[Line]:
         )
     cleaned = _COLOURS.sub("", text.replace("\r\n", "\n").removeprefix("\ufeff").replace("\xa0", " "))
     lines = [Line(number, line.rstrip()) for number, line in enumerate(_unquoted(cleaned.split("\n")), 1)]
+    lines[-1] = replace(lines[-1], ended=False)
     for line in lines:
         long = len(line.text) > MAX_LINE and "--query-" not in line.text  # a list of names may be longer
         if long and not line.text.lstrip().startswith(("{", "[{")):
@@ -127,6 +133,22 @@ def _unquoted(lines: list[str]) -> list[str]:
         if prefix.strip() and line.startswith(prefix):
             lines[at] = line[len(prefix) :]
     return lines
+
+
+def complete(rows: list[Line], cells: int | None = None, separator: str | None = None) -> None:
+    """Refuse a last row that may be cut off: no newline ends it, and its last cell begins another row's last cell.
+
+    `cells`: how many a row has where the last may hold spaces.
+
+    Raises:
+        InvalidRequest: it may be; quotes it.
+    """
+    if not rows or rows[-1].ended:
+        return
+    *above, last = (line.text.split(separator, -1 if cells is None else cells - 1)[-1:] for line in rows)
+    short = last[0].strip() if last else ""
+    if any(other and other[0].strip() != short and other[0].strip().startswith(short) for other in above):
+        raise malformed(rows[-1], f"this row may be cut off in {short[:40]!r}: a newline ends a row that is whole")
 
 
 def known(text: str) -> str | None:

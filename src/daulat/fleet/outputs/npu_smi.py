@@ -18,6 +18,7 @@ from daulat.fleet.outputs.lines import (
     Line,
     Reading,
     celsius,
+    complete,
     integer,
     known,
     malformed,
@@ -73,6 +74,7 @@ _GENERATIONS: Final = (
     (r"310$", "310"),
     (r"950", "A5"),
 )
+_NAMED: Final = re.compile(r"[0-9]{3}|^(?:NA|-)$")  # every chip's name has a number of three digits
 _NO_LOGIC_ID: Final = "mcu"
 
 
@@ -136,7 +138,7 @@ def read_tables(lines: list[Line]) -> Reading:
             table.take(line, cells)
     table.complete()
     found = _with_users(_generations(list(table.chips.values())), table.users)
-    return Reading("npu-smi", "info", lines[0].number, tuple(found))
+    return Reading("npu-smi", "info", lines[0].number, tuple(found), whole=table.driver is not None)
 
 
 def _one_left(cells: list[str]) -> list[str]:
@@ -195,7 +197,7 @@ def _chip(one: tuple[Line, list[str]], two: tuple[Line, list[str]], table: _Tabl
     line, cells = one
     left, values = _row(line, cells, table.first, table.values)
     state = STATES.get(cells[1].lower())
-    if len(left) < 2 or len(values) < 2:  # noqa: PLR2004  an id and a name, power and temperature
+    if len(left) < 2 or (table.values is None and len(values) < 2):  # noqa: PLR2004  an id and a name; two sensors
         raise malformed(line, "this is not the first row of a chip (number, name, health, power, temperature)")
     if state is None:
         raise malformed(line, f"{cells[1][:40]!r} is no health that is known ({', '.join(STATES)})")
@@ -206,19 +208,19 @@ def _chip(one: tuple[Line, list[str]], two: tuple[Line, list[str]], table: _Tabl
         table.second = ["chip", "phy-id" if "hbm-usage(mb)" in table.usages else "device"][: len(ids)]
         if len(ids) > len(table.second) or len(usages) > len(table.usages):
             raise malformed(under, "this is not the second row of a chip (number, address, usage)")
+    sensors = _by_name(table.values or ["power(w)", "temp(c)"], values)
+    rates = _by_name(table.usages, usages)
     known_ids: dict[str, Any] = {
         _IDS[name]: integer(value, under) for name, value in zip(table.second or [], ids, strict=True) if name in _IDS
     }
     card = integer(left[0], line)
     if card is None:
         raise malformed(line, "a chip's row begins with the number of its NPU")
-    memory = _memory(under, usages, table.usages)
+    memory = _memory(under, rates)
     kind = next((kind for kind in ("HBM", "DDR") if kind in memory), None)
     used, total = memory[kind] if kind is not None else (None, None)
     name = product(" ".join(left[1:]))
     reasons = () if state == "ok" else (f"npu-smi says {cells[1]}",)
-    rate = percent(usages[0], under)
-    overall = (table.usages or [""])[0].lower().startswith("npu-util")
     return Accelerator(
         "ascend",
         product=name,
@@ -228,29 +230,36 @@ def _chip(one: tuple[Line, list[str]], two: tuple[Line, list[str]], table: _Tabl
         memory_kind=kind,
         memory_used=used,
         memory_total=total,
-        utilisation=Utilisation(overall=rate) if overall else Utilisation(core=rate),
-        power=watts(values[0], line),
-        temperature=celsius(values[1], line),
+        utilisation=Utilisation(
+            core=percent(rates.get("aicore", "NA"), under), overall=percent(rates.get("npu-util", "NA"), under)
+        ),
+        power=watts(sensors.get("power", "NA"), line),
+        temperature=celsius(sensors.get("temp", "NA"), line),
         health=Health(state, reasons),
         driver=table.driver,
         **known_ids,
     )
 
 
-def _memory(line: Line, pieces: list[str], names: list[str]) -> dict[str, tuple[int | None, int]]:
+def _by_name(names: list[str], pieces: list[str]) -> dict[str, str]:
+    """Values by their header's words without the unit: `temp` for `Temp(C)`. What stands first is not always power."""
+    return {name.lower().partition("(")[0]: piece for name, piece in zip(names, pieces, strict=False)}
+
+
+def _memory(line: Line, rates: dict[str, str]) -> dict[str, tuple[int | None, int]]:
     """Bytes used and in all by kind, of those that the chip has. Only the first 910 has both."""
     found: dict[str, tuple[int | None, int]] = {}
-    for name, piece in zip(names[1:], pieces[1:], strict=True):
+    for name, piece in rates.items():
+        if not name.endswith("-usage"):
+            continue
         used_text, slash, total_text = piece.partition("/")
         if not slash:
             raise malformed(line, f"{piece[:40]!r} under {name!r} is not `used / total`")
         used, total = integer(used_text, line), integer(total_text, line)
+        in_bytes = None if used is None else used * MIB
+        within(in_bytes, None if total is None else total * MIB, line)
         if total:
-            bytes_used = None if used is None else used * MIB
-            within(bytes_used, total * MIB, line)
-            found["HBM" if "hbm" in name.lower() else "DDR"] = (bytes_used, total * MIB)
-        elif used:
-            within(used * MIB, total, line)
+            found["HBM" if "hbm" in name else "DDR"] = (in_bytes, total * MIB)
     return found
 
 
@@ -322,6 +331,7 @@ def read_mapping(lines: list[Line]) -> Reading:
     """`npu-smi info -m`: which NPU, chip, logical and physical id are the same device. The Mcu is none."""
     head, *rows = lines
     names = [re.sub(r"\s+", "", name).lower() for name in _HEAD.findall(head.text)]
+    complete(rows, len(names))
     found = []
     for line in rows:
         pieces = line.text.split(None, len(names) - 1)
@@ -335,6 +345,8 @@ def read_mapping(lines: list[Line]) -> Reading:
             values[key] = product(piece) if key == "product" else integer(piece, line)
         if values.get("card") is None:
             raise malformed(line, "a row begins with the number of its NPU")
+        if not line.ended and _NAMED.search(pieces[-1]) is None:
+            raise malformed(line, "this row is cut off in the name of its chip")
         if known(pieces[-1]) is None:
             values["product"] = None
         found.append(Accelerator("ascend", architecture=generation(values.get("product")), **values))
@@ -371,6 +383,7 @@ def read_watch(lines: list[Line]) -> Reading:
     """
     head = [name.lower().replace(" ", "") for name in _WATCH_HEAD.findall(lines[0].text)]
     found: dict[tuple[int | None, int | None], Accelerator] = {}
+    complete(lines[1:])
     for line in lines[1:]:
         if is_watch(line.text):
             continue

@@ -211,16 +211,16 @@ def _read(first: Line, nodes: Iterator[Node], what: str) -> Reading:
             gpus[-1][2].append((path[1:], line, value))
         if len(gpus) > MAX_DEVICES:
             raise malformed(line, f"more than {MAX_DEVICES} GPUs")
-    problems: tuple[str, ...] = ()
+    problems = [
+        f"line {line.number}: GPU {at}: {_UNTOLD}" for at, (line, _, nodes) in enumerate(gpus) if not _told(nodes)
+    ]
     if attached is not None and len(gpus) != attached[1]:  # so it is with `-i`, too
-        problems = (f"line {attached[0].number}: {attached[1]} GPUs are attached, {len(gpus)} are shown",)
+        problems.append(f"line {attached[0].number}: {attached[1]} GPUs are attached, {len(gpus)} are shown")
     found: list[Accelerator] = []
     for index, (line, bus, branch) in enumerate(gpus):
         gpu = _gpu(index, bus, line, branch, driver or None)
-        if not _told(branch):
-            problems += (f"line {line.number}: {gpu.name}: {_UNTOLD}",)
         found += [gpu, *_partitions(gpu, branch)]
-    return Reading("nvidia-smi", what, first.number, tuple(found), problems=problems)
+    return Reading("nvidia-smi", what, first.number, tuple(found), problems=tuple(problems), whole=True)
 
 
 def _elements(lines: list[Line]) -> Iterator[Node]:
@@ -321,7 +321,7 @@ def _ecc(said: _Said) -> Ecc:
 def _told(nodes: list[Node]) -> bool:
     """Whether a GPU's branch has the sections that tell its health, to their end: a later one follows."""
     sections = [path[0] for path, _, _ in nodes]
-    return not _COUNTED.isdisjoint(sections) and sections[-1] not in _MEMORY
+    return bool(sections) and not _COUNTED.isdisjoint(sections) and sections[-1] not in _MEMORY
 
 
 def _health(said: _Said, ecc: Ecc, *, told: bool) -> Health:

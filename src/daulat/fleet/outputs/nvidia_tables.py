@@ -14,6 +14,7 @@ from daulat.fleet.outputs.lines import (
     Line,
     Reading,
     celsius,
+    complete,
     identity,
     integer,
     known,
@@ -97,6 +98,7 @@ def read_csv(lines: list[Line], context: Context) -> Reading:
     names = _header(lines[0].text, asked(context))
     rows = lines[1:] if names is not None else lines
     names = names or asked(context) or []
+    complete(rows, separator=",")
     if {"pid", "used_gpu_memory", "used_memory"} & set(names):
         return _read_users(rows, names, lines[0])
     found = []
@@ -204,6 +206,7 @@ def read_monitor(lines: list[Line]) -> Reading:
     """`nvidia-smi dmon`: a row a GPU, again and again; the last is what holds."""
     head: list[str] = []
     found: dict[int, Accelerator] = {}
+    complete([line for line in lines if "#" not in line.text])
     for line in lines:
         cells = line.text.split()
         if cells[:1] == ["#"]:
@@ -262,7 +265,7 @@ def read_table(lines: list[Line]) -> Reading:
         replace(gpu, processes=tuple(user for card, user in table.users if card == gpu.card))
         for gpu in table.gpus.values()
     ]
-    return Reading("nvidia-smi", "", lines[0].number, (*gpus, *table.partitions))
+    return Reading("nvidia-smi", "", lines[0].number, (*gpus, *table.partitions), whole=True)
 
 
 def _take(line: Line, cells: list[str], table: _Table) -> None:
@@ -352,6 +355,8 @@ def _table_gpu(one: tuple[Line, list[str]], two: tuple[Line, list[str]], driver:
         ecc=Ecc(double_bit=lost),
         driver=driver,
         health=judged(
-            Health("critical", ("the driver reads ERR! from it",)) if failed else Health(), Ecc(double_bit=lost), "nvidia"
+            Health("critical", ("the driver reads ERR! from it",)) if failed else Health(),
+            Ecc(double_bit=lost),
+            "nvidia",
         ),
     )

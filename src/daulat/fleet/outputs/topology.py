@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from daulat.core.accelerator import Accelerator
-from daulat.fleet.outputs.lines import MAX_DEVICES, Edge, Line, Reading, malformed
+from daulat.fleet.outputs.lines import MAX_DEVICES, Edge, Line, Reading, complete, malformed
 
 _NAME: Final = re.compile(r"(?:NPU|GPU|Phy-ID|NIC|Chip|mlx\d?_|bond)[ _]?\d{1,5}\b", re.IGNORECASE)
 _TAIL: Final = re.compile(r"\s*(?:CPU Affinity)?\s*(?:NUMA Affinity)?\s*(?:GPU NUMA ID)?\s*", re.IGNORECASE)
@@ -34,6 +34,7 @@ def read_topology(lines: list[Line], tool: str) -> Reading:
     names = [_plain(name) for name in _NAME.findall(head.text)]
     if len(names) > MAX_DEVICES:
         raise malformed(head, f"more than {MAX_DEVICES} devices")
+    complete(rows)
     edges: list[Edge] = []
     near: list[tuple[str, str]] = []
     seen: set[str] = set()
@@ -81,6 +82,7 @@ def _several(text: str) -> bool:
 
 def read_device_files(lines: list[Line]) -> Reading:
     """`davinciN`: N is the physical id, of one digit or more."""
+    complete(lines)
     numbers: list[int] = []
     for line in lines:
         for name in line.text.split() if _several(line.text) else [line.text.strip()]:
