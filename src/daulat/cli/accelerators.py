@@ -125,6 +125,7 @@ def as_facts(found: Inventory) -> dict[str, Any]:
         "topology": found.topology,
         "affinity": found.affinity,
         "problems": list(found.problems),
+        "notes": list(found.notes),
     }
 
 
@@ -143,6 +144,7 @@ def described(found: Inventory) -> str:
     if kinds:
         lines.append("links: " + ", ".join(f"{count // 2} {kind}" for kind, count in sorted(kinds.items())))
     lines += [f"problem: {words}" for words in found.problems]
+    lines += [f"note: {words}" for words in found.notes]
     return "\n".join(lines) or "nothing was found"
 
 

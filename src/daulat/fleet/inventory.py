@@ -11,6 +11,7 @@ from daulat.core.accelerator import Accelerator, Health, Link, merged
 from daulat.fleet.outputs.lines import Reading
 
 _NAME: Final = re.compile(r"(NPU|GPU|Phy-ID|Chip)[ _]?(\d+)", re.IGNORECASE)
+_MOST_NAMED: Final = 16
 _SAME: Final = ("product", "pci", "serial", "unique_id")  # what cannot differ within one device
 _MEANINGS: Final = (
     ("-8002", "this user may not: run it as root, or as a member of HwHiAiUser's group"),
@@ -31,12 +32,16 @@ _MEANINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The devices of one machine, how they are joined, and what is wrong or does not fit."""
+    """The devices of one machine, how they are joined, and what is wrong or does not fit.
+
+    `notes`: what was concluded and not told, so that people may check it. Nothing is wrong.
+    """
 
     accelerators: tuple[Accelerator, ...]
     topology: dict[str, dict[str, str]]
     affinity: dict[str, str]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def together(readings: Iterable[Reading]) -> Inventory:
@@ -46,8 +51,9 @@ def together(readings: Iterable[Reading]) -> Inventory:
     parts = [(part, reading) for reading in every for part in reading.accelerators]
     listed = [part for part, reading in parts if part.vendor == "ascend" and reading.tool != "/dev"]
     files = [part for part, reading in parts if reading.tool == "/dev"]
+    notes: list[str] = []
     found = [
-        *_ascend(listed, files, problems),
+        *_ascend(listed, files, problems, notes),
         *(_gathered([part for part, _ in parts if part.vendor in {"nvidia", "amd"}], _gpu_keys, problems)),
         *(part for part, _ in parts if part.vendor == "cpu"),
     ]
@@ -57,7 +63,7 @@ def together(readings: Iterable[Reading]) -> Inventory:
             topology.setdefault(edge.one, {})[edge.other] = edge.kind
     affinity = dict(pair for reading in every for pair in reading.affinities)
     joined = _joined(found, topology, affinity)
-    return Inventory(tuple(joined), topology, affinity, tuple(dict.fromkeys(problems)))
+    return Inventory(tuple(joined), topology, affinity, tuple(dict.fromkeys(problems)), tuple(notes))
 
 
 def _explained(words: str) -> str:
@@ -65,7 +71,9 @@ def _explained(words: str) -> str:
     return words if meaning is None else f"{words} ({meaning})"
 
 
-def _ascend(listed: list[Accelerator], files: list[Accelerator], problems: list[str]) -> Iterator[Accelerator]:
+def _ascend(
+    listed: list[Accelerator], files: list[Accelerator], problems: list[str], notes: list[str]
+) -> Iterator[Accelerator]:
     """NPUs by card and die; what is known of a card alone goes to its dies, what is known by physical id to its die."""
     of_machine = [part for part in listed if part.card is None and part.physical_id is None and _anonymous(part)]
     ports = [part for part in listed if part.card is None and part not in of_machine]
@@ -82,6 +90,7 @@ def _ascend(listed: list[Accelerator], files: list[Accelerator], problems: list[
             if not _contradicts([die], part, problems):
                 dies[dies.index(die)] = merged([die, part])
     devices = _numbered([*dies, *homeless], {part.physical_id for part in (*ports, *files)} - {None})
+    devices = _in_order(devices, files, problems, notes)
     rest = [*_homeless(devices, ports, problems), *_lost(devices, files, problems)]
     for device in [*devices, *_gathered(rest, _physical_keys, problems)]:
         yield merged([device, *of_machine])
@@ -98,13 +107,45 @@ def _numbered(devices: list[Accelerator], numbers: set[int | None]) -> list[Acce
     """The devices with their physical ids, as far as they can be known from the numbers of ports and device files.
 
     Where no table tells physical ids, N is the card N if all cards have one die and the numbers agree as sets: one is
-    within the other. (In a virtual machine both may begin at 4, or only one of them: then nothing is known.)
+    within the other. In a virtual machine both may begin at 4, or only one of them: then their order tells (`_in_order`).
     """
     cards = {device.card for device in devices}
     single = len(cards) == len(devices) and all(device.physical_id is None for device in devices)
     if not single or not (cards <= numbers or numbers <= cards):
         return devices
     return [replace(device, physical_id=device.card) if device.card in numbers else device for device in devices]
+
+
+def _in_order(
+    devices: list[Accelerator], files: list[Accelerator], problems: list[str], notes: list[str]
+) -> list[Accelerator]:
+    """The devices with the numbers of as many device files, where nothing else tells them: both count upwards.
+
+    The driver counts its chips in the order of their physical ids, whatever the first one's number is. Where there are
+    more files than chips, or fewer, nobody can know, and a problem says what to do.
+    """
+    numbers = sorted({part.physical_id for part in files if part.physical_id is not None})
+    if not devices or not numbers or any(device.physical_id is not None for device in devices):
+        return devices
+    named = ", ".join(f"/dev/davinci{number}" for number in numbers[:_MOST_NAMED])
+    if len(numbers) != len(devices) or any(device.card is None for device in devices):
+        problems.append(
+            f"{len(numbers)} device files are there ({named}), npu-smi lists {len(devices)} NPUs, and nothing tells which "
+            "is which, so nothing can be placed on them: give this machine or container libdcmi.so, which tells their "
+            "physical ids, or as many device files as it has NPUs"
+        )
+        return devices
+    logical = all(device.logical_id is not None for device in devices)
+    order = sorted(
+        range(len(devices)),
+        key=lambda at: (devices[at].logical_id if logical else devices[at].card or 0, devices[at].die or 0),
+    )
+    found = list(devices)
+    for at, number in zip(order, numbers, strict=True):
+        found[at] = replace(devices[at], physical_id=number)
+    pairs = ", ".join(f"{found[at].name} is /dev/davinci{found[at].physical_id}" for at in order[:_MOST_NAMED])
+    notes.append(f"nothing tells which device file is whose: both are taken to count upwards, so {pairs}")
+    return found
 
 
 def _attached(devices: list[Accelerator], parts: list[Accelerator]) -> list[Accelerator]:
@@ -129,8 +170,10 @@ def _homeless(devices: list[Accelerator], ports: list[Accelerator], problems: li
     shown = [part for part in left if numbered and part.physical_id is not None]
     for part in left:
         if part not in shown:
-            address = part.port.address or part.port.state or "?"
-            problems.append(f"{part.name}: it is not known which NPU this port ({address}) belongs to")
+            address = part.port.address or part.port.state
+            what = f"this port ({address})" if address is not None else "this"
+            keep = "" if address is not None else f" ({part.health.state}): keep the command line above it"
+            problems.append(f"{part.name}: it is not known which NPU {what} belongs to{keep}")
     return shown
 
 
@@ -138,8 +181,6 @@ def _lost(devices: list[Accelerator], files: list[Accelerator], problems: list[s
     """Device files without an NPU: the die is lost."""
     left = _attached(devices, files)
     if devices and all(device.physical_id is None for device in devices):
-        if len(files) > len(devices):
-            problems.append(f"{len(files)} device files are there, npu-smi lists {len(devices)} NPUs")
         return
     for part in left:
         if not devices:

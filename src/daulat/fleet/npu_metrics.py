@@ -51,6 +51,8 @@ _WORDS: Final = {
     "npu_chip_info_network_status": "1 if the network's health check succeeds, else 0.",
     "npu_chip_info_temperature": "Degrees Celsius.",
     "npu_chip_info_power": "Watts.",
+    "npu_chip_info_voltage": "Volts.",
+    "npu_chip_info_aicore_current_freq": "MHz that the AI cores run at now.",
     "npu_chip_info_utilization": "Percent of the AI cores' time.",
     "npu_chip_info_vector_utilization": "Percent of the vector cores' time.",
     "npu_chip_info_cube_utilization": "Percent of the cube cores' time.",
@@ -62,6 +64,7 @@ _WORDS: Final = {
     "npu_chip_info_hbm_utilization": "Percent of the HBM that is in use.",
     "npu_chip_info_hbm_temperature": "Degrees Celsius of the HBM.",
     "npu_chip_info_hbm_bandwidth_utilization": "Percent of the HBM's bandwidth.",
+    "npu_chip_info_hbm_ecc_enable_flag": "1 if the HBM's errors are looked for, else 0.",
     "npu_chip_info_hbm_ecc_single_bit_error_cnt": "Single bit errors of the HBM.",
     "npu_chip_info_hbm_ecc_double_bit_error_cnt": "Double bit errors of the HBM.",
     "npu_chip_info_hbm_ecc_total_single_bit_error_cnt": "Single bit errors of the HBM, ever.",
@@ -155,6 +158,8 @@ def _of(one: Accelerator) -> Iterator[tuple[str, str, float]]:
 def _sensors(one: Accelerator) -> Iterator[tuple[str, float | None]]:
     yield "npu_chip_info_temperature", one.temperature
     yield "npu_chip_info_power", one.power
+    yield "npu_chip_info_voltage", one.voltage
+    yield "npu_chip_info_aicore_current_freq", one.frequency
     yield "npu_chip_info_utilization", one.utilisation.core
     yield "npu_chip_info_vector_utilization", one.utilisation.vector
     yield "npu_chip_info_cube_utilization", one.utilisation.cube
@@ -170,9 +175,11 @@ def _memory(one: Accelerator) -> Iterator[tuple[str, float | None]]:
         return
     yield "npu_chip_info_hbm_total_memory", total
     yield "npu_chip_info_hbm_used_memory", used
-    yield "npu_chip_info_hbm_utilization", None if used is None or not total else used * 100 / total
+    share = None if used is None or not total else used * 100 / total
+    yield "npu_chip_info_hbm_utilization", share if one.utilisation.memory is None else one.utilisation.memory
     yield "npu_chip_info_hbm_temperature", one.memory_temperature
     yield "npu_chip_info_hbm_bandwidth_utilization", one.utilisation.memory_bandwidth
+    yield "npu_chip_info_hbm_ecc_enable_flag", one.ecc.enabled
     yield "npu_chip_info_hbm_ecc_single_bit_error_cnt", one.ecc.single_bit
     yield "npu_chip_info_hbm_ecc_double_bit_error_cnt", one.ecc.double_bit
     yield "npu_chip_info_hbm_ecc_total_single_bit_error_cnt", one.ecc.total_single_bit

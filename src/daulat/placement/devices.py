@@ -20,6 +20,7 @@ _FILES: Final = {
 }
 _VISIBLE: Final = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES"}
 LOOKS: Final = 2  # in a row without a device, before it is taken to be gone
+_MOST_SAID: Final = 3  # problems in a refusal
 _USABLE: Final = 0.8  # of a device's memory, for weights: the rest is for the KV cache and the runtime
 
 
@@ -71,16 +72,28 @@ def _why(name: str, one: Accelerator) -> str:
     return f"device {name} ({one.name}) is {one.health.state}" + (f": {said}" if said else "")
 
 
-def checked(devices: Sequence[str], present: Collection[str]) -> None:
-    """Raises:
-    InvalidRequest: they are of two kinds, or one is not there or not healthy; says which are.
+def checked(
+    devices: Sequence[str],
+    present: Collection[str],
+    accelerators: Iterable[Accelerator] = (),
+    problems: Sequence[str] = (),
+) -> None:
+    """Refuse devices that nothing can be placed on. `accelerators`, `problems`: of the look that found `present`.
+
+    Raises:
+        InvalidRequest: they are of two kinds, or one is not there or not healthy; says why, and which are.
     """
     if len({device.partition(":")[0] for device in devices}) > 1:
         raise InvalidRequest("a deployment's devices are of one kind: NPUs or GPUs")
+    every = _all(accelerators)
     for device in devices:
         if device not in present:
             has = ", ".join(present) or "none but its CPU"
-            raise InvalidRequest(f"{device} is not here, or not healthy; this machine's accelerators are: {has}")
+            sick = f"{_why(device, every[device])}; " if device in every else ""
+            wrong = "".join(f"; {words}" for words in problems[:_MOST_SAID])
+            raise InvalidRequest(
+                f"{sick}{device} is not here, or not healthy; this machine's accelerators are: {has}{wrong}"
+            )
 
 
 def choose(

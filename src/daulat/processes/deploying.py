@@ -88,7 +88,7 @@ class Deploying:
         found = await asyncio.to_thread(discover, deep=False)
         present = devices.named(found.accelerators)
         if spec.devices:
-            devices.checked(spec.devices, present)
+            devices.checked(spec.devices, present, found.accelerators, found.problems)
             return spec
         taken = {device for one in self._deployments.all() if one.name != name for device in one.spec.devices}
         return replace(spec, devices=devices.choose(present, taken, facts.size, spec.replicas))

@@ -46,10 +46,16 @@ int dcmi_mcu_get_power_info(int card, int *power) {
     return card == 3 ? 0 : -1;
 }
 int dcmi_get_device_temperature(int card, int die, int *temperature) { (void)card; (void)die; *temperature = 41; return 0; }
-int dcmi_get_device_health(int card, int die, unsigned *health) { (void)card; *health = die ? 2 : 0; return 0; }
+int dcmi_get_device_voltage(int card, int die, unsigned *volts) { (void)card; *volts = 81; return die ? -8255 : 0; }
+int dcmi_get_device_frequency(int card, int die, int kind, unsigned *mhz) {
+    (void)card; (void)die;
+    *mhz = 1800;
+    return kind == 7 ? 0 : -1;
+}
+int dcmi_get_device_health(int card, int die, unsigned *health) { (void)card; *health = die && !getenv("FAKE_DCMI_QUIET") ? 2 : 0; return 0; }
 int dcmi_get_device_errorcode_v2(int card, int die, int *count, unsigned *codes, unsigned most) {
     (void)card; (void)most;
-    *count = die ? 1 : 0;
+    *count = die && !getenv("FAKE_DCMI_QUIET") ? 1 : 0;
     codes[0] = 0x80E01801;
     return 0;
 }
@@ -58,7 +64,7 @@ int dcmi_get_device_ecc_info(int card, int die, int kind, struct ecc *found) {
     memset(found, 0, sizeof *found);
     found->flag = 1;
     if (die) { found->twofold = 3; found->all_single = 14; }
-    return kind == 2 ? 0 : -1;
+    return kind == (getenv("FAKE_DCMI_DDR") ? 0 : 2) ? 0 : -1;
 }
 int dcmi_get_device_hbm_info(int card, int die, struct hbm *found) {
     found->size = 65536; found->usage = 3402; found->temp = 45; found->bandwidth = 0; found->freq = 1600;

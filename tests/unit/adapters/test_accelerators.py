@@ -118,6 +118,17 @@ def test_the_cpu_has_numa_nodes_instruction_sets_and_memory(tmp_path: Path) -> N
     assert (second.numa_node, second.memory_total, second.memory_used) == (1, 1000 * 1024, 500 * 1024)
 
 
+@pytest.mark.parametrize("kind", ["a2", "a3"])
+def test_a_look_between_finds_double_bit_errors_beside_a_health_that_says_ok(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    found = look(monkeypatch, tmp_path, kind, "ecc-quiet:3", "pages:5")
+    npus = [one for one in found.accelerators if one.vendor == "ascend"]
+    assert {one.physical_id: one.health.state for one in npus if not one.health.fit} == {3: "alarm"}
+    assert npus[5].health.reasons == ("2 pages of the memory are isolated for double bit errors",)
+    assert found.problems == ()
+
+
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`libdcmi.so` and `libnvidia-ml.so.1` with the vendors' interfaces, of one device each."""
@@ -147,11 +158,27 @@ def test_dcmi_tells_everything_by_ctypes(libraries: Path) -> None:
     assert (first.power, first.temperature, first.memory_temperature) == (172.5, 41, 45)
     assert (first.utilisation.core, first.utilisation.vector, first.utilisation.overall) == (12, 3, 17)
     assert first.health == Health("ok")
+    assert (first.frequency, first.voltage, second.voltage, first.ecc.enabled) == (1800, 0.81, None, True)
     assert (second.health.state, second.health.codes) == ("alarm", ("80E01801",))
     assert (second.ecc.double_bit, second.ecc.total_single_bit) == (3, 14)
     assert second.power is None, "the function fails for it"
     assert [(user.pid, user.memory) for user in first.processes] == [(4711, 1 << 30)]
     assert first.port.health == "Success"
+
+
+@needs_cc
+@pytest.mark.parametrize("memory", ["HBM", "DDR"])
+def test_dcmis_count_of_double_bit_errors_is_an_alarm_whatever_its_health_says(
+    libraries: Path, monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    monkeypatch.setenv("FAKE_DCMI_QUIET", "1")
+    if memory == "DDR":
+        monkeypatch.setenv("FAKE_DCMI_DDR", "1")
+    reading = dcmi.read(ctypes.CDLL(str(libraries / "libdcmi.so")))
+    assert reading is not None
+    first, second = reading.accelerators
+    assert (first.health, second.health.state) == (Health("ok"), "alarm")
+    assert second.health.reasons == ("3 double bit errors of the memory",)
 
 
 @needs_cc

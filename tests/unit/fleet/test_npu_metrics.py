@@ -6,13 +6,14 @@ import csv
 import json
 import os
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes import ascend_tools, machine
 
-from daulat.core.accelerator import Accelerator
+from daulat.core.accelerator import Accelerator, Ecc
 from daulat.fleet import npu_metrics
 from daulat.fleet.inventory import Inventory, together
 from daulat.fleet.outputs import capture
@@ -116,6 +117,44 @@ def test_every_name_is_one_of_the_exporters() -> None:
     ours = {name for name in npu_metrics.HELP if not re.search(r"_[0-9]$", name)}
     in_its_source_only = {"machine_healthy_npu_nums", "machine_unhealthy_npu_nums", "machine_unknown_npu_nums"}
     assert {name for name in ours if name not in listed} == in_its_source_only
+
+
+def left_out() -> list[str]:
+    """Patterns in the first column of the documentation's table of what is not exported."""
+    page = (ROOT / "docs/accelerators.md").read_text()
+    table = page[page.index("| not exported |") :].split("\n\n")[0]
+    return [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w*]+)`", row.split("|")[1])]
+
+
+def test_nothing_that_is_said_to_be_left_out_is_exported() -> None:
+    assert left_out()
+    assert {name for name in npu_metrics.HELP for pattern in left_out() if fnmatch(name, pattern)} == set()
+
+
+@pytest.mark.skipif(not FACTS.is_dir(), reason="the exporter's list of metrics is not at hand (DAULAT_FACTS)")
+def test_every_metric_of_the_exporter_is_exported_or_said_to_be_left_out() -> None:
+    every = csv.DictReader((FACTS / "npu_exporter_metrics.csv").read_text().splitlines())
+    rows = [row for row in every if not row["category"].startswith("Label ")]
+    named = [name for row in rows for name in re.findall(r"\b(?:npu|container|vnpu|machine|node)_\w+", row["metric"])]
+    theirs = {name.removesuffix("_X") + ("_1" if name.endswith("_X") else "") for name in named}
+    missing = {name for name in theirs if name not in npu_metrics.HELP}
+    told = {name for name in missing for pattern in left_out() if fnmatch(name, pattern)}
+    assert missing == told, missing - told
+    assert all(any(fnmatch(name, pattern) for name in missing) for pattern in left_out())
+
+
+def test_frequency_voltage_ecc_and_the_vendors_own_share_of_the_hbm_are_exported() -> None:
+    a3 = machine.describe("a3")
+    words = "info -t common -i 1"
+    texts = ["$ npu-smi info", ascend_tools.info(a3), f"$ npu-smi {words}", ascend_tools.npu_smi(a3, words.split())[0]]
+    samples = npu_metrics.samples(together(capture.read("\n".join(texts))), "1.2")
+    two = labels(2, "0000:99:00.0")
+    assert samples["npu_chip_info_aicore_current_freq"][two] == 800
+    assert samples["npu_chip_info_hbm_utilization"][two] == 5, "as npu-smi rounds it"
+    one = Accelerator("ascend", physical_id=1, voltage=0.81, ecc=Ecc(enabled=True))
+    samples = npu_metrics.samples(Inventory((one,), {}, {}, ()), "1.2")
+    assert list(samples["npu_chip_info_voltage"].values()) == [0.81]
+    assert list(samples["npu_chip_info_hbm_ecc_enable_flag"].values()) == [1]
 
 
 def expressions(value: Any) -> list[str]:

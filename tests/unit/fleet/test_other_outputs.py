@@ -366,16 +366,21 @@ def test_a_session_with_prompts_and_other_commands_is_read_through() -> None:
     assert found.problems == ("This device does not support querying p2p-enable.",)
 
 
-def test_ids_that_cannot_be_matched_are_not_matched_and_nobody_is_counted_twice() -> None:
+def test_as_many_files_as_npus_meet_in_their_order_and_nobody_is_counted_twice() -> None:
     """A virtual machine whose NPUs begin at 4 and whose device files begin at 0."""
     table = "NPU ID  Chip ID  Chip Logic ID  Chip Name\n4 0 0 Ascend 910B4\n5 0 1 Ascend 910B4\n"
     port = "\n$ hccn_tool -i 0 -link -g\nlink status: UP\n"
     found = read(f"{table}\ndavinci0\ndavinci1\n{port}")
-    assert [(one.card, one.physical_id) for one in found.accelerators] == [(4, None), (5, None)]
-    assert found.problems == ("NPU physical 0: it is not known which NPU this port (up) belongs to",)
+    assert [(one.card, one.physical_id) for one in found.accelerators] == [(4, 0), (5, 1)]
+    assert (found.accelerators[0].port.state, found.problems) == ("up", ())
+    assert len(found.notes) == 1
+    lone = read(f"{table}\ndavinci0\n{port}")
+    assert "NPU physical 0: it is not known which NPU this port (up) belongs to" in lone.problems
     more = read(f"{table}\ndavinci0\ndavinci1\ndavinci2\n")
     assert len(more.accelerators) == 2
-    assert more.problems == ("3 device files are there, npu-smi lists 2 NPUs",)
+    (words,) = more.problems
+    assert words.startswith("3 device files are there")
+    assert "npu-smi lists 2 NPUs, and nothing tells which is which" in words
 
 
 def test_one_port_that_is_asked_does_not_hide_the_other_files_npus() -> None:

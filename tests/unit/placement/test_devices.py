@@ -33,6 +33,16 @@ def test_what_is_not_there_is_refused_with_what_is() -> None:
         devices.checked(["gpu:0", "npu:1"], EIGHT)
 
 
+def test_a_refusal_says_what_is_wrong_with_the_device_and_with_the_machine() -> None:
+    sick = Accelerator("ascend", physical_id=3, health=Health("alarm", ("7 double bit errors of the memory",)))
+    with pytest.raises(
+        InvalidRequest, match=r"device npu:3 .* is alarm: 7 double bit errors of the memory; npu:3 is not"
+    ):
+        devices.checked(["npu:3"], devices.named([sick]), [sick])
+    with pytest.raises(InvalidRequest, match="none but its CPU; nothing tells which is which"):
+        devices.checked(["npu:4"], (), (), ["nothing tells which is which"])
+
+
 @pytest.mark.parametrize(
     ("gib", "replicas", "taken", "expected"),
     [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from daulat.core.accelerator import Accelerator, Utilisation
@@ -94,7 +94,14 @@ def read_json(lines: list[Line]) -> Reading:
 
 def is_text(text: str) -> bool:
     """Whether a line begins an output of amd-smi or rocm-smi that is no JSON."""
-    return len(text) <= _WIDEST and any(pattern.fullmatch(text.strip()) for pattern in (_TREE, _LINE, _CONCISE))
+    return any(form(text) for form in FORMS)
+
+
+def _form(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda text: len(text) <= _WIDEST and pattern.fullmatch(text.strip()) is not None
+
+
+FORMS: Final = (_form(_TREE), _form(_LINE), _form(_CONCISE))  # of which each begins with lines of its own
 
 
 def read_text(lines: list[Line]) -> Reading:

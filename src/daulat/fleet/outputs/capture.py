@@ -75,6 +75,23 @@ _NAMES: Final = re.compile(  # only npu-smi's fields begin so: `Product Name` ma
     r"|Process id(?=\s*:\s*\d+\s+Process name)|VDie ID|NDie ID|DDie ID)\b",
     re.IGNORECASE,
 )
+_TALKS_OF_NPUS: Final = frozenset(  # under these, such a line is npu-smi's; other commands may print one themselves
+    {
+        "",
+        "hccn_tool",
+        "nvidia-smi",
+        "rocm-smi",
+        "amd-smi",
+        "echo",
+        "date",
+        "uname",
+        "hostname",
+        "cat",
+        "export",
+        "cd",
+        "ls",
+    }
+)
 _VERSION: Final = re.compile(r"Version=(\S{1,60})")
 
 _CELL: Final = re.compile(r"\d\s*/\s*\d|(?:^|\|)\s*(?:OK|Warning|Alarm|Critical|UNKNOWN)\s*(?:\||$)")  # of a chip's row
@@ -117,11 +134,11 @@ def _sections(lines: list[Line]) -> Iterator[tuple[Context, list[Line]]]:
     context, section = Context(), list[Line]()
     for line in lines:
         command = _COMMAND.match(line.text) if len(line.text) <= _LONGEST or "--query-" in line.text else None
-        if command is None:
+        if command is None and not (_prompted(line.text) and len(line.text.strip()) > 1):
             section.append(line)
             continue
         yield context, section
-        context, section = _context(command), []
+        context, section = Context() if command is None else _context(command), []
     yield context, section
 
 
@@ -171,7 +188,6 @@ def _read_section(context: Context, lines: list[Line]) -> Iterator[Reading]:
     foreign = context.tool in _OTHERS.split("|") or context.tool == _PASSED
     if foreign and (reading := _version_file(context, lines)) is not None:
         yield reading
-        return
     at = 0
     while at < len(lines):
         text = lines[at].text
@@ -230,8 +246,7 @@ def _table(text: str) -> bool:
 
 def _named(text: str, context: Context) -> bool:
     bare = text.strip()
-    own = {"", "hccn_tool", "nvidia-smi"}  # of other commands' output such a line may be theirs
-    known = context.tool == "npu-smi" or (context.tool in own and _NAMES.match(bare) is not None)
+    known = context.tool == "npu-smi" or (context.tool in _TALKS_OF_NPUS and _NAMES.match(bare) is not None)
     return known and _FIELD.match(bare) is not None
 
 
@@ -252,7 +267,8 @@ def _reader_of_table(lines: list[Line], context: Context) -> Reading:
         return amd_table.read_table(lines)
     if any(hccn.is_ports(line.text) for line in lines[:3]):
         return hccn.read_ports(lines, context)
-    if context.tool == "hccn_tool":  # lanes, histories, error counts: nothing of them is kept
+    titled = any(npu_smi.is_title(line.text) or npu_smi.is_chip(line.text) for line in lines[:4])
+    if context.tool == "hccn_tool" and not titled:  # lanes, histories, error counts: nothing of them is kept
         return Reading("hccn_tool", context.what, lines[0].number)
     return npu_smi.read_tables(lines)
 
@@ -262,11 +278,24 @@ def _end_of_table(text: str, _context: Context) -> bool:
 
 
 def _begins_table(lines: list[Line], at: int) -> bool:
-    """Whether a table begins at this line, perhaps with the rule above its title, directly under another."""
-    title = lines[at + 1] if set(lines[at].text.strip()) <= set("+-=|") and at + 1 < len(lines) else lines[at]
-    titled = (npu_smi.is_title, nvidia_tables.is_table, amd_table.is_table, hccn.is_ports)
-    rule_above = title is lines[at] and at > 0 and set(lines[at - 1].text.strip()) <= set("+-=|")
-    return not rule_above and any(is_title(title.text) for is_title in titled)
+    """Whether a table begins at this line, directly under another: a title, its rule, or a chip below processes."""
+    if _rule(lines[at].text):
+        return at + 1 < len(lines) and _titled(lines[at + 1].text)
+    above = next((n for n in range(at - 1, -1, -1) if not _rule(lines[n].text)), None)
+    if _titled(lines[at].text):
+        return not _rule(lines[at - 1].text)
+    before = "" if above is None else lines[above].text
+    return npu_smi.is_chip(lines[at].text) and (not before.strip() or npu_smi.is_user(before))
+
+
+def _rule(text: str) -> bool:
+    return bool(text.strip()) and set(text.strip()) <= set("+-=|")
+
+
+def _titled(text: str) -> bool:
+    return any(
+        is_title(text) for is_title in (npu_smi.is_title, nvidia_tables.is_table, amd_table.is_table, hccn.is_ports)
+    )
 
 
 def _json(text: str) -> bool:
@@ -297,7 +326,13 @@ def _field(text: str) -> bool:
 
 
 def _end_of_rows(text: str, context: Context) -> bool:
-    other = _begins(text) or _named(text, context) or _of_hccn(text, context) or _PROBLEM.search(text) is not None
+    other = (
+        _begins(text)
+        or _field(text)
+        or _named(text, context)
+        or _of_hccn(text, context)
+        or _PROBLEM.search(text) is not None
+    )
     return not text.strip() or _ignored(text) or other
 
 
@@ -312,10 +347,10 @@ def _end_of_tree(text: str, _context: Context) -> bool:
     return _begins(text) or _field(text) or left
 
 
-def _end_of_fields(text: str, context: Context) -> bool:
+def _end_of_fields(text: str, _context: Context) -> bool:
     """Another kind begins; an empty line does not end these."""
     bare = text.strip()
-    port = _of_hccn(text, context) and ":" in bare
+    port = hccn.is_hccn(text) and ":" in bare
     return bool(bare) and (_begins(text) or port or _noise(bare) or _prompted(text))
 
 
@@ -359,20 +394,26 @@ def _end(lines: list[Line], at: int, ends: Callable[[str, Context], bool], conte
 
 
 def _tool(context: Context, text: str) -> str:
-    return context.tool or ("nvidia-smi" if "GPU" in text else "npu-smi")
+    return context.tool if context.tool in _OURS else "nvidia-smi" if "GPU" in text else "npu-smi"
+
+
+Kind = tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader]
+
+
+def _of_amd(form: Callable[[str], bool]) -> Kind:
+    def ends(text: str, context: Context) -> bool:
+        return (_end_of_tree(text, context) and not form(text)) or "End of ROCm SMI Log" in text
+
+    return lambda text, _: form(text), ends, lambda lines, _: amd.read_text(lines)
 
 
 # In this order: what begins an output, what ends it, who reads it.
-_KINDS: Final[tuple[tuple[Callable[[str, Context], bool], Callable[[str, Context], bool], Reader], ...]] = (
+_KINDS: Final[tuple[Kind, ...]] = (
     (lambda text, _: nvidia.is_nvidia_q(text), _end_of_tree, lambda lines, _: nvidia.read_q(lines)),
     (lambda text, _: nvidia.is_nvidia_xml(text), _end_of_xml, lambda lines, _: nvidia.read_xml(lines)),
     (lambda text, _: _table(text), _end_of_table, _reader_of_table),
     (lambda text, _: _json(text), _never, lambda lines, _: amd.read_json(lines)),
-    (
-        lambda text, _: amd.is_text(text),
-        lambda text, context: (_end_of_tree(text, context) and not amd.is_text(text)) or "End of ROCm SMI Log" in text,
-        lambda lines, _: amd.read_text(lines),
-    ),
+    *(_of_amd(form) for form in amd.FORMS),
     (
         lambda text, _: nvidia_tables.is_list(text),
         _end_of(nvidia_tables.is_list),

@@ -77,6 +77,7 @@ _PROCESS: Final = re.compile(
 )
 _CODES: Final = re.compile(r"[0-9A-Fa-f]{1,16}")
 _CAPACITIES: Final = (("hbmcapacity(mb)", "HBM"), ("ddrcapacity(mb)", "DDR"), ("memorycapacity(mb)", "DDR"))
+_HEALTH: Final = ("healthstatus", "health", "healthy")  # with its own line it names no NPU: the command above does
 _MOST_REASONS: Final = 50
 
 _NOTE: Final = re.compile(
@@ -95,7 +96,7 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
         InvalidRequest: a line is no `name : value`, or a number is none; quotes it.
     """
     found: list[Accelerator] = []
-    card, listing = context.card, False
+    card, listing, headed = context.card, False, False
     for count, (block, users) in enumerate(_blocks(lines)):
         if count > 2 * MAX_DEVICES:
             raise malformed(lines[0], f"more than {MAX_DEVICES} devices follow")
@@ -104,7 +105,10 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
         listing |= "totalcount" in block
         if _is_of_mcu(block):
             continue
-        part = _accelerator(block, users, card, context.die)
+        anonymous = block.keys().isdisjoint({"npuid", "chipid"}) and not block.keys().isdisjoint(_HEALTH) and not headed
+        headed = block.keys() == {"npuid", "chipcount"} and not listing
+        die = context.die if context.card is None or card == context.card else None  # another's, without its command
+        part = _accelerator(block, users, context.card if anonymous else card, die)
         if part is not None:
             found.append(part)
         elif listing and "npuid" in block:
@@ -120,13 +124,18 @@ def _blocks(lines: list[Line]) -> Iterator[tuple[Block, list[Process]]]:
         if process is not None:
             users.append(_user(process, line))
             continue
-        if (not key or key in block) and (block or users):
+        if (not key or key in block or _begins(key, block)) and (block or users):
             yield block, users
             block, users = {}, []
         if key:
             block[key] = (line, value)
     if block or users:
         yield block, users
+
+
+def _begins(key: str, block: Block) -> bool:
+    """Whether a name begins another output's block: its NPU, its count, or a health under more than numbers."""
+    return key in {"npuid", "totalcount"} or (key in _HEALTH and not block.keys() <= {"npuid", "chipid"})
 
 
 def _pairs(lines: list[Line]) -> Iterator[tuple[Line, str, str]]:
@@ -176,7 +185,7 @@ def _accelerator(block: Block, users: list[Process], card: int | None, die: int 
         values["architecture"] = generation(values["product"])
     values |= _memory(block)
     rates = {name: percent(block[key][1], block[key][0]) for key, name in _RATES.items() if key in block}
-    errors = {
+    errors: dict[str, Any] = {
         name: integer(block[whole][1], block[whole][0])
         for key, name in _ECC.items()
         for whole in (f"hbm{key}", f"ddr{key}", key)
@@ -202,7 +211,7 @@ def _memory(block: Block) -> dict[str, Any]:
 
 
 def _health(block: Block, ecc: Ecc) -> Health:
-    key = next((key for key in ("healthstatus", "health", "healthy") if key in block), None)
+    key = next((key for key in _HEALTH if key in block), None)
     if key is None:
         state = STATES["unknown"]
     else:

@@ -121,6 +121,17 @@ def is_title(text: str) -> bool:
     return len(text) <= _WIDEST and text.strip().startswith("|") and _VERSION.search(text) is not None
 
 
+def is_chip(text: str) -> bool:
+    """Whether a row is the first of a chip: number and name, health, sensors."""
+    cells = [cell.strip().lower() for cell in text.strip().split("|")[1:-1]]
+    return len(cells) == _CELLS and cells[1] in STATES and cells[0][:1].isdigit()
+
+
+def is_user(text: str) -> bool:
+    """Whether a row is in the table of processes."""
+    return _NO_PROCESSES.search(text) is not None or text.count("|") > _PROCESS_CELLS
+
+
 def read_tables(lines: list[Line]) -> Reading:
     """Everything in the bars-and-pluses of `npu-smi info`: the chips, and who uses them.
 

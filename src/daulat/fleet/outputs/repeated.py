@@ -50,10 +50,10 @@ def _key(reading: Reading) -> Key | None:
 def _left(reading: Reading, last: Reading) -> list[Reading]:
     """What an earlier look has and the last has not."""
     places = {(part.card, part.die, part.partition): part for part in last.accelerators}
-    names = {part.unique_id: part for part in last.accelerators if part.unique_id is not None}
+    names = {part.unique_id or "": part for part in last.accelerators if part.unique_id}
     left = []
     for part in reading.accelerators:
-        other = names.get(part.unique_id) or places.get((part.card, part.die, part.partition))
+        other = names.get(part.unique_id or "") or places.get((part.card, part.die, part.partition))
         if other is None and (reading.tool, reading.what) == _TABLE:
             reason = f"it is in the table of line {reading.line}, and no more in that of line {last.line}"
             left.append(
