@@ -73,6 +73,11 @@ def _values(one: Accelerator) -> Iterator[tuple[str, float | None]]:
     yield "DCGM_FI_DEV_GPU_UTIL", one.utilisation.core
     yield "DCGM_FI_DEV_MEM_COPY_UTIL", one.utilisation.memory_bandwidth
     yield "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", one.ecc.single_bit
-    yield "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", one.ecc.double_bit
+    yield "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", _sum(one.ecc.double_bit, one.ecc.sram_double_bit)
     yield "DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", one.ecc.total_single_bit
-    yield "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", one.ecc.total_double_bit
+    yield "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", _sum(one.ecc.total_double_bit, one.ecc.total_sram_double_bit)
+
+
+def _sum(memory: int | None, sram: int | None) -> int | None:
+    """NVML counts both in one; nvidia-smi tells them apart."""
+    return None if memory is None and sram is None else (memory or 0) + (sram or 0)

@@ -130,9 +130,9 @@ def _in_order(
     named = ", ".join(f"/dev/davinci{number}" for number in numbers[:_MOST_NAMED])
     if len(numbers) != len(devices) or any(device.card is None for device in devices):
         problems.append(
-            f"{len(numbers)} device files are there ({named}), npu-smi lists {len(devices)} NPUs, and nothing tells which "
-            "is which, so nothing can be placed on them: give this machine or container libdcmi.so, which tells their "
-            "physical ids, or as many device files as it has NPUs"
+            f"{len(numbers)} device files are there ({named}), npu-smi lists {len(devices)} NPUs, and nothing tells "
+            "which is which, so nothing can be placed on them: give this machine or container libdcmi.so, which tells "
+            "their physical ids, or as many device files as it has NPUs"
         )
         return devices
     logical = all(device.logical_id is not None for device in devices)
