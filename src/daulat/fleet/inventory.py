@@ -107,7 +107,7 @@ def _numbered(devices: list[Accelerator], numbers: set[int | None]) -> list[Acce
     """The devices with their physical ids, as far as they can be known from the numbers of ports and device files.
 
     Where no table tells physical ids, N is the card N if all cards have one die and the numbers agree as sets: one is
-    within the other. In a virtual machine both may begin at 4, or only one of them: then their order tells (`_in_order`).
+    within the other. In a virtual machine both may begin at 4, or only one of them: then `_in_order` tells.
     """
     cards = {device.card for device in devices}
     single = len(cards) == len(devices) and all(device.physical_id is None for device in devices)

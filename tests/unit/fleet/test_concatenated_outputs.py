@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,16 +51,17 @@ KINDS = {
     "amd-smi metric": "GPU: 0\n    USAGE:\n        GFX_ACTIVITY: 12 %\n",
     "npu-smi info # without a driver": "dcmi module initialize failed. ret is -8005\n",
 }
+read = cache(capture.read)  # what stands alone is read once
 Facts = tuple[list[Accelerator], list[Edge]]
 
 
-def facts(text: str) -> Facts:
-    readings = capture.read(text)
+def facts(*texts: str) -> Facts:
+    readings = [reading for text in texts for reading in read(text)]
     return [one for each in readings for one in each.accelerators], [edge for each in readings for edge in each.edges]
 
 
 def together_of(*texts: str) -> Inventory:
-    return together(reading for text in texts for reading in capture.read(text))
+    return together(reading for text in texts for reading in read(text))
 
 
 @pytest.mark.parametrize("first", KINDS)
@@ -79,9 +81,7 @@ def test_any_output_may_follow_any_other_directly_or_after_an_empty_line(first: 
 def test_command_lines_stand_between_any_two(prompt: str) -> None:
     for first, second in itertools.permutations(KINDS, 2):
         one, two = (f"{prompt}{name}\n{KINDS[name]}" for name in (first, second))
-        parts, edges = facts(one + two)
-        assert parts == facts(one)[0] + facts(two)[0], (first, second)
-        assert edges == facts(one)[1] + facts(two)[1], (first, second)
+        assert facts(one + two) == facts(one, two), (first, second)
 
 
 @pytest.mark.parametrize("line", ["[root@node-7 ~]# \n", "root@node-7:/home$ ./collect.sh --all\n"])
@@ -196,6 +196,18 @@ def test_a_last_row_that_may_be_cut_off_is_refused(text: str) -> None:
     assert capture.read(text + "\n")
 
 
+USAGES = KINDS["npu-smi info -t usages -i 1"].rstrip()
+
+
+def test_fields_that_are_cut_off_within_a_chip_are_refused_and_whole_ones_need_no_newline() -> None:
+    with pytest.raises(InvalidRequest, match=r"line 6: this output is cut off.*: 'HBM Capacity\(MB\) +: 655'"):
+        capture.read(USAGES[: USAGES.index("65536") + 3])
+    (one,) = together(capture.read(USAGES)).accelerators
+    assert one.memory_total == 65536 * MIB
+    with pytest.raises(InvalidRequest, match="this speed has no unit"):
+        capture.read("Speed: 20000")
+
+
 def test_a_wide_table_may_follow_a_narrow_one() -> None:
     found = together(capture.read(A2 + A3_WIDE.replace("| 7     ", "| 9     ").replace("| 7       ", "| 9       ")))
     assert {one.card for one in found.accelerators} == {4, 5, 9}
@@ -221,6 +233,4 @@ def test_real_captures_may_follow_each_other(between: str) -> None:
     for first, second in itertools.permutations(REAL, 2):
         if "info" in first and "info" in second:  # of two machines
             continue
-        parts, edges = facts(texts[first] + between + texts[second])
-        assert parts == facts(texts[first])[0] + facts(texts[second])[0], (first, second)
-        assert edges == facts(texts[first])[1] + facts(texts[second])[1], (first, second)
+        assert facts(texts[first] + between + texts[second]) == facts(texts[first], texts[second]), (first, second)

@@ -97,7 +97,9 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
     """
     found: list[Accelerator] = []
     card, listing, headed = context.card, False, False
-    for count, (block, users) in enumerate(_blocks(lines)):
+    blocks = list(_blocks(lines))
+    _complete(lines, [block for block, _ in blocks])
+    for count, (block, users) in enumerate(blocks):
         if count > 2 * MAX_DEVICES:
             raise malformed(lines[0], f"more than {MAX_DEVICES} devices follow")
         if "npuid" in block:
@@ -114,6 +116,14 @@ def read_fields(lines: list[Line], context: Context) -> Reading:
         elif listing and "npuid" in block:
             found.append(Accelerator("ascend", card=card))
     return Reading("npu-smi", f"info {context.what}".strip(), lines[0].number, tuple(found), problems=_problems(lines))
+
+
+def _complete(lines: list[Line], blocks: list[Block]) -> None:
+    """Refuse a last line that may be cut off: no newline ends it, and its chip's number, which ends all, is missing."""
+    headed = any(block.keys() == {"npuid", "chipcount"} for block in blocks[:-1])
+    closed = not blocks or not blocks[-1].keys().isdisjoint({"npuid", "chipid", "chipname", *_HEALTH})
+    if headed and not closed and lines[-1].text.strip() and not lines[-1].ended:
+        raise malformed(lines[-1], "this output is cut off: the Chip ID that closes it is missing")
 
 
 def _blocks(lines: list[Line]) -> Iterator[tuple[Block, list[Process]]]:

@@ -174,6 +174,8 @@ def _named(key: str, value: str, line: Line) -> dict[str, Any]:
         match = _SPEED.fullmatch(value)
         if match is None:
             raise malformed(line, "a speed is a number of Mb/s")
+        if match[2] is None and not line.ended:
+            raise malformed(line, "this speed has no unit, and no newline behind it: it may be cut off")
         return {"speed_mbps": int(match[1]) * (1 if (match[2] or "Mb/s").lower() == "mb/s" else _GIGA)}
     return {}
 

@@ -143,7 +143,7 @@ def complete(rows: list[Line], cells: int | None = None, separator: str | None =
     Raises:
         InvalidRequest: it may be; quotes it.
     """
-    if not rows or rows[-1].ended:
+    if not rows or rows[-1].ended or not rows[-1].text.strip():
         return
     *above, last = (line.text.split(separator, -1 if cells is None else cells - 1)[-1:] for line in rows)
     short = last[0].strip() if last else ""
