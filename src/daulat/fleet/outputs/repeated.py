@@ -44,6 +44,7 @@ def _key(reading: Reading) -> Key | None:
         return reading.tool, reading.what
     ids = tuple((part.card, part.die, part.physical_id) for part in reading.accelerators)
     told = "-t " in reading.what or reading.what.startswith("-") or reading.what == "info watch"
+    told &= "proc-mem" not in reading.what  # who has used a chip is told of every time
     return (reading.tool, reading.what, *ids) if told and ids and (None, None, None) not in ids else None
 
 
