@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -152,10 +152,7 @@ def _value(report: Report) -> dict[str, Any]:
         "holds": report.holds,
         "findings": [finding.as_dict() for finding in report.findings.kept],
         "findings_omitted": report.findings.omitted,
-        "short": [*report.short, witnesses(report.unknown_signatures)],
-        "deployed": {name: sorted(digests) for name, digests in report.names.deployed.items()},
-        "slack": [{"replica": index, "requests": many, "tokens": room} for index, (many, room) in _widest(report)],
-        "slack_omitted": max(0, len(report.slack) - _MOST_REPLICAS),
+        "short": list(_short(report)),
         "ceremony": report.ceremony,
         "types": dict(report.types),
         "decisions_rerun": report.decisions,
@@ -182,13 +179,16 @@ def _text(report: Report) -> str:
         lines.append(f"  It continues the {report.continued} entries of the last audit.")
     if report.ceremony is not None:
         lines.append(f"  It was {report.ceremony}.")
-    lines += [f"  short {word}" for word in (*report.short, witnesses(report.unknown_signatures))]
-    lines += [f"  short {unknown_use(index, *slack)}" for index, slack in _widest(report)]
-    if len(report.slack) > _MOST_REPLICAS:
-        lines.append(f"  short ... and so {len(report.slack) - _MOST_REPLICAS} more replicas")
+    lines += [f"  short {word}" for word in _short(report)]
     return "\n".join(lines)
 
 
-def _widest(report: Report) -> list[tuple[int, tuple[int, int]]]:
-    """The replicas whose counters leave the most room, in the log's order."""
-    return sorted(sorted(report.slack.items(), key=lambda item: -item[1][1])[:_MOST_REPLICAS])
+def _short(report: Report) -> Iterator[str]:
+    """What falls short, in words; of replicas whose counters leave room, those that leave the most."""
+    yield from report.short
+    yield witnesses(report.unknown_signatures)
+    widest = sorted(report.slack.items(), key=lambda item: -item[1][1])[:_MOST_REPLICAS]
+    for index, (many, room) in sorted(widest):
+        yield unknown_use(index, many, room)
+    if len(report.slack) > _MOST_REPLICAS:
+        yield f"{len(report.slack) - _MOST_REPLICAS} more replicas whose counters leave less room than these"
