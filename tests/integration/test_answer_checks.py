@@ -13,6 +13,7 @@ from tests.support.corrupted import permuted, scaled
 from tests.support.service import Service, daulat
 
 from daulat.adapters import engine_http
+from daulat.engines import plain
 from daulat.engines.answers import Answer, Ask, Report, check
 from daulat.engines.llamacpp.asking import LlamaCppAsker
 from daulat.settings import Home
@@ -62,6 +63,17 @@ def test_a_sound_model_serves_and_its_checks_are_in_the_log_apart_from_use(servi
     given = ["--vkey", service.facts["log_vkey"], "--token-file", str(tmp_path / "token")]
     (log,) = daulat("audit", service.facts["log_url"], *given)["logs"]
     assert not [finding for finding in log["findings"] if finding["kind"] == "counters"]
+
+
+def test_a_sound_model_however_small_passes_the_plain_check_as_well(service: Service) -> None:
+    async def fetch(method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        return await engine_http.fetch(engine_socket(service), method, target, body, seconds=60)
+
+    for seed in range(5):
+        report = Report()
+        asyncio.run(plain.check(fetch, MODEL, report, seed=100 * seed))
+        assert report.faults == []
+        assert 0 < report.completion_tokens <= plain.DRAWS * plain.MOST_TOKENS
 
 
 def test_an_engine_that_begins_to_answer_wrongly_is_left_and_serves_again_once_it_answers_rightly(
