@@ -1,7 +1,8 @@
 """The hot path with one tenant and no limit, and with everything that is asked of it in force, in one run.
 
-*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model, in
-requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven (`serve.py`).
+*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model,
+in requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven
+(`serve.py`).
 
     python -m benchmarks.tenants [--tenants 10000] [--rounds 5] [--seconds 5]
 
@@ -27,7 +28,9 @@ CONNECTIONS: Final = 64
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.tenants", description="Measure what tenants, limits and proof cost.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.tenants", description="Measure what tenants, limits and proof cost."
+    )
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
