@@ -4,8 +4,8 @@
 
 Prints one JSON line when it answers. With TENANTS above 0 there are so many more than the first, and everything that is
 asked of the hot path is in force: each has a person, whose citizenship an OpenID provider has said until a day, with a
-key in HOME/keys.txt that they made themselves; the key, its tenant and the model are limited, so high that nothing is ever
-refused; and the charter names whose word counts. With 0 there is none of it. Nothing is switched off; only the
+key in HOME/keys.txt that they made themselves; the key, its tenant and the model are limited, so high that nothing is
+ever refused; and the charter names whose word counts. With 0 there is none of it. Nothing is switched off; only the
 supervised engine is replaced by the stub.
 """
 
@@ -51,7 +51,7 @@ def write_charter(home: Home) -> None:
 
 
 async def many(running: Running, count: int) -> None:
-    """Write `count` tenants with a person, a key and limits each as they would come, but at once; have them in force."""
+    """Write `count` tenants with a person, a key and limits each, as they would come but at once; have all in force."""
     keys = [secrets.new_key() for _ in range(count)]
     numbers = range(count)
     proven = {"citizenship": "MY", "assurance": "substantial", "issuer": ISSUER, "until": LATER_MS, "proven": 1}

@@ -1,7 +1,8 @@
 """The hot path with one tenant and no limit, and with everything that is asked of it in force, in one run.
 
-*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model, in
-requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven (`serve.py`).
+*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model,
+in requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven
+(`serve.py`).
 
     python -m benchmarks.tenants [--tenants 10000] [--rounds 5] [--seconds 5]
 

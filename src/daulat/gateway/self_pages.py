@@ -38,7 +38,8 @@ _TEXT: Final = """<!doctype html>
 </table>
 <h2>Your API keys</h2>
 {% if me["keys"] %}<table>
-<tr><th>Name</th><th>Models</th><th>Requests a minute</th><th>Networks</th><th>Opens your files</th><th>Until</th><th></th></tr>
+<tr><th>Name</th><th>Models</th><th>Requests a minute</th><th>Networks</th><th>Opens your files</th>
+<th>Until</th><th></th></tr>
 {% for key in me["keys"] %}<tr><td>{{ key.label }}</td><td>{{ key.models|join(", ") or "all" }}</td>
 <td>{{ key.requests_per_minute or "any" }}</td><td>{{ key.networks|join(", ") or "any" }}</td>
 <td>{{ "yes" if key.own else "no: another made it" }}</td><td>{{ key.expires|day }}</td>

@@ -60,8 +60,7 @@ def key_rows(
 ) -> tuple[KeyRow, ...]:
     """Keys that may be used, and those that have expired not long ago: whoever comes with one is told so.
 
-    What was revoked is absent. Whoever has signed in once opens their vault with keys of their own making alone, whoever
-    else may make them one.
+    What was revoked is absent. Whoever has signed in once opens their vault with keys of their own making alone.
     """
     return tuple(
         KeyRow(

@@ -6,8 +6,8 @@ database (tenants' epoch keys, who is who), the log's key, the vault's root and 
 root, so older wrapped keys are worth nothing, and newer ones open every older object but what was erased: that is why
 they are not in the backup.
 
-One key is in the backup: that of the hashes by which people are found who sign in (`keys/identity.key`). It opens nothing
-by itself, erases nobody, and lies apart from those hashes, which are in the control database: whoever has both can try
+One key is in the backup: that of the hashes by which people are found who sign in (`keys/identity.key`). It opens
+nothing by itself, and has to lie apart from those hashes, which are in the control database: whoever has both can try
 out all numbers that there are.
 
 In neither: models, which are named by digest in the log; journals, of which the sequencer takes in within a second

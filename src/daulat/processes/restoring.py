@@ -6,9 +6,9 @@
 longer, it takes the log's place. If it is shorter, **the log stays**, as do keys and the control database: an
 append-only log is not set back. What is set back is the rest, and only where the log has an approved, unexpired
 `backup.restore` of this file's digest. So the agreement stands in the log that auditors read, and whoever was erased
-since stays erased: their keys are not in a backup. If both are the same, what people have kept and deleted since would be
-set back all the same, so where the charter asks for approvals that needs an agreement too, which makes this log the longer
-one. None can be asked for where the backup's is longer: written here, it would make two histories of one.
+since stays erased: their keys are not in a backup. If both are the same, what people have kept and deleted since would
+be set back all the same, so where the charter asks for approvals that needs an agreement too, which makes this log the
+longer one. None can be asked for where the backup's is longer: written here, it would make two histories of one.
 """
 
 from __future__ import annotations

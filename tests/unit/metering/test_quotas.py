@@ -282,7 +282,7 @@ BOUNDS = {"requests_per_minute": 1000, "tokens_per_minute": 10**6, "requests_per
 
 
 def test_more_accounts_than_there_is_room_for_are_all_lent_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with ten thousand tenants: accounts that were being waited for had been forgotten, and with them all waited."""
+    """As with ten thousand tenants: what somebody waited for had been forgotten, and then everybody waited."""
     monkeypatch.setattr(quotas_module, "_MAX_ACCOUNTS", 10)
     limits = [Limit(scope, f"{scope}-{number}", **BOUNDS) for number in range(20) for scope in ("key", "tenant")]
     lender = LocalLender(limits)
