@@ -239,9 +239,13 @@ def _vault(service: Service, person: str, own: str, chat: dict[str, Any]) -> Non
     made = daulat("key", "create", "--person", person, home=service.home)
     anothers = {"authorization": f"Bearer {made['api_key']}"}
     file = {"file": ("surat.txt", b"mine"), "purpose": (None, "user_data")}
-    kept = httpx.post(f"{url}/v1/files", files=file, headers=held, timeout=120)
-    assert kept.status_code == 200, kept.text
-    for address in ("/v1/files", f"/v1/files/{kept.json()['id']}/content", "/v1/chat/completions"):
+
+    def kept() -> str | None:  # once the vault is open
+        answer = httpx.post(f"{url}/v1/files", files=file, headers=held, timeout=120)
+        assert answer.status_code in {200, 503}, answer.text
+        return str(answer.json()["id"]) if answer.status_code == 200 else None
+
+    for address in ("/v1/files", f"/v1/files/{service.wait(kept)}/content", "/v1/chat/completions"):
         no = httpx.get(f"{url}{address}", headers=anothers, timeout=120)
         assert (no.status_code, no.json()["error"]["code"]) == (403, "key_not_own")
     told = service.wait(lambda: service.entries("access.refused/v1"))
