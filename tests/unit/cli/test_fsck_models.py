@@ -30,7 +30,8 @@ def admitted(home: Home, facts: ModelFacts, **changes: Any) -> logs.Published:
     """A log that has admitted this model, and which is sealed."""
     text = logs.charter_text().replace('["gguf"]', '["gguf", "safetensors", "external"]')
     charter = {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    log = publish(home, logs.write({"charter": charter, "model": {**facts.admission(), **changes}}))
+    model = {**facts.admission(), **changes}
+    log = publish(home, logs.write({"charter": charter, "model": model, "action": {"subject": model["digest"]}}))
     seal = SqliteSeal(home.sequencer_db, logs.ORIGIN)
     seal.advance(b"", Sealed(len(log.entries), log.signed, len(log.entries), log.signed, (), {}, {}))
     seal.close()
