@@ -79,7 +79,8 @@ class Service:
     home: Path
     port: int = field(default_factory=free_port)
     facts: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the last start
+    first: float = 0.0  # of the one that made the home
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     python: tuple[str, ...] = (sys.executable,)  # with what stands before it, such as `setpriv`
@@ -98,6 +99,7 @@ class Service:
         line = self.process.stdout.readline()
         assert line, (self.home.parent / f"{self.home.name}.stderr").read_text()
         self.seconds = time.monotonic() - began
+        self.first = self.first or self.seconds
         found = json.loads(line)
         self.facts = {**self.facts, **{name: value for name, value in found.items() if value is not None}}
         return dict(found)

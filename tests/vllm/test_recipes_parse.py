@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import Any
 
 import pytest
-from tests.support.recipes import recipe
+from tests.support.recipes import ASKED, recipe
 
 PYTHON = os.environ.get("TEST_VLLM_PYTHON", "")
 pytestmark = [
@@ -27,27 +26,6 @@ for argv in json.load(sys.stdin):
         refused.append(argv)
 print(json.dumps(refused))
 """
-ASKED: list[tuple[str, str, int, dict[str, Any]]] = [
-    ("deepseek-r1", "a3", 1, {}),
-    ("deepseek-v3.2", "a3", 2, {}),
-    ("deepseek-v3.2", "a3", 1, {"goal": "long-context"}),
-    ("deepseek-v3.1", "a3", 4, {"goal": "disaggregated", "rebalance": True}),
-    ("deepseek-v4-pro", "a3", 4, {"goal": "disaggregated"}),
-    ("deepseek-v4-flash", "a2", 1, {}),
-    ("qwen3-32b", "300i-duo", 1, {"precision": "w8a8"}),
-    ("qwen3.6-27b", "300i-duo", 1, {"precision": "w8a8"}),
-    ("glm-5.2", "a3", 2, {"precision": "w8a8"}),
-    ("glm-5.2", "a3", 4, {"precision": "w4a8", "goal": "disaggregated", "context": 1_000_000}),
-    ("kimi-k2.6", "a3", 1, {"precision": "w4a8", "drafter": ("dflash", "/models/drafter")}),
-    ("qwen3.5-397b-a17b", "a3", 2, {"precision": "w4a8", "goal": "disaggregated"}),
-    ("minimax-m2.7", "a3", 2, {"precision": "w8a8", "goal": "disaggregated"}),
-    ("deepseek-v4-flash", "a3", 2, {"goal": "disaggregated", "kv_pool": "memcache", "layerwise": True}),
-    ("deepseek-r1", "8xH200", 1, {}),
-    ("deepseek-v4-pro", "hgx-b200", 2, {}),
-    ("deepseek-v4-flash", "hgx-h200", 2, {"goal": "disaggregated"}),
-    ("deepseek-v3.2", "hgx-b200", 1, {"precision": "nvfp4"}),
-    ("deepseek-r1-distill-qwen-7b", "cpu:64GiB", 1, {"engine": "vllm"}),
-]
 
 
 def refused(commands: list[list[str]]) -> list[list[str]]:

@@ -69,22 +69,30 @@ class Charter:
     def unserved(self, known: Attributes) -> str:
         """Why somebody of whom this is known is not among those it serves, or "": what the shipped rules ask of people,
         for what is no question to a model."""
-        if known.citizenship not in self.users:
-            return f"the charter serves citizens of {', '.join(self.users)}, and you are not vouched to be one"
-        if ASSURANCE.index(known.assurance) < ASSURANCE.index(self.assurance):
-            return f"the charter asks for a citizenship vouched at the level {self.assurance}, and yours is not"
-        if self.issuers is not None and known.issuer not in self.issuers:
-            return "the charter does not count the word of whoever vouches for your citizenship"
-        return ""
+        return {
+            "": "",
+            "citizenship": f"the charter serves citizens of {', '.join(self.users)}, and you are not vouched to be one",
+            "issuer": "the charter does not count the word of whoever vouches for your citizenship",
+            "assurance": f"the charter asks for a citizenship vouched at the level {self.assurance}, and yours is not",
+        }[self._lacks(self.users, known.citizenship, known.assurance, known.issuer)]
 
     def unfit(self, citizenship: str, assurance: str, issuer: str) -> str:
         """Why somebody of whom `issuer` says this does not manage, in words, or ""."""
-        if citizenship not in self.operators:
-            return f"the charter lets citizens of {', '.join(self.operators)} manage, and this person is none"
+        return {
+            "": "",
+            "citizenship": f"the charter lets citizens of {', '.join(self.operators)} manage, and this person is none",
+            "issuer": f"the charter does not count what {issuer[:200]} says of citizenships",
+            "assurance": f"the charter asks for a citizenship vouched at {self.assurance}, and this one is not",
+        }[self._lacks(self.operators, citizenship, assurance, issuer)]
+
+    def _lacks(self, citizens: tuple[str, ...], citizenship: str, assurance: str, issuer: str) -> str:
+        """Which attribute somebody lacks to be one of those `citizens`, or ""."""
+        if citizenship not in citizens:
+            return "citizenship"
         if self.issuers is not None and issuer not in self.issuers:
-            return f"the charter does not count what {issuer[:200]} says of citizenships"
+            return "issuer"
         if assurance not in ASSURANCE or ASSURANCE.index(assurance) < ASSURANCE.index(self.assurance):
-            return f"the charter asks for a citizenship vouched at {self.assurance}, and this one is not"
+            return "assurance"
         return ""
 
     def context(self) -> dict[str, object]:
