@@ -67,7 +67,7 @@ async def careful(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 def answers(data: bytes, methods: Sequence[bytes]) -> list[int]:
-    """The statuses of a connection's answers, read strictly; `methods` are those of the requests taken on."""
+    """The statuses of a connection's answers, read strictly; `methods` are those of the requests that they answer."""
     statuses: list[int] = []
     while data:
         found = re.match(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+\r\n((?:[a-z0-9-]+: [^\r\n]*\r\n)*)\r\n", data)
@@ -106,14 +106,19 @@ class Pen:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._methods: dict[Any, list[bytes]] = {}
-        inner = gateway._handle
+        self._refused: dict[Any, bytes] = {}  # the method of what was refused, where its head was whole
+        inner, refuse = gateway._handle, gateway.server.refuse
 
         def handle(exchange: Any) -> None:
             peer = exchange._connection._transport.get_extra_info("peername")
             self._methods.setdefault(peer, []).append(exchange.method)
             inner(exchange)
 
-        gateway.server.handle = handle
+        def refused(exchange: Any, error: Any) -> None:
+            self._refused[exchange._connection._transport.get_extra_info("peername")] = exchange.method
+            refuse(exchange, error)
+
+        gateway.server.handle, gateway.server.refuse = handle, refused
 
     async def one(self, seed: int) -> None:
         rng = random.Random(seed)  # noqa: S311  reproducible, not secret
@@ -134,9 +139,10 @@ class Pen:
             got = await client.closed()
         finally:
             client.close()
-        statuses = answers(got, self._methods.get(me, []))
+        methods = self._methods.get(me, [])
+        statuses = answers(got, [*methods, self._refused.get(me, b"")])
         assert set(statuses) <= STATUSES, (seed, statuses)
-        taken = len(self._methods.get(me, []))
+        taken = len(methods)
         assert taken <= len(statuses) <= taken + 1, (seed, statuses, taken)
 
     def _still(self, me: Any, sent: int) -> bool:
@@ -148,6 +154,7 @@ class Pen:
         for start in range(seeds.start, seeds.stop, at_once):
             await asyncio.gather(*(self.one(seed) for seed in range(start, min(start + at_once, seeds.stop))))
             self._methods.clear()
+            self._refused.clear()
             self._gateway.accepted.clear()
 
 
