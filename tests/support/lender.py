@@ -22,12 +22,12 @@ class Log:
         number, _ = window(RESOURCES[id_.resource], now_ms)
         self._counted[id_, number, worker] += amount
 
-    def spent(self, id_: Id, number: int, without: Collection[int]) -> int:
-        return sum(
-            amount
-            for (known, of, worker), amount in self._counted.items()
-            if (known, of) == (id_, number) and worker not in without
-        )
+    def spent(self, accounts: Collection[tuple[Id, int]], without: Collection[int]) -> Counter[tuple[Id, int]]:
+        found: Counter[tuple[Id, int]] = Counter()
+        for (id_, number, worker), amount in self._counted.items():
+            if (id_, number) in accounts and worker not in without:
+                found[id_, number] += amount
+        return found
 
 
 class LocalLender:

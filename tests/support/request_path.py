@@ -171,8 +171,9 @@ class Client:
     writes: list[bytes] = field(default_factory=list)
     limits: dict[bytes, bytes] = field(default_factory=dict)  # x-ratelimit-*
 
-    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
-        self.request_id, self.promise, self.limits = request_id, promise, dict(more)
+    def mark(self, request_id: str, promise: str, more: str = "") -> None:
+        self.request_id, self.promise = request_id, promise
+        self.limits = dict(line.split(": ") for line in more.splitlines())
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._begin(status, headers)

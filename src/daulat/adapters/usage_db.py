@@ -28,6 +28,7 @@ from daulat.metering.totals import used
 
 STEP: Final = 4096  # entries a transaction
 _MINUTES_KEPT: Final = 10
+_AT_ONCE: Final = 500  # subjects in one query: SQLite takes 32,766 values
 _COUNTS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS state (origin TEXT PRIMARY KEY, size INTEGER NOT NULL);
@@ -156,17 +157,28 @@ class UsageDatabase:
         return [row for row in rows if since <= row["day"] < until]
 
     def spent(
-        self, scope: str, subject: str, period: str, numbers: range, *, origin: str, without: Collection[int]
+        self,
+        scope: str,
+        subjects: Collection[str],
+        period: str,
+        numbers: range,
+        *,
+        origin: str,
+        without: Collection[int],
     ) -> list[dict[str, Any]]:
-        """Sums by number and model, without the entries of these workers of `origin`."""
-        marks, those = (", ".join("?" * len(every)) for every in (without, numbers))
-        found = self._reading.execute(
-            f"SELECT number, model, {_SUMS} FROM {_BY[scope]} = ? AND period = ? AND number IN ({those})"  # noqa: S608  constants
-            f" AND NOT (origin = ? AND worker IN ({marks})) GROUP BY +number, +model",
-            (subject, period, *numbers, origin, *without),
-        )
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found]
+        """Sums by subject, number and model, without the entries of these workers of `origin`."""
+        rows, every = [], list(subjects)
+        for first in range(0, len(every), _AT_ONCE):
+            some = every[first : first + _AT_ONCE]
+            whose, those, marks = (", ".join("?" * len(values)) for values in (some, numbers, without))
+            found = self._reading.execute(
+                f"SELECT {scope} AS subject, number, model, {_SUMS} FROM {_BY[scope]} IN ({whose}) AND period = ?"  # noqa: S608  constants
+                f" AND number IN ({those}) AND NOT (origin = ? AND worker IN ({marks})) GROUP BY 1, +number, +model",
+                (*some, period, *numbers, origin, *without),
+            )
+            names = [column[0] for column in found.description]
+            rows += [dict(zip(names, row, strict=True)) for row in found]
+        return rows
 
     def close(self) -> None:
         self._reading.close()

@@ -85,17 +85,15 @@ class Exchange:
         """That at the connection's other end; empty when it is gone."""
         return "" if self._connection is None else self._connection.address
 
-    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
+    def mark(self, request_id: str, promise: str, more: str = "") -> None:
         """See `Reply.mark`."""
         if promise:
             self._marks = (
                 f"x-request-id: {request_id}\r\ndaulat-receipt: /v1/receipts/{request_id}\r\n"
-                f"daulat-promise: {promise}\r\n"
+                f"daulat-promise: {promise}\r\n{more}"
             ).encode()
         else:
-            self._marks = f"x-request-id: {request_id}\r\n".encode()
-        for name, value in more:
-            self._marks += b"%b: %b\r\n" % (name, value)
+            self._marks = f"x-request-id: {request_id}\r\n{more}".encode()
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer; JSON unless `headers` name another type."""

@@ -18,13 +18,14 @@ from daulat.metering.quotas import Ask, Id, Lent
 SHARE: Final = 2
 """A worker gets at most this part of its even share of what is left beyond what it needs at once."""
 
-Spent = Callable[[Id, int, Collection[int]], int]
-"""What the log has of an account in a window, without the entries of these workers (by the index of their key)."""
+Spent = Callable[[Collection[tuple[Id, int]], Collection[int]], Mapping[tuple[Id, int], int]]
+"""What the log has of accounts, each in a window, without the entries of these workers (by the index of their key).
+
+Of many at once: as a minute begins all are new, and each would be a query of its own."""
 
 
 @dataclass(slots=True)
 class _Account:
-    window: int
     spent: int  # in the log, by workers that nothing is lent to
     out: dict[int, int] = field(default_factory=dict)  # lent, by worker
 
@@ -56,9 +57,10 @@ class Lender:
 
     def lend(self, worker: int, asks: Iterable[Ask], now_ms: int) -> list[Lent]:
         """Take back, and lend what is wanted where there is so much; a little more, where there is plenty."""
-        answers = []
+        answers, asks = [], list(asks)
+        self._open([(id_, number) for id_, number, _, _ in asks], now_ms)
         for id_, number, want, back in asks:
-            account = self._account(id_, number, now_ms)
+            account = self._accounts.get((id_, number))
             limit = self.limits.get(id_)
             if account is None or worker not in self._tracked:
                 answers.append(Lent(id_, number, 0, 0))
@@ -78,24 +80,25 @@ class Lender:
     def gone(self, id_: Id, now_ms: int) -> int:
         """How much of a limit is spent or lent now."""
         number, _ = window(RESOURCES[id_.resource], now_ms)
-        account = self._account(id_, number, now_ms)
-        return 0 if account is None else account.gone
+        self._open([(id_, number)], now_ms)
+        return self._accounts[id_, number].gone
 
-    def _account(self, id_: Id, number: int, now_ms: int) -> _Account | None:
-        """None: that window is neither now nor beside it."""
-        current, _ = window(RESOURCES[id_.resource], now_ms)
-        if abs(number - current) > 1:
-            return None
-        found = self._accounts.get((id_, number))
-        if found is None:
-            found = self._accounts[id_, number] = _Account(number, self._spent(id_, number, self._tracked))
+    def _open(self, those: Iterable[tuple[Id, int]], now_ms: int) -> None:
+        """Have these accounts, but for those of windows which are neither now nor beside it."""
+        current = {resource: window(period, now_ms)[0] for resource, period in RESOURCES.items()}
+        new = [each for each in those if each not in self._accounts and abs(each[1] - current[each[0].resource]) <= 1]
+        if not new:
+            return
+        spent = self._spent(new, self._tracked)
+        for id_, number in new:
+            self._accounts[id_, number] = _Account(spent.get((id_, number), 0))
             self._accounts.pop((id_, number - 2), None)
-        return found
 
     def recount(self) -> None:
         """The log has something new of workers that nothing is lent to."""
-        for (id_, number), account in self._accounts.items():
-            account.spent = self._spent(id_, number, self._tracked)
+        spent = self._spent(self._accounts, self._tracked)
+        for each, account in self._accounts.items():
+            account.spent = spent.get(each, 0)
 
     def prune(self, now_ms: int) -> None:
         """Forget windows that are over."""

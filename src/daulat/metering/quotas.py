@@ -8,7 +8,7 @@ Pure; the clock is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
@@ -17,10 +17,26 @@ from daulat.core.quota import RESOURCES, WORDS, Limit, shown, window
 from daulat.errors import Overloaded
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
-_MAX_ACCOUNTS: Final = 65_536  # from so many on, those that nobody needs are looked for
-_MOST_LOOKED: Final = 2048  # accounts at once: every answer waits for as long as it takes
+_ENDLESS: Final = 1 << 62
+_MAX_LIMITS: Final = 32_768  # from so many on, those that nobody needs are looked for
+_MOST_LOOKED: Final = 512  # limits at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
-_TOKENS: Final = frozenset({"tokens_per_minute", "tokens_per_day"})
+_KINDS: Final = {  # of a request's amounts: which a resource is about
+    "requests_per_minute": "requests",
+    "tokens_per_minute": "tokens",
+    "requests_per_day": "requests",
+    "tokens_per_day": "tokens",
+    "budget": "money",
+    "streams": "streams",
+}
+_ROOMS: Final = tuple(dict.fromkeys(_KINDS.values()))
+_LINES: Final = {
+    kind: "".join(
+        f"x-ratelimit-{what}-{kind}: {form}\r\n"
+        for what, form in (("limit", "%d"), ("remaining", "%d"), ("reset", "%s"))
+    )
+    for kind in ("requests", "tokens")
+}
 _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "this model"}
 
 
@@ -55,34 +71,143 @@ class Account:
     """One resource of one limit in one worker."""
 
     id: Id
+    kind: str  # which of a request's amounts it is about: `_KINDS`
     limit: int
     window: int = -1
     ends: int = 0  # Unix milliseconds
-    free: int = 0  # lent, and not reserved. Below zero: more was used than was lent, which is owed
+    extra: int = 0  # what it has beyond the room of its kind (`Slices`)
     left: int = 0  # with the control plane, when it was last asked
     asked: int = 0  # when that was
     want: int = 0  # by those that wait
-    spent: int = 0  # since the last exchange
-    held: int = 0  # reservations of it that have not ended
-
-    def turn(self, now_ms: int) -> None:
-        """Begin the next window, if it is time."""
-        if now_ms >= self.ends:
-            self.window, self.ends = window(RESOURCES[self.id.resource], now_ms)
-            self.free = self.want = self.asked = self.spent = 0
-            self.left = self.limit
-
-    @property
-    def remaining(self) -> int:
-        return max(0, self.free + self.left)
 
 
-class Taken(NamedTuple):
-    """One account's part of a reservation."""
+class Part(NamedTuple):
+    """An account in one of its windows."""
 
     account: Account
     window: int
-    amount: int
+
+
+class Slices:
+    """What one worker holds of one limit.
+
+    A request takes the same from the minute's account as from the day's. So there is one number to look at and to
+    change for each kind: the *room* of the tightest of its accounts, which every one of them has, and some more. Room
+    is what is lent, and not reserved. Below zero: more was used than was lent, which is owed.
+    """
+
+    __slots__ = (
+        "_of",
+        "accounts",
+        "begun",
+        "ends",
+        "held",
+        "limit",
+        "money",
+        "parts",
+        "requests",
+        "seen",
+        "streams",
+        "tight",
+        "tokens",
+    )
+
+    def __init__(self) -> None:
+        self.limit: Limit | None = None
+        self.accounts: dict[str, Account] = {}  # by resource
+        self._of: dict[str, tuple[Account, ...]] = {}  # by kind
+        self.requests = self.tokens = self.money = self.streams = _ENDLESS  # room
+        self.tight: dict[str, Account] = {}  # by kind: of which least is left, here and with the control plane
+        self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
+        self.ends = 0  # Unix milliseconds: when the first of those windows does
+        self.held = 0  # reservations that have not ended
+        self.begun = 0  # reservations since it was last looked at for what is idle
+        self.seen = {"tokens": 0, "money": 0}  # the room that there was then
+
+    def free(self, account: Account) -> int:
+        """What is lent of an account, and not reserved."""
+        return int(getattr(self, account.kind)) + account.extra
+
+    def add(self, account: Account, amount: int) -> None:
+        """More of it is lent; below 0: less."""
+        account.extra += amount
+        self._level(account.kind)
+
+    def adopt(self, limit: Limit) -> list[Ask]:
+        """Go by this limit from now on. What was lent under one that was otherwise goes back: that is returned.
+
+        A request under way is settled with the accounts that there are still.
+        """
+        before, frees = self.accounts, {name: self.free(account) for name, account in self.accounts.items()}
+        recalled, self.accounts = [], {}
+        for resource, kind in _KINDS.items():
+            amount, account = getattr(limit, resource), before.get(resource)
+            if account is not None and account.limit != amount:
+                if free := frees.pop(resource):
+                    recalled.append(Ask(account.id, account.window, 0, free))
+                account.limit, account.asked = amount, 0
+            if amount:
+                made = account or Account(Id(limit.scope, limit.subject, resource), kind, amount)
+                made.extra = frees.get(resource, 0)
+                self.accounts[resource] = made
+        self._of, self.tight = {}, {}
+        for account in self.accounts.values():
+            self._of[account.kind] = (*self._of.get(account.kind, ()), account)
+        for kind in _ROOMS:
+            setattr(self, kind, 0 if kind in self._of else _ENDLESS)
+        for kind in self._of:
+            self._level(kind)
+        self.looked()
+        self.limit, self.ends = limit, 0
+        return recalled
+
+    def turn(self, now_ms: int) -> None:
+        """Begin the next windows, where it is time."""
+        if now_ms < self.ends:
+            return
+        for account in self.accounts.values():
+            if now_ms >= account.ends:
+                account.window, account.ends = window(RESOURCES[account.id.resource], now_ms)
+                account.want = account.asked = 0
+                account.left = account.limit
+                self.add(account, -self.free(account))
+        self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
+        self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
+
+    def correct(self, parts: Iterable[Part], back: Mapping[str, int]) -> None:
+        """So much was given back of a reservation in these parts: not to others. Their day is over, the log has it."""
+        for account in self.accounts.values():
+            if not any(account is each and account.window == number for each, number in parts):
+                self.add(account, -back[account.kind])
+
+    def looked(self) -> None:
+        """From now on it is counted anew what is used."""
+        self.begun, self.seen = 0, {"tokens": self.tokens, "money": self.money}
+
+    def spent(self, account: Account) -> int:
+        """About how much of it was used since."""
+        kind = account.kind
+        return max(0, self.seen[kind] - getattr(self, kind)) if kind in self.seen else self.begun
+
+    def _level(self, kind: str) -> None:
+        """The room of a kind is again what the tightest of its accounts has."""
+        those = self._of[kind]
+        least = min([account.extra for account in those])
+        if least:
+            setattr(self, kind, getattr(self, kind) + least)
+            if kind in self.seen:
+                self.seen[kind] += least
+            for account in those:
+                account.extra -= least
+        self.tight[kind] = those[0] if len(those) == 1 else min(those, key=_left)
+
+
+def _left(account: Account) -> int:
+    """What is left of it, here beyond the room and with the control plane."""
+    return account.extra + account.left
+
+
+_NONE: Final = Slices()  # of a limit that has been forgotten
 
 
 @dataclass(slots=True)
@@ -92,168 +217,184 @@ class Need:
     tokens: int
     cost: int
 
-    def of(self, resource: str) -> int:
-        if resource in _TOKENS:
-            return self.tokens
-        return self.cost if resource == "budget" else 1
+
+class Taken(NamedTuple):
+    """A reservation."""
+
+    tokens: int
+    cost: int
+    of: list[tuple[Slices, tuple[Part, ...]]]
 
 
 class Quotas:
     """All accounts of one worker."""
 
     def __init__(self) -> None:
-        self._accounts: dict[Id, Account] = {}
-        self._known: dict[tuple[str, str], tuple[Limit, list[Account]]] = {}  # by scope and subject
-        self._active: dict[Id, None] = {}  # that were used of late, or hold anything; who was looked at last is last
+        self._slices: dict[tuple[str, str], Slices] = {}  # by scope and subject
+        self._active: dict[Slices, None] = {}  # that were used of late, or hold anything; looked at last is last
         self._recalled: list[Ask] = []  # what was lent under limits that are no more
-        self._room = _MAX_ACCOUNTS
+        self._room = _MAX_LIMITS
         self.hungry: set[Id] = set()  # those for which somebody waits
         self.refusals: dict[tuple[str, str], int] = {}  # by scope and resource, for the metrics
 
-    def reserve(self, limits: Iterable[Limit], need: Need, now_ms: int) -> Sequence[Taken] | None:
+    def reserve(self, limits: Iterable[Limit], need: Need, now_ms: int) -> Taken | None:
         """Take what a request needs out of every limit's slice, all or nothing. None: more has to be lent first.
 
         Raises:
             Overloaded: a limit is reached; says which, and `retry_after` when it is not any more.
         """
-        self._make_room()
-        found: list[Taken] = []
-        short = False
-        for limit in limits:
-            for account in self._of(limit):
-                account.turn(now_ms)
-                amount = need.of(account.id.resource)
-                found.append(Taken(account, account.window, amount))
-                if amount > account.free:
-                    short = True
-                    fresh = now_ms - account.asked < FRESH_MS
-                    account.want = max(account.want, min(amount, account.limit) - account.free)
-                    self.hungry.add(account.id)  # also where it is refused: what others give back will be heard of
-                    if amount > account.limit or (fresh and amount > account.free + account.left):
-                        raise self._refusal(account, amount, now_ms)
+        tokens, cost = need.tokens, need.cost
+        found, short = self._found(limits, now_ms), False
+        for slices, _ in found:
+            if slices.requests < 1 or slices.tokens < tokens or slices.money < cost or slices.streams < 1:
+                short = True
+                self._want(slices, {"requests": 1, "tokens": tokens, "money": cost, "streams": 1}, now_ms)
         if short:
             return None
-        for account, _, amount in found:
-            account.free -= amount
-            account.spent += amount
-            account.held += 1
-            self._active[account.id] = None
-        return found
+        for slices, _ in found:
+            slices.requests -= 1
+            slices.tokens -= tokens
+            slices.money -= cost
+            slices.streams -= 1
+            slices.held += 1
+            slices.begun += 1
+            self._active[slices] = None
+        return Taken(tokens, cost, found)
 
-    def settle(self, taken: Iterable[Taken], tokens: int, cost: int) -> None:
+    def settle(self, taken: Taken, tokens: int, cost: int) -> None:
         """The request has ended: what it used counts, whatever was reserved for it."""
-        for account, number, amount in taken:
-            account.held -= 1
-            if account.window != number:
-                continue  # its day is over: the log has it
-            resource = account.id.resource
-            if resource in _TOKENS:
-                account.free += amount - tokens
-            elif resource == "budget":
-                account.free += amount - cost
-            elif resource == "streams":
-                account.free += amount
-            if account.free < 0:
-                self.hungry.add(account.id)
+        self._end(taken, 0, taken.tokens - tokens, taken.cost - cost)
 
-    def cancel(self, taken: Iterable[Taken]) -> None:
+    def cancel(self, taken: Taken) -> None:
         """The request has not been answered: nothing counts."""
-        for account, number, amount in taken:
-            account.held -= 1
-            if account.window == number:
-                account.free += amount
+        self._end(taken, 1, taken.tokens, taken.cost)
 
     def asks(self, now_ms: int, *, idle: bool = False) -> list[Ask]:
         """What to tell the control plane now. `idle`: also what has not been used of late is given back, bit by bit."""
-        found, self._recalled = self._recalled, []
-        looked = [id_ for id_ in islice(self._active, _MOST_LOOKED) if id_ not in self.hungry] if idle else ()
-        for id_ in (*looked, *self.hungry):
-            account = self._accounts[id_]
-            account.turn(now_ms)
-            spare = account.free - 2 * account.spent if idle and not account.want else 0
-            back = min(account.free, 0) or max(0, spare)
-            if account.want or back:
-                found.append(Ask(id_, account.window, account.want, back))
-                account.free -= back
-            if idle:
-                account.spent = 0
-                self._active.pop(id_, None)
-                if account.free:
-                    self._active[id_] = None
+        asks, self._recalled = self._recalled, []
+        looked = list(islice(self._active, _MOST_LOOKED)) if idle else []
+        for slices in looked:
+            slices.turn(now_ms)
+            asks += [ask for account in slices.accounts.values() if (ask := self._told(slices, account, idle=True))]
+            slices.looked()
+            del self._active[slices]
+            if any(slices.free(account) for account in slices.accounts.values()):
+                self._active[slices] = None
+            self.hungry.difference_update(account.id for account in slices.accounts.values())
+        for id_ in self.hungry:
+            slices = self._slices[id_[:2]]
+            slices.turn(now_ms)
+            account = slices.accounts.get(id_.resource)
+            if account is not None and (ask := self._told(slices, account)):
+                asks.append(ask)
         self.hungry.clear()
-        return found
+        return asks
 
     def lent(self, answers: Iterable[Lent], now_ms: int) -> None:
         """Take what was lent."""
         for id_, number, given, left in answers:
-            account = self._accounts.get(id_)
+            slices = self._slices.get(id_[:2], _NONE)
+            account = slices.accounts.get(id_.resource)
             if account is not None and account.window == number:
-                account.free += given
                 account.left, account.asked, account.want = left, now_ms, 0
-                self._active[id_] = None
+                slices.add(account, given)
+                self._active[slices] = None
 
     def failed(self, asks: Iterable[Ask]) -> None:
         """The control plane did not answer: what was to be given back is here still."""
         for id_, number, want, back in asks:
-            account = self._accounts.get(id_)
+            slices = self._slices.get(id_[:2], _NONE)
+            account = slices.accounts.get(id_.resource)
             if account is not None and account.window == number:
-                account.free += back
+                slices.add(account, back)
                 if want:
                     self.hungry.add(id_)
 
-    def headers(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[bytes, bytes]]:
+    def header_lines(self, limits: Iterable[Limit], now_ms: int) -> str:
         """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
-        self._make_room()
-        made: list[tuple[bytes, bytes]] = []
-        accounts = [account for limit in limits for account in self._of(limit)]
-        for kind in ("requests", "tokens"):
-            mine = [account for account in accounts if account.id.resource.startswith(kind)]
-            if not mine:
-                continue
-            tightest = min(mine, key=lambda account: account.remaining)
-            made += (
-                (f"x-ratelimit-limit-{kind}".encode(), str(tightest.limit).encode()),
-                (f"x-ratelimit-remaining-{kind}".encode(), str(tightest.remaining).encode()),
-                (f"x-ratelimit-reset-{kind}".encode(), duration(tightest.ends - now_ms).encode()),
-            )
-        return made
+        lines = ""
+        found = self._found(limits, now_ms)
+        for kind, form in _LINES.items():
+            least, remaining = None, 0
+            for slices, _ in found:
+                account = slices.tight.get(kind)
+                if account is not None:
+                    left = (slices.tokens if kind == "tokens" else slices.requests) + account.extra + account.left
+                    if least is None or left < remaining:
+                        least, remaining = account, left
+            if least is not None:
+                lines += form % (least.limit, max(0, remaining), duration(least.ends - now_ms))
+        return lines
 
-    def _of(self, limit: Limit) -> list[Account]:
-        """The accounts of a limit, made once for each that a roll brings."""
-        known = self._known.get((limit.scope, limit.subject))
-        if known is not None and known[0] is limit:
-            return known[1]
+    def _found(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[Slices, tuple[Part, ...]]]:
+        """The slices of these limits, now."""
+        if len(self._slices) >= self._room:
+            self._make_room()
         found = []
-        for resource in RESOURCES:
-            if amount := getattr(limit, resource):
-                id_ = Id(limit.scope, limit.subject, resource)
-                account = self._accounts.get(id_)
-                if account is None:
-                    account = self._accounts[id_] = Account(id_, amount)
-                elif account.limit != amount:
-                    self._recalled.append(Ask(id_, account.window, 0, account.free))
-                    account.limit, account.free, account.asked = amount, 0, 0
-                found.append(account)
-        self._known[limit.scope, limit.subject] = limit, found
+        for limit in limits:
+            slices = self._slices.get((limit.scope, limit.subject))
+            if slices is None:
+                slices = self._slices[limit.scope, limit.subject] = Slices()
+            if slices.limit is not limit:  # once for each that a roll brings
+                self._recalled += slices.adopt(limit)
+            if now_ms >= slices.ends:
+                slices.turn(now_ms)
+            found.append((slices, slices.parts))
         return found
 
+    def _want(self, slices: Slices, amounts: Mapping[str, int], now_ms: int) -> None:
+        """Have lent what is short, or refuse what would not be."""
+        for account in slices.accounts.values():
+            amount, free = amounts[account.kind], slices.free(account)
+            if amount <= free:
+                continue
+            fresh = now_ms - account.asked < FRESH_MS
+            account.want = max(account.want, min(amount, account.limit) - free)
+            self.hungry.add(account.id)  # also where it is refused: what others give back will be heard of
+            if amount > account.limit or (fresh and amount > free + account.left):
+                raise self._refusal(account, amount, now_ms)
+
+    def _end(self, taken: Taken, request: int, tokens: int, cost: int) -> None:
+        """Give back so much, and the place among the streams."""
+        for slices, parts in taken.of:
+            slices.held -= 1
+            slices.requests += request
+            slices.tokens += tokens
+            slices.money += cost
+            slices.streams += 1
+            if slices.parts is not parts:
+                back = {"requests": request, "tokens": tokens, "money": cost, "streams": 1}
+                slices.correct(parts, back)
+            if slices.tokens < 0 or slices.money < 0 or slices.streams < 0:
+                self.hungry.update(each.id for each in slices.accounts.values() if slices.free(each) < 0)
+
+    def _told(self, slices: Slices, account: Account, *, idle: bool = False) -> Ask | None:
+        """What to say of one account, if there is anything."""
+        free = slices.free(account)
+        spare = free - 2 * slices.spent(account) if idle and not account.want else 0
+        back = min(free, 0) or max(0, spare)
+        if not (account.want or back):
+            return None
+        slices.add(account, -back)
+        return Ask(account.id, account.window, account.want, back)
+
     def _make_room(self) -> None:
-        """Where there are many, forget accounts that hold nothing and are waited for by nobody. Before any is found:
+        """Where there are many, forget those that hold nothing and are waited for by nobody. Before any is found:
         what is under way needs them.
 
         An exchange gives back what idle ones hold. Where all are needed, it is not looked again before there are twice
         as many.
         """
-        if len(self._accounts) < self._room:
-            return
-        needed = self._active.keys() | self.hungry
-        self._known.clear()
-        self._accounts = {
-            id_: account
-            for id_, account in self._accounts.items()
-            if id_ in needed or account.held or account.want or account.free
+        needed = {id_[:2] for id_ in self.hungry}
+        self._slices = {
+            whose: slices
+            for whose, slices in self._slices.items()
+            if slices.held
+            or slices in self._active
+            or whose in needed
+            or any(account.want or slices.free(account) for account in slices.accounts.values())
         }
-        self._room = max(_MAX_ACCOUNTS, 2 * len(self._accounts))
+        self._room = max(_MAX_LIMITS, 2 * len(self._slices))
 
     def _refusal(self, account: Account, amount: int, now_ms: int) -> Overloaded:
         scope, _, resource = account.id

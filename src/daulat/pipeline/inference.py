@@ -171,7 +171,7 @@ class Inference(Recorded):
         self._service.ledger.admit(self._sequence, self.request_id, admission, self._admitted)
 
     def _admitted(self, promise: str) -> None:
-        self._reply.mark(self.request_id, promise, () if self._turn is None else self._limits())
+        self._reply.mark(self.request_id, promise, self._limits())
         if self._events is None:
             self._undurable -= 1  # a whole answer is held by its completion anyway
         else:

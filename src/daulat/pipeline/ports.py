@@ -30,8 +30,8 @@ Render = Callable[[DaulatError, str], Rendered]
 class Reply(Protocol):
     """The client's side of one request. Nothing here blocks; after the client has left, everything is ignored."""
 
-    def mark(self, request_id: str, promise: str, more: Headers = ()) -> None:
-        """What the answer's headers will say of the request: id and receipt, the promise unless empty, and `more`."""
+    def mark(self, request_id: str, promise: str, more: str = "") -> None:
+        """What the answer's headers will say of the request: id, receipt, the promise unless empty, and these lines."""
         ...
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:

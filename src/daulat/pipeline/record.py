@@ -12,7 +12,7 @@ from daulat.core.principal import Principal
 from daulat.core.snapshot import ModelRow
 from daulat.errors import DaulatError, InvalidRequest, Overloaded, PermissionDenied
 from daulat.pipeline.body import Peek
-from daulat.pipeline.ports import Headers, Reply
+from daulat.pipeline.ports import Reply
 from daulat.pipeline.service import Service
 from daulat.pipeline.turns import Turn
 from daulat.pipeline.usage import Usage
@@ -117,9 +117,9 @@ class Recorded:
 
         service.ledger.admit_complete(self._sequence, self.request_id, admission, completion, answer)
 
-    def _limits(self) -> Headers:
+    def _limits(self) -> str:
         """What the answer's headers say of its limits."""
-        return () if self._turn is None else self._service.turns.headers(self._turn, self._service.clock.now_ms())
+        return "" if self._turn is None else self._service.turns.header_lines(self._turn, self._service.clock.now_ms())
 
     def _commit(self, body: bytes) -> str:
         return self._principal.salter.commit(self.request_id, "response", body)

@@ -7,14 +7,13 @@ record in the journal yet: it is admitted when it goes on, by the world of that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from daulat.core.quota import Prices, day_of
 from daulat.errors import DaulatError, Overloaded, Unavailable
 from daulat.metering.fair import FairQueue
 from daulat.metering.quotas import Need, Quotas, Taken
-from daulat.pipeline.ports import Headers
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import Grant, World
 
@@ -53,7 +52,7 @@ class Turn:
     def __init__(self, asker: Asker, grant: Grant, tenant: str, model: str, *, needs_place: bool) -> None:
         self.asker, self.grant, self.tenant, self.model, self.needs_place = asker, grant, tenant, model, needs_place
         self.begun = time.monotonic()
-        self.taken: Sequence[Taken] | None = None
+        self.taken: Taken | None = None
         self.need = Need(0, 0)
         self.day = ""
         self.queued = False  # it has waited for a place
@@ -118,9 +117,9 @@ class Turns:
             self.quotas.cancel(turn.taken)
             turn.taken = None
 
-    def headers(self, turn: Turn, now_ms: int) -> Headers:
+    def header_lines(self, turn: Turn, now_ms: int) -> str:
         """`x-ratelimit-*` of its limits."""
-        return self.quotas.headers(turn.grant.limits, now_ms)
+        return self.quotas.header_lines(turn.grant.limits, now_ms)
 
     def sweep(self, seconds: float) -> None:
         """End what has waited too long: `seconds` for a place. Called a few times a second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from daulat.core.clock import Clock
@@ -37,14 +38,17 @@ class Borrower:
 
     async def run(self, turns: Turns) -> None:
         """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
         while True:
-            idle = False
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(looked + IDLE_SECONDS):
                     await self._wanted.wait()
-            except TimeoutError:
-                idle = True
             self._wanted.clear()
+            now = loop.time()
+            idle = now - looked >= IDLE_SECONDS  # also where something is always wanted: others may want the rest
+            if idle:
+                looked = now
             await self._exchange(turns, idle=idle)
 
     async def _exchange(self, turns: Turns, *, idle: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -133,19 +134,28 @@ class Metering:
         found = [Ask(Id(*id_), number, want, back) for id_, number, want, back in asks]
         return list(self._lender.lend(worker, found, self._clock.now_ms()))
 
-    def _spent(self, id_: Id, number: int, without: Collection[int]) -> int:
-        period = RESOURCES[id_.resource]
-        if not period:
-            return 0
-        numbers, unit = range(number, number + 1), period
-        if period == "month":
-            numbers, unit = quota.days_of(number), "day"
-        sums = self._usage.spent(id_.scope, id_.subject, unit, numbers, origin=self._origin, without=without)
-        if id_.resource == "budget":
-            return sum(self._cost({**row, "day": quota.day_of(row["number"] * quota.DAY_MS)}) for row in sums)
-        if id_.resource.startswith("requests"):
-            return sum(int(row["requests"]) for row in sums)
-        return sum(int(row["prompt_tokens"] + row["completion_tokens"]) for row in sums)
+    def _spent(self, accounts: Collection[tuple[Id, int]], without: Collection[int]) -> Mapping[tuple[Id, int], int]:
+        """See `lending.Spent`."""
+        asked: defaultdict[tuple[str, str, int], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for id_, number in accounts:
+            if period := RESOURCES[id_.resource]:  # streams are under way, or they are not
+                asked[id_.scope, period, number][id_.subject].append(id_.resource)
+        found: Counter[tuple[Id, int]] = Counter()
+        for (scope, period, number), subjects in asked.items():
+            numbers, unit = range(number, number + 1), period
+            if period == "month":
+                numbers, unit = quota.days_of(number), "day"
+            for row in self._usage.spent(scope, subjects, unit, numbers, origin=self._origin, without=without):
+                for resource in subjects[row["subject"]]:
+                    found[Id(scope, row["subject"], resource), number] += self._amount(resource, row)
+        return found
+
+    def _amount(self, resource: str, row: Mapping[str, Any]) -> int:
+        if resource == "budget":
+            return self._cost({**row, "day": quota.day_of(row["number"] * quota.DAY_MS)})
+        if resource.startswith("requests"):
+            return int(row["requests"])
+        return int(row["prompt_tokens"] + row["completion_tokens"])
 
     def _cost(self, row: Mapping[str, Any]) -> int:
         tokens = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])

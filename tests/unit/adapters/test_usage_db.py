@@ -162,7 +162,7 @@ def test_what_is_spent_leaves_out_workers_that_are_lent_to(log: Log, tmp_path: P
     database.catch_up({ORIGIN: log.folder})
 
     def spent(period: str, number: int, *without: int, scope: str = "tenant", subject: str = "t") -> int:
-        rows = database.spent(scope, subject, period, range(number, number + 1), origin=ORIGIN, without=without)
+        rows = database.spent(scope, [subject], period, range(number, number + 1), origin=ORIGIN, without=without)
         return sum(row["requests"] for row in rows)
 
     assert spent("minute", minute) == 2
@@ -172,7 +172,7 @@ def test_what_is_spent_leaves_out_workers_that_are_lent_to(log: Log, tmp_path: P
     assert spent("day", NOW // DAY_MS, 7, 9) == 0
     assert spent("day", NOW // DAY_MS, scope="model", subject="large") == 1
     assert spent("day", NOW // DAY_MS, scope="key", subject="other") == 0
-    rows = database.spent("tenant", "t", "day", range(NOW // DAY_MS, NOW // DAY_MS + 2), origin=ORIGIN, without=())
+    rows = database.spent("tenant", ["t"], "day", range(NOW // DAY_MS, NOW // DAY_MS + 2), origin=ORIGIN, without=())
     assert sorted((row["number"] - NOW // DAY_MS, row["model"], row["requests"]) for row in rows) == [
         (0, "large", 1),
         (0, "small", 1),
@@ -192,7 +192,7 @@ def test_what_one_has_spent_is_found_without_reading_all_others(log: Log, tmp_pa
         steps = 0
         for period, first, count in (("minute", NOW // MINUTE_MS, 1), ("day", NOW // DAY_MS - 3, 7)):
             numbers = range(first, first + count)
-            assert len(database.spent(scope, f"{scope[0]}0", period, numbers, origin=ORIGIN, without=[1])) == 1
+            assert len(database.spent(scope, [f"{scope[0]}0"], period, numbers, origin=ORIGIN, without=[1])) == 1
         return steps
 
     def step() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +14,7 @@ from daulat.core.quota import DAY_MS, MINUTE_MS, Limit
 from daulat.errors import Overloaded
 from daulat.metering import quotas as quotas_module
 from daulat.metering.quotas import FRESH_MS, Id, Need, Quotas, Taken, duration
+from daulat.pipeline.limits import bounds
 
 NOW = 1_795_000_000_000 // DAY_MS * DAY_MS + MINUTE_MS  # the second minute of a day
 ONE = Need(1, 0)
@@ -25,7 +25,9 @@ def worker(lender: LocalLender, number: int = 1) -> Quotas:
     return Quotas()
 
 
-def reserve(lender: LocalLender, quotas: Quotas, limit: Limit, need: Need = ONE, now: int = NOW, number: int = 1):
+def reserve(
+    lender: LocalLender, quotas: Quotas, limit: Limit, need: Need = ONE, now: int = NOW, number: int = 1
+) -> Taken:
     """What a request does: wait for the next exchange where more has to be lent."""
     for _ in range(5):
         taken = quotas.reserve([limit], need, now)
@@ -108,10 +110,15 @@ def test_a_reservation_is_settled_from_what_was_used() -> None:
     with pytest.raises(Overloaded, match="1 answers at once"):
         reserve(lender, quotas, limit, Need(1, 1))
     quotas.settle(taken, 100, 60)
-    remaining = {account.id.resource: account.remaining for account, _, _ in taken}
+
+    def left() -> dict[str, int]:
+        (slices,) = quotas._slices.values()
+        return {name: slices.free(account) + account.left for name, account in slices.accounts.items()}
+
+    remaining = left()
     assert remaining == {"requests_per_minute": 9, "tokens_per_minute": 900, "budget": 940, "streams": 1}
     quotas.cancel(reserve(lender, quotas, limit, Need(500, 500)))
-    assert {account.id.resource: account.remaining for account, _, _ in taken} == remaining
+    assert left() == remaining
 
 
 def test_what_was_used_beyond_the_estimate_is_owed() -> None:
@@ -148,24 +155,56 @@ def test_a_limit_that_is_lowered_takes_back_what_was_lent() -> None:
     assert passes(lender, quotas, lower) == 4
 
 
+def test_a_reservation_under_other_limits_is_settled_with_the_accounts_that_are_left() -> None:
+    """Meanwhile one limit was taken away, one is another, and one is new: nothing was taken of that."""
+    before = Limit("key", "k", requests_per_minute=10, tokens_per_minute=1000, tokens_per_day=5000, streams=2)
+    after = Limit("key", "k", requests_per_minute=10, tokens_per_day=4000, budget=900, streams=2)
+    lender = LocalLender([before])
+    quotas = worker(lender)
+    old = reserve(lender, quotas, before, Need(100, 100))
+    lender.lender.limits = bounds([after])
+    new = reserve(lender, quotas, after, Need(10, 10))
+    quotas.settle(old, 40, 40)
+    quotas.settle(new, 10, 10)
+    (slices,) = quotas._slices.values()
+    left = {name: slices.free(account) + account.left for name, account in slices.accounts.items()}
+    assert left == {"requests_per_minute": 8, "tokens_per_day": 4000 - 40 - 10, "budget": 890, "streams": 2}
+
+
+def test_a_reservation_of_the_minute_before_counts_for_its_day_alone() -> None:
+    limit = Limit("key", "k", tokens_per_minute=1000, tokens_per_day=5000, requests_per_day=10)
+    lender = LocalLender([limit])
+    quotas = worker(lender)
+    old = reserve(lender, quotas, limit, Need(800, 0))
+    new = reserve(lender, quotas, limit, Need(700, 0), now=NOW + MINUTE_MS)
+    quotas.settle(old, 1, 0)
+    (slices,) = quotas._slices.values()
+    left = {name: slices.free(account) + account.left for name, account in slices.accounts.items()}
+    assert left == {"tokens_per_minute": 300, "tokens_per_day": 5000 - 1 - 700, "requests_per_day": 8}
+    quotas.cancel(new)
+    assert slices.free(slices.accounts["tokens_per_minute"]) + slices.accounts["tokens_per_minute"].left == 1000
+
+
 def test_remaining_and_reset_are_in_openais_words() -> None:
     key = Limit("key", "k", requests_per_minute=60, tokens_per_day=10_000)
     tenant = Limit("tenant", "t", requests_per_minute=30)
     lender = LocalLender([key, tenant])
     quotas = worker(lender)
-    assert quotas.headers([], NOW) == []
+    assert quotas.header_lines([], NOW) == ""
     for _ in range(3):
         taken = quotas.reserve([key, tenant], Need(100, 0), NOW)
         if taken is not None:
             break
         lender.exchange(1, quotas, NOW)
-    assert dict(quotas.headers([key, tenant], NOW + 500)) == {
-        b"x-ratelimit-limit-requests": b"30",
-        b"x-ratelimit-remaining-requests": b"29",
-        b"x-ratelimit-reset-requests": b"59.5s",
-        b"x-ratelimit-limit-tokens": b"10000",
-        b"x-ratelimit-remaining-tokens": b"9900",
-        b"x-ratelimit-reset-tokens": b"23h58m59s",
+    lines = quotas.header_lines([key, tenant], NOW + 500)
+    assert lines.endswith("\r\n")
+    assert dict(line.split(": ") for line in lines.splitlines()) == {
+        "x-ratelimit-limit-requests": "30",
+        "x-ratelimit-remaining-requests": "29",
+        "x-ratelimit-reset-requests": "59.5s",
+        "x-ratelimit-limit-tokens": "10000",
+        "x-ratelimit-remaining-tokens": "9900",
+        "x-ratelimit-reset-tokens": "23h58m59s",
     }
     assert [duration(number) for number in (0, 120, 1000, 8640, 360_000)] == ["0ms", "120ms", "1s", "8.64s", "6m0s"]
 
@@ -174,8 +213,8 @@ def test_memory_is_bounded_however_many_keys_there_are() -> None:
     lender = LocalLender([])
     quotas = worker(lender)
     for number in range(70_000):
-        quotas.headers([Limit("key", str(number), requests_per_minute=1)], NOW)
-    assert len(quotas._accounts) <= 65_536
+        quotas.header_lines([Limit("key", str(number), requests_per_minute=1)], NOW)
+    assert len(quotas._slices) <= 32_768
 
 
 @dataclass
@@ -184,7 +223,7 @@ class Life:
 
     number: int
     quotas: Quotas = field(default_factory=Quotas)
-    under_way: list[tuple[Sequence[Taken], int, int]] = field(default_factory=list)  # taken, expected, when
+    under_way: list[tuple[Taken, int, int]] = field(default_factory=list)  # taken, expected, when
 
 
 class Storm:
@@ -283,22 +322,21 @@ BOUNDS = {"requests_per_minute": 1000, "tokens_per_minute": 10**6, "requests_per
 
 def test_more_accounts_than_there_is_room_for_are_all_lent_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with ten thousand tenants: what somebody waited for had been forgotten, and then everybody waited."""
-    monkeypatch.setattr(quotas_module, "_MAX_ACCOUNTS", 10)
+    monkeypatch.setattr(quotas_module, "_MAX_LIMITS", 10)
     limits = [Limit(scope, f"{scope}-{number}", **BOUNDS) for number in range(20) for scope in ("key", "tenant")]
     lender = LocalLender(limits)
     quotas = worker(lender)
     waiting = [pair for pair in zip(limits[::2], limits[1::2], strict=True) if quotas.reserve(pair, ONE, NOW) is None]
     assert len(waiting) == 20
     lender.exchange(1, quotas, NOW)
-    taken = [quotas.reserve(pair, ONE, NOW) for pair in waiting]
-    assert None not in taken
-    for one in taken:
-        quotas.settle(one or (), 1, 0)
-    assert all(account.held == 0 for account in quotas._accounts.values())
+    for taken in [quotas.reserve(pair, ONE, NOW) for pair in waiting]:
+        assert taken is not None
+        quotas.settle(taken, 1, 0)
+    assert all(slices.held == 0 for slices in quotas._slices.values())
 
 
 def test_what_is_under_way_or_lent_is_not_forgotten_and_what_nobody_needs_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quotas_module, "_MAX_ACCOUNTS", 2)
+    monkeypatch.setattr(quotas_module, "_MAX_LIMITS", 2)
     limits = [Limit("key", f"k{number}", requests_per_minute=100) for number in range(9)]
     lender = LocalLender(limits)
     quotas = worker(lender)
@@ -310,9 +348,9 @@ def test_what_is_under_way_or_lent_is_not_forgotten_and_what_nobody_needs_is(mon
         lender.exchange(1, quotas, NOW, idle=True)
     quotas._room = 2
     quotas.cancel(reserve(lender, quotas, limits[1]))
-    assert {id_.subject for id_ in quotas._accounts} == {"k0", "k1"}
+    assert {subject for _, subject in quotas._slices} == {"k0", "k1"}
     quotas.cancel(under_way)
-    assert quotas._accounts[Id("key", "k0", "requests_per_minute")].free == 1
+    assert quotas._slices["key", "k0"].requests == 1
 
 
 def test_what_is_idle_is_given_back_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from daulat.errors import ConfigError, Unavailable
 from daulat.metering.quotas import Ask, Id, Need, Quotas
 from daulat.pipeline import publish
 from daulat.pipeline.operate import Desk
+from daulat.processes import borrowing
 from daulat.processes import metering as metering_process
 from daulat.processes.borrowing import Borrower
 from daulat.processes.metering import Metering
@@ -321,6 +322,29 @@ class Told:
 
     def lent(self, now_ms: int) -> None:
         self.times.append(now_ms)
+
+
+def test_what_is_idle_is_given_back_also_by_a_worker_that_always_wants_something(monkeypatch: Any) -> None:
+    monkeypatch.setattr(borrowing, "IDLE_SECONDS", 0.05)
+
+    async def main() -> None:
+        control, told, clock = Control(), Told(), StillClock()
+        borrower = Borrower(control, 7, clock)
+        running = asyncio.create_task(borrower.run(told))  # type: ignore[arg-type]
+        idle, busy = (Limit("key", name, requests_per_day=900) for name in ("idle", "busy"))
+        assert told.quotas.reserve([idle], Need(1, 0), clock.now_ms()) is None
+        borrower.kick()
+        await until(lambda: bool(told.times))
+
+        def gave() -> bool:
+            told.quotas.reserve([busy], Need(1, 0), clock.now_ms())
+            borrower.kick()
+            return any(id_.subject == "idle" and back > 0 for asks in control.asked for id_, _, _, back in asks)
+
+        await until(gave)
+        running.cancel()
+
+    asyncio.run(main())
 
 
 def test_a_worker_asks_once_for_all_and_again_when_nobody_answers() -> None:
