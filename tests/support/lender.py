@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 from daulat.core.quota import RESOURCES, Limit, window
 from daulat.metering.lending import Lender
-from daulat.metering.quotas import Ask, Id, Lent, Quotas
+from daulat.metering.quotas import Quotas
+from daulat.metering.slices import Ask, Id, Lent
 from daulat.pipeline.limits import bounds
 from daulat.pipeline.turns import Turns
 

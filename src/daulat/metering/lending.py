@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from daulat.core.quota import RESOURCES, window
-from daulat.metering.quotas import Ask, Id, Lent
+from daulat.metering.slices import Ask, Id, Lent
 
 SHARE: Final = 2
 """A worker gets at most this part of its even share of what is left beyond what it needs at once."""

@@ -14,7 +14,7 @@ from daulat.core.commitments import pseudonym
 from daulat.core.ids import new_id
 from daulat.core.quota import RESOURCES, Limit, checked, shown
 from daulat.errors import NotFound
-from daulat.metering.quotas import Id
+from daulat.metering.slices import Id
 from daulat.pipeline.deploy import Act, Rows
 
 _TABLES: Final = {"key": "keys", "tenant": "tenants"}

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from daulat.core.clock import Clock
 from daulat.errors import DaulatError
-from daulat.metering.quotas import Id, Lent
+from daulat.metering.slices import Id, Lent
 from daulat.pipeline.turns import Turns
 
 IDLE_SECONDS: Final = 1.0  # between two looks at what is not needed any more

@@ -22,7 +22,7 @@ from daulat.core.snapshot import Roll
 from daulat.errors import ConfigError, DaulatError, IntegrityError, InvalidRequest
 from daulat.metering import focus
 from daulat.metering.lending import Lender
-from daulat.metering.quotas import Ask, Id
+from daulat.metering.slices import Ask, Id
 from daulat.pipeline.deploy import Act
 from daulat.pipeline.limits import Limits, bounds
 from daulat.settings import Home

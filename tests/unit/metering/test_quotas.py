@@ -13,7 +13,8 @@ from tests.support.lender import LocalLender
 from daulat.core.quota import DAY_MS, MINUTE_MS, Limit
 from daulat.errors import Overloaded
 from daulat.metering import quotas as quotas_module
-from daulat.metering.quotas import FRESH_MS, Id, Need, Quotas, Taken, duration
+from daulat.metering.quotas import FRESH_MS, Need, Quotas, Taken, duration
+from daulat.metering.slices import Id
 from daulat.pipeline.limits import bounds
 
 NOW = 1_795_000_000_000 // DAY_MS * DAY_MS + MINUTE_MS  # the second minute of a day

@@ -1,0 +1,190 @@
+"""What a worker holds of one limit: its accounts, and the room that they leave a request. The clock is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from daulat.core.quota import RESOURCES, Limit, window
+
+_ENDLESS: Final = 1 << 62
+_KINDS: Final = {  # of a request's amounts: which a resource is about
+    "requests_per_minute": "requests",
+    "tokens_per_minute": "tokens",
+    "requests_per_day": "requests",
+    "tokens_per_day": "tokens",
+    "budget": "money",
+    "streams": "streams",
+}
+_ROOMS: Final = tuple(dict.fromkeys(_KINDS.values()))
+
+
+class Id(NamedTuple):
+    """Of what an account is kept."""
+
+    scope: str
+    subject: str
+    resource: str
+
+
+class Ask(NamedTuple):
+    """What a worker tells the control plane of one account: what it wants, and gives back (or owes: below 0)."""
+
+    id: Id
+    window: int
+    want: int
+    back: int
+
+
+class Lent(NamedTuple):
+    """The answer: what was lent, and what is left to lend."""
+
+    id: Id
+    window: int
+    given: int
+    left: int
+
+
+@dataclass(slots=True)
+class Account:
+    """One resource of one limit in one worker."""
+
+    id: Id
+    kind: str  # which of a request's amounts it is about: `_KINDS`
+    limit: int
+    window: int = -1
+    ends: int = 0  # Unix milliseconds
+    extra: int = 0  # what it has beyond the room of its kind (`Slices`)
+    left: int = 0  # with the control plane, when it was last asked
+    asked: int = 0  # when that was
+    want: int = 0  # by those that wait
+
+
+class Part(NamedTuple):
+    """An account in one of its windows."""
+
+    account: Account
+    window: int
+
+
+class Slices:
+    """What one worker holds of one limit.
+
+    A request takes the same from the minute's account as from the day's. So there is one number to look at and to
+    change for each kind: the *room* of the tightest of its accounts, which every one of them has, and some more. Room
+    is what is lent, and not reserved. Below zero: more was used than was lent, which is owed.
+    """
+
+    __slots__ = (
+        "_of",
+        "accounts",
+        "begun",
+        "ends",
+        "held",
+        "limit",
+        "money",
+        "parts",
+        "requests",
+        "seen",
+        "streams",
+        "tight",
+        "tokens",
+    )
+
+    def __init__(self) -> None:
+        self.limit: Limit | None = None
+        self.accounts: dict[str, Account] = {}  # by resource
+        self._of: dict[str, tuple[Account, ...]] = {}  # by kind
+        self.requests = self.tokens = self.money = self.streams = _ENDLESS  # room
+        self.tight: dict[str, Account] = {}  # by kind: of which least is left, here and with the control plane
+        self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
+        self.ends = 0  # Unix milliseconds: when the first of those windows does
+        self.held = 0  # reservations that have not ended
+        self.begun = 0  # reservations since it was last looked at for what is idle
+        self.seen = {"tokens": 0, "money": 0}  # the room that there was then
+
+    def free(self, account: Account) -> int:
+        """What is lent of an account, and not reserved."""
+        return int(getattr(self, account.kind)) + account.extra
+
+    def add(self, account: Account, amount: int) -> None:
+        """More of it is lent; below 0: less."""
+        account.extra += amount
+        self._level(account.kind)
+
+    def adopt(self, limit: Limit) -> list[Ask]:
+        """Go by this limit from now on. What was lent under one that was otherwise goes back: that is returned.
+
+        A request under way is settled with the accounts that there are still.
+        """
+        if limit == self.limit:
+            self.limit = limit
+            return []
+        before, frees = self.accounts, {name: self.free(account) for name, account in self.accounts.items()}
+        recalled, self.accounts = [], {}
+        for resource, kind in _KINDS.items():
+            amount, account = getattr(limit, resource), before.get(resource)
+            if account is not None and account.limit != amount:
+                if free := frees.pop(resource):
+                    recalled.append(Ask(account.id, account.window, 0, free))
+                account.limit, account.asked = amount, 0
+            if amount:
+                made = account or Account(Id(limit.scope, limit.subject, resource), kind, amount)
+                made.extra = frees.get(resource, 0)
+                self.accounts[resource] = made
+        self._of, self.tight = {}, {}
+        for account in self.accounts.values():
+            self._of[account.kind] = (*self._of.get(account.kind, ()), account)
+        for kind in _ROOMS:
+            setattr(self, kind, 0 if kind in self._of else _ENDLESS)
+        for kind in self._of:
+            self._level(kind)
+        self.looked()
+        self.limit, self.ends = limit, 0
+        return recalled
+
+    def turn(self, now_ms: int) -> None:
+        """Begin the next windows, where it is time."""
+        if now_ms < self.ends:
+            return
+        for account in self.accounts.values():
+            if now_ms >= account.ends:
+                account.window, account.ends = window(RESOURCES[account.id.resource], now_ms)
+                account.want = account.asked = 0
+                account.left = account.limit
+                self.add(account, -self.free(account))
+        self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
+        self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
+
+    def correct(self, parts: Iterable[Part], back: Mapping[str, int]) -> None:
+        """So much was given back of a reservation in these parts: not to others. Their day is over, the log has it."""
+        for account in self.accounts.values():
+            if not any(account is each and account.window == number for each, number in parts):
+                self.add(account, -back[account.kind])
+
+    def looked(self) -> None:
+        """From now on it is counted anew what is used."""
+        self.begun, self.seen = 0, {"tokens": self.tokens, "money": self.money}
+
+    def spent(self, account: Account) -> int:
+        """About how much of it was used since."""
+        kind = account.kind
+        return max(0, self.seen[kind] - getattr(self, kind)) if kind in self.seen else self.begun
+
+    def _level(self, kind: str) -> None:
+        """The room of a kind is again what the tightest of its accounts has."""
+        those = self._of[kind]
+        least = min([account.extra for account in those])
+        if least:
+            setattr(self, kind, getattr(self, kind) + least)
+            if kind in self.seen:
+                self.seen[kind] += least
+            for account in those:
+                account.extra -= least
+        self.tight[kind] = those[0] if len(those) == 1 else min(those, key=_left)
+
+
+def _left(account: Account) -> int:
+    """What is left of it, here beyond the room and with the control plane."""
+    return account.extra + account.left
