@@ -20,6 +20,7 @@ from daulat.adapters.control_db import ControlDatabase
 from daulat.adapters.control_tables import metadata
 from daulat.adapters.migrations import HEAD, VERSIONS, migrate
 from daulat.errors import ConfigError
+from daulat.tlog.note import Signer
 
 BASELINE: Final = "r0001_baseline"
 ROWS: Final[dict[str, list[dict[str, Any]]]] = {
@@ -115,6 +116,18 @@ def test_whoever_had_an_identity_has_signed_in_and_older_keys_are_anothers(datab
     migrate(database._engine)
     assert {row["id"]: row["proven"] for row in database.rows("people")} == {"p": 1, "q": 0}
     assert [row["own"] for row in database.rows("keys")] == [0]
+
+
+def test_an_operators_public_key_is_known_whole(database: ControlDatabase) -> None:
+    """What stood before the last "+" of its base64 had been cut off."""
+    fill(database)
+    key = Signer("a", (31).to_bytes(32, "big")).vkey
+    assert key.endswith("+")
+    database.add("operator_keys", {**ROWS["operator_keys"][0], "id": "cut", "name": "", "vkey": key})
+    migrate(database._engine, to="r0011_own_keys")
+    migrate(database._engine)
+    names = {row["id"]: row["name"] for row in database.rows("operator_keys")}
+    assert names == {"cut": key.split("+", 2)[2], "o": "n"}
 
 
 def test_the_first_revision_goes_down_to_nothing(database: ControlDatabase) -> None:

@@ -188,7 +188,9 @@ def test_make_up_in_a_process_group_that_is_told_to_end(tmp_path: Path, number: 
     if not stamp.exists():
         pytest.skip("this environment was not made by make")
     home, port = tmp_path / "a home", free_port()
-    command = ["make", "--no-print-directory", "up", f"VENV={BIN.parent}", f"ARGS=--json --home '{home}' --port {port}"]
+    command = ["env", "--default-signal=INT,HUP"]  # under nohup, or behind `&`, they would be ignored
+    command += ["make", "--no-print-directory", "up", f"VENV={BIN.parent}"]
+    command += [f"ARGS=--json --home '{home}' --port {port}"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     ) as process:

@@ -61,7 +61,7 @@ async def _shards(folder: Path) -> None:
             await service.start()
             keys.append(service.secrets["log_vkey"])
             exchanges.append(await ask(service, 5))
-        publics = [key.rpartition("+")[2] for key in keys]
+        publics = [key.split("+", 2)[2] for key in keys]
         assert publics[0] == publics[1] != publics[2] == publics[3]
         for answered, key in zip(exchanges, keys, strict=True):
             assert receipt(service, answered[0], key, folder)["holds"]

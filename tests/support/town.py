@@ -156,7 +156,7 @@ class Town:
                 made = await self.desk.add_person(name, "operators", "MY", "high", ["operator"], days=300)
                 self.ids[name] = made["id"]
             position = await consenting._certify(key.vkey, 1 << 50)
-            row = {"id": f"operatorkey_{name}", "name": key.vkey.rpartition("+")[2], "person": self.ids[person]}
+            row = {"id": f"operatorkey_{name}", "name": key.vkey.split("+", 2)[2], "person": self.ids[person]}
             self.rows.add(
                 "operator_keys", {**row, "vkey": key.vkey, "origin": ORIGIN, "position": position, "revoked": None}
             )

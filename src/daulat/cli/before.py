@@ -8,6 +8,7 @@ import socket
 from daulat.adapters import log_files
 from daulat.adapters.log_files import LogFolder
 from daulat.core import charter as charter_core
+from daulat.core.files import text_of
 from daulat.errors import ConfigError
 from daulat.policy import bundle
 from daulat.processes.starting import write_starter_charter
@@ -25,7 +26,7 @@ def charter_and_rules(home: Home) -> bool:
         said = "is missing, and a log stands here: put it back (its text is in the log: `daulat log show 0`)"
         raise ConfigError(said, location=str(home.charter))
     first = write_starter_charter(home)
-    charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
+    charter = charter_core.parse(text_of(home.charter), location=str(home.charter))
     name = there.rpartition("/")[0]
     if name not in {"", charter.name}:
         said = f"name is {charter.name!r}, and the log here is called {name!r}: a log's name never changes, put it back"

@@ -20,6 +20,7 @@ from daulat.adapters import rpc
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.core import charter
+from daulat.core.files import text_of
 from daulat.errors import DaulatError, Unavailable
 from daulat.settings import Home, Settings, load
 
@@ -104,7 +105,7 @@ def _settings(home: Home) -> Iterator[Check]:
     if not home.charter.exists():
         yield Check("charter", "good", "none yet; `daulat up` writes a starter charter")
         return
-    found = charter.parse(home.charter.read_text(), location=str(home.charter))
+    found = charter.parse(text_of(home.charter), location=str(home.charter))
     starter = found.profile == "evaluation"
     advice = "a starter charter: fine to try, and every receipt says so" if starter else ""
     yield Check("charter", "weak" if starter else "good", f"profile {found.profile}, {found.country}", advice)

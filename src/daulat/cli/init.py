@@ -21,9 +21,9 @@ from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
 from daulat.cli.signing import FILE, Signing, signing_options
 from daulat.cli.verify import key as key_of
-from daulat.cli.verify import text_of
 from daulat.core import charter as charters
 from daulat.core.ceremony import Seat
+from daulat.core.files import text_of
 from daulat.errors import ConfigError, Conflict, IntegrityError
 from daulat.pipeline.ceremony import LONGEST, Drawn, draw, parse
 from daulat.settings import Home, load
@@ -145,10 +145,10 @@ def finish(path: Path, home: Home, as_json: bool) -> None:
         raise ConfigError(f"is for {drawn.ceremony.origin}, and this home's log is {origin}", location=str(path))
     if (version := _rules(home)) != drawn.ceremony.rules:
         raise ConfigError(f"was held for other rules than those here ({version[:16]})", location=str(path))
-    if home.ceremony.exists() and home.ceremony.read_text() != drawn.encode():
+    if home.ceremony.exists() and text_of(home.ceremony) != drawn.encode():
         raise Conflict(f"another key ceremony was finished here: {home.ceremony}")
     _write(home.ceremony, drawn)
-    if home.charter.exists() and home.charter.read_text() != drawn.charter:
+    if home.charter.exists() and text_of(home.charter) != drawn.charter:
         home.charter.replace(home.charter.with_name("charter.before-the-ceremony.toml"))
     _text(home.charter, drawn.charter)
     said = f"The ceremony is in {home.path}. Start the service anew (`daulat up`): production begins, for good."
@@ -174,7 +174,7 @@ def _charter(home: Home, given: Path | None, approvals: int, name: str | None) -
         raise ConfigError(
             "has the log's name already, which never changes: leave --name out", location=str(home.charter)
         )
-    return into_production(home.charter.read_text() if home.charter.exists() else starter(name), approvals)
+    return into_production(text_of(home.charter) if home.charter.exists() else starter(name), approvals)
 
 
 def _origin(home: Home, name: str) -> tuple[str, bool]:

@@ -19,6 +19,7 @@ from daulat.cli.options import home_option, json_option
 from daulat.cli.progress import Progress
 from daulat.core import charter as charter_core
 from daulat.core import entries
+from daulat.core.files import text_of
 from daulat.errors import Conflict, DaulatError, NotFound
 from daulat.ledger import fsck as ledger_fsck
 from daulat.ledger.reading import read_entries
@@ -179,7 +180,7 @@ def roll(period: str, new_key: bool, home: Home, as_json: bool) -> None:
         )
     held = lock(home)
     try:
-        charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
+        charter = charter_core.parse(text_of(home.charter), location=str(home.charter))
         with alone(home):
             if new_key:
                 log_keys.make(home, charter.name, period)
@@ -208,7 +209,7 @@ def make_key(period: str, home: Home, as_json: bool) -> None:
     """
     checking.free(home, period)
     _folder(home)
-    charter = charter_core.parse(home.charter.read_text(), location=str(home.charter))
+    charter = charter_core.parse(text_of(home.charter), location=str(home.charter))
     log_keys.make(home, charter.name, period)
     vkey = log_keys.load(home, charter.name, [period]).vkey
     emit({"origin": charter.origin(period), "vkey": vkey}, as_json=as_json, text=vkey)

@@ -30,6 +30,7 @@ from daulat.cli.signing import (
 )
 from daulat.core.consent import CHARTER, LOG_KEY, MODEL, POLICY, RESTORE
 from daulat.core.export import ACT as EXPORT
+from daulat.core.files import text_of
 from daulat.core.glass import VERDICTS
 from daulat.errors import IntegrityError, NotFound
 from daulat.settings import Home
@@ -404,7 +405,7 @@ def list_proposals(home: Home, as_json: bool) -> None:
 
 
 def _charter_here(home: Home) -> str:
-    return hashlib.sha256(home.charter.read_text().encode()).hexdigest()
+    return hashlib.sha256(text_of(home.charter).encode()).hexdigest()
 
 
 def _rules_here(home: Home) -> str:

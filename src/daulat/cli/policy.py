@@ -13,11 +13,11 @@ from daulat.adapters.log_files import Blobs, LogFolder
 from daulat.catalog import charters
 from daulat.cli import emit
 from daulat.cli.options import home_option, json_option
-from daulat.cli.verify import text_of
 from daulat.core import charter as charter_core
 from daulat.core import entries
 from daulat.core.charter import Charter
 from daulat.core.decision import Decision, inference_question
+from daulat.core.files import text_of
 from daulat.errors import ConfigError, NotFound, SealBroken
 from daulat.ledger import receipts
 from daulat.policy import bundle, cases
@@ -30,7 +30,7 @@ from daulat.tlog.note import Verifier
 def _charter(home: Home) -> Charter:
     """The home's charter, or the starter's where there is no home yet."""
     if home.charter.exists():
-        return charter_core.parse(home.charter.read_text(), location=str(home.charter))
+        return charter_core.parse(text_of(home.charter), location=str(home.charter))
     return charter_core.parse(charters.starter())
 
 

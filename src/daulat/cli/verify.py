@@ -14,7 +14,8 @@ from daulat.audit.decisions import DeciderFactory
 from daulat.audit.receipt import Given, Verdict
 from daulat.cli import emit
 from daulat.cli.options import json_option
-from daulat.errors import ConfigError, VerificationFailed
+from daulat.core.files import text_of
+from daulat.errors import VerificationFailed
 from daulat.tlog.note import Verifier
 
 _HEADER: Final = "daulat-promise:"
@@ -63,18 +64,6 @@ def key(given: str) -> Verifier:
     if "+" not in given and not Path(given).is_file():
         raise VerificationFailed(f"{given!r} is neither a public key of the form <name>+<id>+<key> nor a file")
     return Verifier(text_of(Path(given)) if Path(given).is_file() else given)
-
-
-def text_of(path: Path) -> str:
-    """A short text file.
-
-    Raises:
-        ConfigError: it is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError("is not a text file", location=str(path)) from None
 
 
 def promises(text: str) -> list[str]:

@@ -40,7 +40,7 @@ class Seat:
     @property
     def key(self) -> str:
         """The public key, whatever name the vkey gives it."""
-        return self.vkey.rpartition("+")[2]
+        return self.vkey.split("+", 2)[-1]  # base64 has a "+" of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class Prices:
 
     def cost(self, model: str, day: str, prompt: int, cached: int, completion: int) -> int:
         """What these tokens cost; the cached ones are among those of the prompt."""
+        if not self.rows:
+            return 0
         price = self.of(model, day)
         return (prompt - cached) * price.prompt + cached * price.cached + completion * price.completion
 

@@ -307,7 +307,7 @@ def public(vkey: str) -> str:
     Raises:
         VerificationFailed: it is no vkey.
     """
-    return Verifier(vkey).vkey.rpartition("+")[2]
+    return Verifier(vkey).vkey.split("+", 2)[2]  # base64 has a "+" of its own
 
 
 def _shown(made: Proposed, payload: str) -> dict[str, Any]:

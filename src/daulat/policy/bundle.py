@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from daulat.core.entries import MAX_INLINE_TEXT
+from daulat.core.files import text_of
 from daulat.errors import ConfigError
 from daulat.policy.cedar import CedarDecider
 
@@ -62,7 +63,7 @@ def load(own: Path | None = None) -> Bundle:
         if path.name in files:
             raise ConfigError("has the name of a shipped file; choose another", location=str(path))
         _check(path, files)
-        files[path.name] = path.read_text()
+        files[path.name] = text_of(path)
     bundle = from_files(files)
     CedarDecider(bundle.rules, bundle.schema)
     return bundle
@@ -71,6 +72,6 @@ def load(own: Path | None = None) -> Bundle:
 def _check(path: Path, files: Mapping[str, str]) -> None:
     """One file alone first, so that the message can name it."""
     try:
-        CedarDecider(path.read_text(), files[SCHEMA])
+        CedarDecider(text_of(path), files[SCHEMA])
     except ConfigError as error:
         raise ConfigError(error.message.removeprefix(f"{error.location}: "), location=str(path)) from None

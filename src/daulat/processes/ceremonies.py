@@ -6,6 +6,7 @@ from daulat.adapters.control_db import ControlDatabase
 from daulat.audit import ceremony as ceremonies
 from daulat.core import charter as charters
 from daulat.core.charter import Charter
+from daulat.core.files import text_of
 from daulat.errors import ConfigError
 from daulat.pipeline.ceremony import ENTRY, Drawn, parse
 from daulat.policy.bundle import Bundle
@@ -21,7 +22,7 @@ def pending(rows: ControlDatabase, home: Home) -> Drawn | None:
     if not home.ceremony.exists():
         return None
     where = str(home.ceremony)
-    drawn, held = parse(home.ceremony.read_text(), where), rows.live(ENTRY)
+    drawn, held = parse(text_of(home.ceremony), where), rows.live(ENTRY)
     if held is not None:
         said, mine = held["value"], drawn.ceremony
         if (said["begun"], said["sha256"], said["roster"]) != (mine.begun, mine.charter, mine.roster):
@@ -41,7 +42,7 @@ def agrees(rows: ControlDatabase, home: Home, drawn: Drawn, bundle: Bundle) -> N
     Raises:
         ConfigError: it is not.
     """
-    if home.charter.read_text() != drawn.charter:
+    if text_of(home.charter) != drawn.charter:
         said = f"is another than the one that was signed in the key ceremony: daulat init finish {home.ceremony}"
         raise ConfigError(said, location=str(home.charter))
     if bundle.version != drawn.ceremony.rules:

@@ -18,6 +18,7 @@ from daulat.core import charter as charters
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock, SystemClock
 from daulat.core.consent import CHARTER, LOG_KEY, MODEL, OPERATOR, POLICY
+from daulat.core.files import text_of
 from daulat.errors import ConfigError, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from daulat.pipeline import establish
 from daulat.pipeline.agreed import Agreed, Naming, sha256
@@ -66,7 +67,7 @@ def in_force(rows: ControlDatabase, home: Home) -> InForce:
             enters production without a key ceremony, or leaves it; or a finished ceremony is for something else.
     """
     agreed, waiting = Agreed(rows, SystemClock().now_ms()), list[str]()
-    text, bundle = home.charter.read_text(), load(home.policies)
+    text, bundle = text_of(home.charter), load(home.policies)
     if (drawn := ceremonies.pending(rows, home)) is not None:
         ceremonies.agrees(rows, home, drawn, bundle)
         return InForce(text, bundle, (), drawn)
@@ -208,7 +209,7 @@ class Consenting:
             )
 
     def _is_charter(self, digest: str) -> None:
-        text = self._home.charter.read_text()
+        text = text_of(self._home.charter)
         if (here := sha256(text)) != digest:
             raise InvalidRequest(f"charter.toml has the digest {here}: only what stands there can come into force")
         new = charters.parse(text, location=str(self._home.charter))

@@ -13,6 +13,7 @@ from typing import Any, Final
 from daulat.adapters import rpc
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
+from daulat.core.files import text_of
 from daulat.core.snapshot import Roll
 from daulat.errors import Conflict
 from daulat.identity import providers
@@ -34,7 +35,7 @@ def configured(home: Home) -> SignIn | None:
     """
     if not home.signin.exists():
         return None
-    return providers.parse(home.signin.read_text(), location=str(home.signin))
+    return providers.parse(text_of(home.signin), location=str(home.signin))
 
 
 class Identifying:

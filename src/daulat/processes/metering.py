@@ -17,6 +17,7 @@ from daulat.adapters.log_files import LogFolder
 from daulat.adapters.usage_db import Checked, UsageDatabase
 from daulat.core import quota
 from daulat.core.clock import Clock
+from daulat.core.files import text_of
 from daulat.core.quota import RESOURCES, Prices
 from daulat.core.snapshot import Roll
 from daulat.errors import ConfigError, DaulatError, IntegrityError, InvalidRequest
@@ -275,13 +276,9 @@ class Metering:
 
 
 def _prices(home: Home) -> Prices:
-    try:
-        text = home.prices.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not home.prices.exists():
         return Prices()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", location=str(home.prices)) from None
-    return quota.prices(text, location=str(home.prices))
+    return quota.prices(text_of(home.prices), location=str(home.prices))
 
 
 def _digest(prices: Prices) -> str:

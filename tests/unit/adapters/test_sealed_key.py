@@ -33,7 +33,7 @@ def test_the_passphrase_opens_it(path: Path) -> None:
     assert signer.vkey == sealed_key.vkey(path)
     Verifier(signer.vkey).verify_bytes(b"words", signer.sign_bytes(b"words"))
     assert path.stat().st_mode & 0o777 == 0o600
-    assert signer.export().rpartition("+")[2] not in path.read_text()
+    assert signer.export().split("+", 4)[-1] not in path.read_text()
 
 
 def test_a_wrong_passphrase_opens_nothing_and_is_not_repeated(path: Path) -> None:

@@ -19,6 +19,8 @@ from daulat.core.ceremony import Seat
 from daulat.errors import ConfigError, InvalidRequest, PermissionDenied, SealBroken
 from daulat.pipeline import establish
 from daulat.pipeline.ceremony import Drawn, draw, parse, restate
+from daulat.pipeline.consent import public
+from daulat.tlog.note import Signer
 
 PRODUCTION = logs.charter(approvals=2, profile="production")
 
@@ -180,6 +182,16 @@ def test_what_cannot_begin_production_is_not_drawn_up(
     (_, seat), *others = seats(evaluation)
     with pytest.raises(InvalidRequest, match="holds an identity number"):
         draw(ORIGIN, T0, PRODUCTION["text"], "1" * 64, (), [("900101-14-5678", seat), *others])
+
+
+def test_keys_that_end_alike_are_two() -> None:
+    """Base64 has a "+" of its own, so that what follows the last one may be nothing."""
+    keys = [Signer(name, number.to_bytes(32, "big")) for name, number in (("ali", 31), ("bina", 46), ("chong", 59))]
+    assert all(key.vkey.endswith("+") for key in keys)
+    made = [(key.name, Seat(key.vkey, "MY", "high", T0 + DAY)) for key in keys]
+    drawn = draw(ORIGIN, T0, PRODUCTION["text"], "1" * 64, (), made)
+    assert len({seat.key for seat in drawn.ceremony.seats}) == 3
+    assert [public(key.vkey) for key in keys] == [seat.key for _, seat in made]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "daulat/key-ceremony/v1"}', "x" * 300_000, "[" * 10_000])

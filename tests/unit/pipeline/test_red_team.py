@@ -38,9 +38,7 @@ class Besieged(House):
         return entries.decode(self.log[-1])
 
     def pseudonym(self, who: str) -> str:
-        (row,) = [
-            row for row in self.rows.rows("operator_keys") if row["name"] == self.keys[who].vkey.rpartition("+")[2]
-        ]
+        (row,) = [row for row in self.rows.rows("operator_keys") if row["name"] == self.keys[who].vkey.split("+", 2)[2]]
         return str(row["vkey"].partition("+")[0])
 
 
