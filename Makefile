@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# What only computes is tested on every core; what runs services and watches the clock, on its own.
+# What only computes is tested on every core, and so is what runs a service; what watches the clock, on its own (`alone`).
 EVERY_CORE := --numprocesses logical
+SOME := $(if $(ARGS),|| [ $$? -eq 5 ]) # 5: none of those that were asked for are of this kind
 OTHER_LANES := fuzz fault vllm deepseek
+REST := $(OTHER_LANES:%=--ignore tests/%)
 # Settings of whoever runs make must not leak into tests or the service's own environment.
 export PYTHONNOUSERSITE = 1
 
@@ -24,9 +26,10 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
 	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql softhsm2 >&2
-	$(BIN)/python -m pytest $(EVERY_CORE) -m slow --timeout 900 tests/fuzz $(ARGS) || [ $$? -eq 5 ] # 5: none of those asked for
+	$(BIN)/python -m pytest $(EVERY_CORE) -m slow --timeout 900 tests/fuzz $(ARGS) $(SOME)
 	PATH="$$PATH:$(abspath $(VENV)/vault-servers/bin)" \
-	    $(BIN)/python -m pytest -m slow --timeout 900 $(OTHER_LANES:%=--ignore tests/%) $(ARGS)
+	    $(BIN)/python -m pytest $(EVERY_CORE) --dist loadfile -m "slow and not alone" --timeout 900 $(REST) $(ARGS) $(SOME)
+	$(BIN)/python -m pytest -m "slow and alone" --timeout 900 $(REST) $(ARGS) $(SOME)
 
 test-fault: $(VENV)/dev.stamp ## kill -9 under load, torn writes, failed fsyncs, a full disk; then the audit
 	@tools/bubblewrap >&2

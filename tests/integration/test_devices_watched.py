@@ -47,6 +47,7 @@ def _may_mount() -> bool:
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.timeout(1800),  # engines are started anew several times
     pytest.mark.skipif(not _may_mount(), reason="a /dev of the service's own needs root"),
 ]

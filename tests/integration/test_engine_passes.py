@@ -14,7 +14,7 @@ import pytest
 from tests.support.models import REASONING, variant
 from tests.support.service import Service, daulat
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 MODEL = "smol-reasoner"
 ASK = [{"role": "user", "content": "What is the capital of Malaysia?"}]
 GRAMMAR = 'root ::= "<think>" [a-z ]{5,20} "</think>" [A-Za-z ]{3,20}'

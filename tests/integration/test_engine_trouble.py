@@ -26,6 +26,7 @@ from daulat.settings import Home
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sandbox.check().grade != "G2", reason="bubblewrap cannot make namespaces on this machine"),
 ]
 MODEL = "smollm2-135m-instruct"

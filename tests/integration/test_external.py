@@ -17,6 +17,7 @@ from daulat.settings import Home
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sandbox.check().grade != "G2", reason="bubblewrap cannot make namespaces on this machine"),
 ]
 NAME, UPSTREAM, KEY = "agency", "Agency/Model-1", "up-1234567890abcdef%s"

@@ -19,6 +19,7 @@ from daulat.adapters import sandbox
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(sandbox.check().grade != "G2", reason="bubblewrap cannot make namespaces on this machine"),
 ]
 MODEL = "smollm2-135m-instruct"

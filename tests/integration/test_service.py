@@ -23,7 +23,7 @@ from tests.support.service import Service, contents, daulat, slowness
 
 from daulat.settings import Home
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 _NUMBER = 20  # bytes at the beginning of a snapshot that hold its number
 MODEL = "smollm2-135m-instruct"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Malaysia?"}]

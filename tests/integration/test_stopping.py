@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.support.service import Service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def test_a_stream_that_the_service_cannot_finish_ends_with_words(tmp_path: Path) -> None:
