@@ -120,8 +120,8 @@ async def _killed() -> None:
             assert refused.status == 429, "no restart gives anybody a second day"
             assert int(refused.headers["retry-after"]) > 1
             assert "500 requests a day" in refused.body.decode()
-            used = (await limited(service))["used"]["requests_per_day"]
-            assert used == log[f"{day_of(round(time.time() * 1000))} requests"]
+            gone = (await limited(service))["used"]["requests_per_day"]
+            assert gone == log[f"{day_of(round(time.time() * 1000))} requests"]
         assert await service.stop() == 0
     outcomes = dict(reckoning.outcomes)
     sys.stdout.write(
