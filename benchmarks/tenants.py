@@ -55,16 +55,18 @@ def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
             return {**made, "worker_mib": round(sum(map(host.rss_mib, one.server.roles["worker"])), 1)}
 
         rows = [row("first", 0, one, keys) for one, keys in every]
-        for (
-            one,
-            keys,
-        ) in every:  # until each key has been used: its decision and its principal are made at its first use
-            done = 0
-            while done < 2 * tenants:
-                done += int(load.wrk(one.server, 2, connections=CONNECTIONS, keys=keys)["requests"])
+        for one, keys in every:
+            _use_each(one, keys, tenants)
         for number in range(rounds):
             rows += [row("json", number, one, keys) for one, keys in (every if number % 2 else every[::-1])]
     return rows
+
+
+def _use_each(one: Contestant, keys: Path, tenants: int) -> None:
+    """Decision and principal of a key are made at its first use. Each run begins with the first key."""
+    seconds = 2.0
+    while load.wrk(one.server, seconds, connections=CONNECTIONS, keys=keys)["requests"] < 2 * tenants:
+        seconds *= 2
 
 
 def summary(rows: list[Row], tenants: int) -> dict[str, Any]:
