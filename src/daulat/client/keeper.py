@@ -20,7 +20,7 @@ from daulat.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
 from daulat.tlog.note import Verifier
 
 _OK: Final = 200
-_REFUSED: Final = frozenset({401, 403})
+_REFUSED: Final = {401: "the API key is not accepted", 403: "whoever holds the API key may not read it now"}
 _PATIENCE: Final = 30.0  # seconds for a receipt, which follows about one after the answer where the machine is not busy
 _AGAIN: Final = 0.3
 _TIMEOUT: Final = dict.fromkeys(("connect", "read", "write", "pool"), 10.0)
@@ -67,7 +67,7 @@ class Keeper:
 
         Raises:
             NotFound: the exchange was not kept, or there is no receipt in time.
-            Unauthenticated: the API key is not accepted any more.
+            Unauthenticated: the API key is not accepted any more, or its holder may not read it.
             VerificationFailed: something does not hold; says what.
         """
         kept = self._kept(request_id)
@@ -236,7 +236,7 @@ def _again(kept: Kept, status: int, late: bool) -> bool:  # noqa: FBT001
     if status == _OK:
         return False
     if status in _REFUSED:
-        raise Unauthenticated(f"{kept.receipt_url}: the API key is not accepted ({status})")
+        raise Unauthenticated(f"{kept.receipt_url}: {_REFUSED[status]} ({status})")
     if late:
         raise NotFound(f"there is no receipt at {kept.receipt_url} (status {status})")
     return True

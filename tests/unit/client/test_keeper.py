@@ -218,13 +218,14 @@ def test_another_logs_key_opens_nothing() -> None:
 
 def test_what_cannot_be_fetched_is_said_plainly(waits: list[float]) -> None:
     kept = Keeper(SIGNER.vkey)
-    for service, error, patience in (
-        (Served(httpx2, [ANSWER], late=1000), NotFound, -1.0),
-        (Served(httpx2, [ANSWER], receipt_status=401), Unauthenticated, 10.0),
+    for service, error, words, patience in (
+        (Served(httpx2, [ANSWER], late=1000), NotFound, "no receipt", -1.0),
+        (Served(httpx2, [ANSWER], receipt_status=401), Unauthenticated, "key is not accepted", 10.0),
+        (Served(httpx2, [ANSWER], receipt_status=403), Unauthenticated, "may not read it now", 10.0),
     ):
         with client(kept, service) as api:
             api.chat.completions.create(model="tiny", messages=MESSAGES)
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             kept.verify(ID, patience)
 
     def gone(request: httpx2.Request) -> httpx2.Response:

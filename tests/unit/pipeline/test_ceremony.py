@@ -192,6 +192,7 @@ def test_keys_that_end_alike_are_two() -> None:
     drawn = draw(ORIGIN, T0, PRODUCTION["text"], "1" * 64, (), made)
     assert len({seat.key for seat in drawn.ceremony.seats}) == 3
     assert [public(key.vkey) for key in keys] == [seat.key for _, seat in made]
+    assert all(public(key.vkey).encode() in drawn.ceremony.statement() for key in keys), "whole, in what is signed"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "daulat/key-ceremony/v1"}', "x" * 300_000, "[" * 10_000])
