@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.support.service import Service, daulat, free_port
 
+from daulat.settings import Home
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -201,7 +203,7 @@ def test_make_up_in_a_process_group_that_is_told_to_end(tmp_path: Path, number: 
         os.killpg(process.pid, number)
         process.wait(120)
     service.wait(lambda: not service.left_running())
-    assert list((home / "run").iterdir()) == []
+    assert list(Home(home).run.iterdir()) == []
 
 
 def test_a_killed_control_process_leaves_nothing_and_the_next_start_serves(service: Service) -> None:
