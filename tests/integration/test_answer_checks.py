@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def engine_socket(service: Service) -> Path:
-    return Path(service.wait(lambda: [*(service.home / "run").glob("engine-*/e.sock")])[0])
+    return Path(service.wait(lambda: [*Home(service.home).run.glob("engine-*/e.sock")])[0])
 
 
 def checked(service: Service, asker_type: type[LlamaCppAsker] = LlamaCppAsker) -> Report:
