@@ -8,8 +8,9 @@ all agreed to all of it:
     number of operators "\\n"  key " " citizenship " " assurance " " expires "\\n" ...
 
 with `charter` (its text), `rules` (their version), `roster` (the names, which do not stand in the log) and each `model`
-SHA-256 in lower-case hex, `key` the last part of a vkey, and times decimal Unix milliseconds. That as many keys are as
-many people is what those in the room vouch for each other: no signature can show it.
+SHA-256 in lower-case hex, `key` a vkey's third part (all of it: base64 has a "+" of its own), and times decimal Unix
+milliseconds. That as many keys are as many people is what those in the room vouch for each other: no signature can show
+it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daulat.core.charter import ASSURANCE, Charter
+from daulat.core.consent import key_of
 
 LONGEST_MS: Final = 31 * 86_400_000  # from its beginning to its entry
 MOST_OPERATORS: Final = 64
@@ -40,7 +42,7 @@ class Seat:
     @property
     def key(self) -> str:
         """The public key, whatever name the vkey gives it."""
-        return self.vkey.split("+", 2)[-1]  # base64 has a "+" of its own
+        return key_of(self.vkey)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,12 @@ OPERATOR: Final = "operator"  # the purpose of an operator's key
 LONGEST_MS: Final = 31 * 86_400_000  # from a proposal to its end
 Kind = Literal["proposal", "approval"]
 
+
+def key_of(vkey: str) -> str:
+    """The public key in base64, which has a "+" of its own, of a vkey: whatever name it gives the key."""
+    return vkey.split("+", 2)[-1]
+
+
 # What one operator may do alone, because it cannot weaken the promise: it uses what was consented to, or takes away.
 ALONE: Final = frozenset(
     {

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from daulat.core.charter import Charter
 from daulat.core.clock import Clock
-from daulat.core.consent import LONGEST_MS, Proposed
+from daulat.core.consent import LONGEST_MS, Proposed, key_of
 from daulat.errors import Conflict, InvalidRequest, PermissionDenied, VerificationFailed
 from daulat.pipeline.eligible import no_operator, signing
 from daulat.pipeline.operate import Log, Rows
@@ -307,7 +307,7 @@ def public(vkey: str) -> str:
     Raises:
         VerificationFailed: it is no vkey.
     """
-    return Verifier(vkey).vkey.split("+", 2)[2]  # base64 has a "+" of its own
+    return key_of(Verifier(vkey).vkey)
 
 
 def _shown(made: Proposed, payload: str) -> dict[str, Any]:

@@ -62,16 +62,17 @@ def load(own: Path | None = None) -> Bundle:
     for path in sorted(own.glob("*.cedar")) if own is not None and own.is_dir() else ():
         if path.name in files:
             raise ConfigError("has the name of a shipped file; choose another", location=str(path))
-        _check(path, files)
-        files[path.name] = text_of(path)
+        text = text_of(path)
+        _check(text, path, files[SCHEMA])
+        files[path.name] = text
     bundle = from_files(files)
     CedarDecider(bundle.rules, bundle.schema)
     return bundle
 
 
-def _check(path: Path, files: Mapping[str, str]) -> None:
+def _check(text: str, path: Path, schema: str) -> None:
     """One file alone first, so that the message can name it."""
     try:
-        CedarDecider(text_of(path), files[SCHEMA])
+        CedarDecider(text, schema)
     except ConfigError as error:
         raise ConfigError(error.message.removeprefix(f"{error.location}: "), location=str(path)) from None

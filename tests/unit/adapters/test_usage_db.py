@@ -180,6 +180,19 @@ def test_what_is_spent_leaves_out_workers_that_are_lent_to(log: Log, tmp_path: P
     ]
 
 
+def test_what_many_have_spent_is_each_ones_own(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several queries, where they are more than one may be asked for."""
+    monkeypatch.setattr(usage_db, "_AT_ONCE", 2)
+    log.grow([inference(NOW, tenant=f"t{number}", key="k") for number in range(5) for _ in range(number + 1)])
+    database = UsageDatabase(tmp_path / "usage.db")
+    database.catch_up({ORIGIN: log.folder})
+    numbers = range(NOW // DAY_MS, NOW // DAY_MS + 1)
+    asked = ["t4", "nobody", "t0", "t2", "t3"]
+    rows = database.spent("tenant", asked, "day", numbers, origin=ORIGIN, without=())
+    assert {row["subject"]: row["requests"] for row in rows} == {"t0": 1, "t2": 3, "t3": 4, "t4": 5}
+    assert len(rows) == 4
+
+
 @pytest.mark.parametrize("scope", ["tenant", "key"])
 def test_what_one_has_spent_is_found_without_reading_all_others(log: Log, tmp_path: Path, scope: str) -> None:
     """With ten thousand tenants each look would take a hundredth of a second, and there are many."""
