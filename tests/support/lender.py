@@ -43,13 +43,17 @@ class LocalLender:
 
     def exchange(self, worker: int, quotas: Quotas, now_ms: int, *, idle: bool = False) -> None:
         """What a worker's `Borrower` does."""
-        asks: list[Ask] = quotas.asks(now_ms, idle=idle)
+        if idle:
+            quotas.look(now_ms)
+        asks: list[Ask] = quotas.asks(now_ms)
         if self.down:
             quotas.failed(asks)
-        elif asks:
+        elif asks or idle:
             self.exchanges += 1
             answers: list[Lent] = self.lender.lend(worker, asks, now_ms)
             quotas.lent(answers, now_ms)
+            if quotas.wanted(self.lender.wanted(worker), now_ms):
+                self.exchange(worker, quotas, now_ms)
 
     def serve(self, worker: int, turns: Turns, now_ms: int) -> None:
         """The same, and those that waited for it go on."""

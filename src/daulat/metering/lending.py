@@ -3,7 +3,8 @@
 What is left of a limit is the limit, less what the log has of this minute, day or month, less what is lent to workers
 that still live, or whose journal the log has not taken in yet. So the sum of what all workers may spend is never more
 than the limit, whichever of them die and when: a dead worker's slices count as spent until its entries are in the log,
-and from then on its entries count instead. Pure: `Spent` is the log's projection.
+and from then on its entries count instead. What a worker has and does not need stays with it until little is left to
+lend: then it is asked for that. Pure: `Spent` is the log's projection.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from daulat.core.quota import RESOURCES, window
-from daulat.metering.slices import Ask, Id, Lent
+from daulat.metering.slices import Ask, Id, Lent, scarce
 
 SHARE: Final = 2
 """A worker gets at most this part of its even share of what is left beyond what it needs at once."""
@@ -42,6 +43,7 @@ class Lender:
         self.limits: Mapping[Id, int] = {}
         self._accounts: dict[tuple[Id, int], _Account] = {}
         self._tracked: set[int] = set()  # workers that live, or whose journal is not in the log yet
+        self._wanted: dict[int, set[tuple[Id, int]]] = {}  # by worker that has some: what is scarce
 
     def began(self, worker: int) -> None:
         """A worker has registered: from now on it is lent to."""
@@ -51,6 +53,7 @@ class Lender:
     def ended(self, worker: int) -> None:
         """Everything that a dead worker wrote is in the log, and in the projection: it counts as the log has it."""
         self._tracked.discard(worker)
+        self._wanted.pop(worker, None)
         for account in self._accounts.values():
             account.out.pop(worker, None)
         self.recount()
@@ -74,8 +77,15 @@ class Lender:
             if want and left >= want:
                 given = min(left, want + (left - want) // (SHARE * self._workers))
             account.out[worker] += given
+            if want and scarce(limit, left - given):
+                for other in [other for other, out in account.out.items() if other != worker and out > 0]:
+                    self._wanted.setdefault(other, set()).add((id_, number))
             answers.append(Lent(id_, number, given, max(0, left - given)))
         return answers
+
+    def wanted(self, worker: int) -> list[tuple[Id, int]]:
+        """Of what little is left for others that want it, and this worker has, or had, some: accounts, in a window."""
+        return list(self._wanted.pop(worker, ()))
 
     def gone(self, id_: Id, now_ms: int) -> int:
         """How much of a limit is spent or lent now."""

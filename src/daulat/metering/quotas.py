@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 
 from daulat.core.quota import WORDS, Limit, shown
 from daulat.errors import Overloaded
-from daulat.metering.slices import Account, Ask, Id, Lent, Part, Slices
+from daulat.metering.slices import Account, Ask, Id, Lent, Part, Slices, scarce
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
-_MAX_LIMITS: Final = 32_768  # from so many on, those that nobody needs are looked for
+IDLE_MS: Final = 120_000  # what has not been used for so long goes back, and is forgotten
 _MOST_LOOKED: Final = 512  # limits at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
 _LINES: Final = {
@@ -54,10 +54,9 @@ class Quotas:
     """All accounts of one worker."""
 
     def __init__(self) -> None:
-        self._slices: dict[tuple[str, str], Slices] = {}  # by scope and subject
-        self._active: dict[Slices, None] = {}  # that were used of late, or hold anything; looked at last is last
-        self._recalled: list[Ask] = []  # what was lent under limits that are no more
-        self._room = _MAX_LIMITS
+        self._slices: dict[tuple[str, str], Slices] = {}  # by scope and subject; looked at last is last
+        self._scarce: dict[Slices, None] = {}  # of which others may want what is not needed here; as above
+        self._returned: list[Ask] = []  # what goes back with the next exchange
         self.hungry: set[Id] = set()  # those for which somebody waits
         self.refusals: dict[tuple[str, str], int] = {}  # by scope and resource, for the metrics
 
@@ -68,12 +67,12 @@ class Quotas:
             Overloaded: a limit is reached; says which, and `retry_after` when it is not any more.
         """
         tokens, cost = need.tokens, need.cost
-        found, short = self._found(limits, now_ms), False
+        found, short = self._found(limits, now_ms), []
         for slices, _ in found:
             if slices.requests < 1 or slices.tokens < tokens or slices.money < cost or slices.streams < 1:
-                short = True
-                self._want(slices, {"requests": 1, "tokens": tokens, "money": cost, "streams": 1}, now_ms)
+                short.append(slices)
         if short:
+            self._want(short, {"requests": 1, "tokens": tokens, "money": cost, "streams": 1}, now_ms)
             return None
         for slices, _ in found:
             slices.requests -= 1
@@ -82,7 +81,7 @@ class Quotas:
             slices.streams -= 1
             slices.held += 1
             slices.begun += 1
-            self._active[slices] = None
+            slices.used = now_ms
         return Taken(tokens, cost, found)
 
     def settle(self, taken: Taken, tokens: int, cost: int) -> None:
@@ -93,18 +92,14 @@ class Quotas:
         """The request has not been answered: nothing counts."""
         self._end(taken, 1, taken.tokens, taken.cost)
 
-    def asks(self, now_ms: int, *, idle: bool = False) -> list[Ask]:
-        """What to tell the control plane now. `idle`: also what has not been used of late is given back, bit by bit."""
-        asks, self._recalled = self._recalled, []
-        looked = list(islice(self._active, _MOST_LOOKED)) if idle else []
-        for slices in looked:
-            slices.turn(now_ms)
-            asks += [ask for account in slices.accounts.values() if (ask := self._told(slices, account, idle=True))]
-            slices.looked()
-            del self._active[slices]
-            if any(slices.free(account) for account in slices.accounts.values()):
-                self._active[slices] = None
-            self.hungry.difference_update(account.id for account in slices.accounts.values())
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything that another worker may want."""
+        return bool(self._slices)
+
+    def asks(self, now_ms: int) -> list[Ask]:
+        """What to tell the control plane now."""
+        asks, self._returned = self._returned, []
         for id_ in self.hungry:
             slices = self._slices[id_[:2]]
             slices.turn(now_ms)
@@ -122,7 +117,44 @@ class Quotas:
             if account is not None and account.window == number:
                 account.left, account.asked, account.want = left, now_ms, 0
                 slices.add(account, given)
-                self._active[slices] = None
+                account.scarce = scarce(account.limit, left)
+                if account.scarce:
+                    self._scarce[slices] = None
+
+    def wanted(self, those: Iterable[tuple[Id, int]], now_ms: int) -> bool:
+        """Little is left of these, and others need it: what is not needed here goes back. Whether there is any now."""
+        for id_, number in those:
+            slices = self._slices.get(id_[:2], _NONE)
+            account = slices.accounts.get(id_.resource)
+            if account is not None and account.window == number:
+                account.scarce = True
+                self._scarce[slices] = None
+                self._spare(slices, now_ms)
+        return bool(self._returned)
+
+    def look(self, now_ms: int) -> None:
+        """Called once a second: give back what is scarce and was not needed, and what has not been used for long.
+
+        Some at a time: those looked at longest ago first.
+        """
+        for slices in list(islice(self._scarce, _MOST_LOOKED)):
+            del self._scarce[slices]
+            self._spare(slices, now_ms)
+            slices.looked()
+            if any(each.scarce and (slices.held or slices.free(each) > 0) for each in slices.accounts.values()):
+                self._scarce[slices] = None
+        needed = {id_[:2] for id_ in self.hungry}
+        for whose in list(islice(self._slices, _MOST_LOOKED)):
+            slices = self._slices.pop(whose)
+            slices.turn(now_ms)
+            accounts = slices.accounts.values()
+            owes = any(account.want or slices.free(account) < 0 for account in accounts)
+            if slices.held or owes or whose in needed or now_ms - slices.used < IDLE_MS:
+                self._slices[whose] = slices
+                continue
+            for account in accounts:
+                self._return(slices, account, slices.free(account))
+            self._scarce.pop(slices, None)
 
     def failed(self, asks: Iterable[Ask]) -> None:
         """The control plane did not answer: what was to be given back is here still."""
@@ -152,31 +184,31 @@ class Quotas:
 
     def _found(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[Slices, tuple[Part, ...]]]:
         """The slices of these limits, now."""
-        if len(self._slices) >= self._room:
-            self._make_room()
         found = []
         for limit in limits:
             slices = self._slices.get((limit.scope, limit.subject))
             if slices is None:
                 slices = self._slices[limit.scope, limit.subject] = Slices()
+                slices.used = now_ms
             if slices.limit is not limit:  # once for each that a roll brings
-                self._recalled += slices.adopt(limit)
+                self._returned += slices.adopt(limit)
             if now_ms >= slices.ends:
                 slices.turn(now_ms)
             found.append((slices, slices.parts))
         return found
 
-    def _want(self, slices: Slices, amounts: Mapping[str, int], now_ms: int) -> None:
+    def _want(self, short: Iterable[Slices], amounts: Mapping[str, int], now_ms: int) -> None:
         """Have lent what is short, or refuse what would not be."""
-        for account in slices.accounts.values():
-            amount, free = amounts[account.kind], slices.free(account)
-            if amount <= free:
-                continue
-            fresh = now_ms - account.asked < FRESH_MS
-            account.want = max(account.want, min(amount, account.limit) - free)
-            self.hungry.add(account.id)  # also where it is refused: what others give back will be heard of
-            if amount > account.limit or (fresh and amount > free + account.left):
-                raise self._refusal(account, amount, now_ms)
+        for slices in short:
+            for account in slices.accounts.values():
+                amount, free = amounts[account.kind], slices.free(account)
+                if amount <= free:
+                    continue
+                fresh = now_ms - account.asked < FRESH_MS
+                account.want = max(account.want, min(amount, account.limit) - free)
+                self.hungry.add(account.id)  # also where it is refused: what others give back will be heard of
+                if amount > account.limit or (fresh and amount > free + account.left):
+                    raise self._refusal(account, amount, now_ms)
 
     def _end(self, taken: Taken, request: int, tokens: int, cost: int) -> None:
         """Give back so much, and the place among the streams."""
@@ -192,33 +224,25 @@ class Quotas:
             if slices.tokens < 0 or slices.money < 0 or slices.streams < 0:
                 self.hungry.update(each.id for each in slices.accounts.values() if slices.free(each) < 0)
 
-    def _told(self, slices: Slices, account: Account, *, idle: bool = False) -> Ask | None:
-        """What to say of one account, if there is anything."""
-        free = slices.free(account)
-        spare = free - 2 * slices.spent(account) if idle and not account.want else 0
-        back = min(free, 0) or max(0, spare)
-        if not (account.want or back):
+    def _told(self, slices: Slices, account: Account) -> Ask | None:
+        """What to say of one account, if there is anything: what it is short of, and what it owes."""
+        owed = min(slices.free(account), 0)
+        if not (account.want or owed):
             return None
-        slices.add(account, -back)
-        return Ask(account.id, account.window, account.want, back)
+        slices.add(account, -owed)
+        return Ask(account.id, account.window, account.want, owed)
 
-    def _make_room(self) -> None:
-        """Where there are many, forget those that hold nothing and are waited for by nobody. Before any is found:
-        what is under way needs them.
+    def _spare(self, slices: Slices, now_ms: int) -> None:
+        """What is scarce and not needed goes back."""
+        slices.turn(now_ms)
+        for account in slices.accounts.values():
+            if account.scarce and not account.want:
+                self._return(slices, account, slices.spare(account))
 
-        An exchange gives back what idle ones hold. Where all are needed, it is not looked again before there are twice
-        as many.
-        """
-        needed = {id_[:2] for id_ in self.hungry}
-        self._slices = {
-            whose: slices
-            for whose, slices in self._slices.items()
-            if slices.held
-            or slices in self._active
-            or whose in needed
-            or any(account.want or slices.free(account) for account in slices.accounts.values())
-        }
-        self._room = max(_MAX_LIMITS, 2 * len(self._slices))
+    def _return(self, slices: Slices, account: Account, amount: int) -> None:
+        if amount > 0:
+            slices.add(account, -amount)
+            self._returned.append(Ask(account.id, account.window, 0, amount))
 
     def _refusal(self, account: Account, amount: int, now_ms: int) -> Overloaded:
         scope, _, resource = account.id

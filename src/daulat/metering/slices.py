@@ -46,6 +46,11 @@ class Lent(NamedTuple):
     left: int
 
 
+def scarce(limit: int, left: int) -> bool:
+    """Whether so little is left with the control plane that no worker should keep what it does not need."""
+    return 4 * left < limit
+
+
 @dataclass(slots=True)
 class Account:
     """One resource of one limit in one worker."""
@@ -59,6 +64,7 @@ class Account:
     left: int = 0  # with the control plane, when it was last asked
     asked: int = 0  # when that was
     want: int = 0  # by those that wait
+    scarce: bool = False  # so little is left that other workers may want what this one does not need
 
 
 class Part(NamedTuple):
@@ -90,6 +96,7 @@ class Slices:
         "streams",
         "tight",
         "tokens",
+        "used",
     )
 
     def __init__(self) -> None:
@@ -101,7 +108,8 @@ class Slices:
         self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
         self.ends = 0  # Unix milliseconds: when the first of those windows does
         self.held = 0  # reservations that have not ended
-        self.begun = 0  # reservations since it was last looked at for what is idle
+        self.used = 0  # Unix milliseconds: when anything was last reserved
+        self.begun = 0  # reservations since it was last looked at for what is spare
         self.seen = {"tokens": 0, "money": 0}  # the room that there was then
 
     def free(self, account: Account) -> int:
@@ -148,12 +156,17 @@ class Slices:
         """Begin the next windows, where it is time."""
         if now_ms < self.ends:
             return
+        begun = {}
         for account in self.accounts.values():
             if now_ms >= account.ends:
                 account.window, account.ends = window(RESOURCES[account.id.resource], now_ms)
                 account.want = account.asked = 0
-                account.left = account.limit
-                self.add(account, -self.free(account))
+                account.left, account.scarce = account.limit, False
+                account.extra -= self.free(account)
+                begun[account.kind] = None
+        for kind in begun:
+            self._level(kind)
+        self.looked()
         self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
         self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
 
@@ -167,22 +180,27 @@ class Slices:
         """From now on it is counted anew what is used."""
         self.begun, self.seen = 0, {"tokens": self.tokens, "money": self.money}
 
-    def spent(self, account: Account) -> int:
-        """About how much of it was used since."""
+    def spare(self, account: Account) -> int:
+        """What is lent of it beyond what is reserved, and about twice what was used since it was last looked at."""
         kind = account.kind
-        return max(0, self.seen[kind] - getattr(self, kind)) if kind in self.seen else self.begun
+        spent = max(0, self.seen[kind] - getattr(self, kind)) if kind in self.seen else self.begun
+        return max(0, self.free(account) - 2 * spent)
 
     def _level(self, kind: str) -> None:
         """The room of a kind is again what the tightest of its accounts has."""
         those = self._of[kind]
-        least = min([account.extra for account in those])
+        if len(those) == 1:  # as often as not
+            (account,) = those
+            least, self.tight[kind] = account.extra, account
+        else:
+            least = min([account.extra for account in those])
+            self.tight[kind] = min(those, key=_left)
         if least:
             setattr(self, kind, getattr(self, kind) + least)
             if kind in self.seen:
                 self.seen[kind] += least
             for account in those:
                 account.extra -= least
-        self.tight[kind] = those[0] if len(those) == 1 else min(those, key=_left)
 
 
 def _left(account: Account) -> int:

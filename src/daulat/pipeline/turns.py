@@ -95,6 +95,7 @@ class Turns:
 
     def settle(self, turn: Turn, usage: Usage) -> None:
         """It has been answered, with this usage."""
+        del turn.asker  # it holds its turn: what it has in memory goes at once, not when the collector comes
         tokens = usage.prompt_tokens + usage.completion_tokens
         if turn.taken:
             cost = self._prices.cost(
@@ -109,6 +110,7 @@ class Turns:
 
     def leave(self, turn: Turn) -> None:
         """It will not be answered: nothing of it counts."""
+        del turn.asker
         if turn in self._short:
             del self._short[turn]
         elif turn.queued and (queue := self._queues.get(turn.model)) is not None and queue.remove(turn):

@@ -1,4 +1,4 @@
-"""A worker's exchanges with the control plane about quotas: what it is short of, and what it does not need any more."""
+"""A worker's exchanges with the control plane about quotas: what it is short of, and what others want that it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daulat.errors import DaulatError
 from daulat.metering.slices import Id, Lent
 from daulat.pipeline.turns import Turns
 
-IDLE_SECONDS: Final = 1.0  # between two looks at what is not needed any more
+IDLE_SECONDS: Final = 1.0  # at most between two exchanges: others may be short of what this worker has
 _AGAIN_SECONDS: Final = 0.1
 _log = logging.getLogger(__name__)
 
@@ -46,19 +46,20 @@ class Borrower:
                     await self._wanted.wait()
             self._wanted.clear()
             now = loop.time()
-            idle = now - looked >= IDLE_SECONDS  # also where something is always wanted: others may want the rest
+            idle = now - looked >= IDLE_SECONDS
             if idle:
                 looked = now
+                turns.quotas.look(self._clock.now_ms())
             await self._exchange(turns, idle=idle)
 
     async def _exchange(self, turns: Turns, *, idle: bool) -> None:
         quotas = turns.quotas
-        asks = quotas.asks(self._clock.now_ms(), idle=idle)
-        if not asks:
+        asks = quotas.asks(self._clock.now_ms())
+        if not (asks or (idle and quotas.holds)):
             return
         self.exchanges += 1
         try:
-            answers = await self._lender.call("quota.lend", worker=self._worker, asks=asks)
+            answer = await self._lender.call("quota.lend", worker=self._worker, asks=asks)
         except DaulatError as error:
             _log.warning("the control plane lends nothing: %s", error.message)
             quotas.failed(asks)
@@ -66,5 +67,7 @@ class Borrower:
             self._wanted.set()
             return
         now = self._clock.now_ms()
-        quotas.lent([Lent(Id(*id_), number, given, left) for id_, number, given, left in answers], now)
+        quotas.lent([Lent(Id(*id_), number, given, left) for id_, number, given, left in answer["lent"]], now)
         turns.lent(now)
+        if quotas.wanted([(Id(*id_), number) for id_, number in answer["wanted"]], now):
+            self._wanted.set()

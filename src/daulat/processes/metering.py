@@ -131,9 +131,10 @@ class Metering:
     def close(self) -> None:
         self._usage.close()
 
-    async def _lend(self, worker: int, asks: list[list[Any]]) -> list[Any]:
+    async def _lend(self, worker: int, asks: list[list[Any]]) -> dict[str, Any]:
         found = [Ask(Id(*id_), number, want, back) for id_, number, want, back in asks]
-        return list(self._lender.lend(worker, found, self._clock.now_ms()))
+        lent = self._lender.lend(worker, found, self._clock.now_ms())
+        return {"lent": lent, "wanted": self._lender.wanted(worker)}
 
     def _spent(self, accounts: Collection[tuple[Id, int]], without: Collection[int]) -> Mapping[tuple[Id, int], int]:
         """See `lending.Spent`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from tests.support.worlds import replica as row
 from daulat.core.quota import MINUTE_MS, Limit, Price
 from daulat.core.snapshot import TenantRow
 from daulat.pipeline.inference import Inference
-from daulat.pipeline.turns import LENDING_SECONDS
+from daulat.pipeline.turns import LENDING_SECONDS, Turn
 
 TENANTS = tuple(
     TenantRow(f"tenant_{number}", base64.b64encode(EPOCH_KEY[::step]).decode(), house)
@@ -83,6 +84,29 @@ def test_tokens_are_reserved_by_estimate_and_settled_by_use(stream: bool) -> Non
     assert client.whole
     _, client = path.ask(chat(max_tokens=300, stream=stream))
     assert client.limits["x-ratelimit-remaining-tokens"] == str(1000 - 30 - reserved)
+
+
+@pytest.mark.parametrize("max_tokens", [30, 500])
+def test_nothing_of_a_request_is_left_for_the_collector(max_tokens: int) -> None:
+    """It comes so seldom in a worker that bodies and answers of some ten thousand requests would wait for it."""
+    path = Path(quotas=of(tokens_per_minute=200))
+    inference, client = path.ask(chat(max_tokens=max_tokens))
+    if max_tokens == 30:
+        path.call.answer(answered())
+    path.journal.commit()
+    assert client.status == (200 if max_tokens == 30 else 429)
+    gc.collect()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        del inference, client
+        path.engines.calls.clear()
+        path.journal.records.clear()
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, Turn | Inference)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left
 
 
 def test_a_request_that_is_larger_than_the_limit_is_told_so() -> None:

@@ -234,7 +234,8 @@ def test_a_dead_workers_slices_are_there_again_when_the_log_has_its_entries(
         watching = asyncio.create_task(metering.watch())
 
         async def left(worker: int, want: int = 0) -> tuple[int, int]:
-            ((_, _, given, rest),) = await plane.ask("quota.lend", worker=worker, asks=[Ask(id_, day, want, 0)])
+            answer = await plane.ask("quota.lend", worker=worker, asks=[Ask(id_, day, want, 0)])
+            ((_, _, given, rest),) = answer["lent"]
             return given, rest
 
         metering.registered(0, 7)
@@ -305,13 +306,15 @@ class Control:
     def __init__(self) -> None:
         self.away = False
         self.asked: list[list[Any]] = []
+        self.wanted: list[Any] = []
 
     async def call(self, method: str, **params: Any) -> Any:
         assert (method, params["worker"]) == ("quota.lend", 7)
         if self.away:
             raise Unavailable("away")
         self.asked.append(params["asks"])
-        return [[list(id_), number, want, 5] for id_, number, want, _ in params["asks"]]
+        wanted, self.wanted = self.wanted, []
+        return {"lent": [[list(id_), number, want, 5] for id_, number, want, _ in params["asks"]], "wanted": wanted}
 
 
 class Told:
@@ -325,24 +328,22 @@ class Told:
         self.times.append(now_ms)
 
 
-def test_what_is_idle_is_given_back_also_by_a_worker_that_always_wants_something(monkeypatch: Any) -> None:
+def test_a_worker_that_wants_nothing_hears_what_others_are_short_of(monkeypatch: Any) -> None:
     monkeypatch.setattr(borrowing, "IDLE_SECONDS", 0.05)
 
     async def main() -> None:
         control, told, clock = Control(), Told(), StillClock()
         borrower = Borrower(control, 7, clock)
         running = asyncio.create_task(borrower.run(told))  # type: ignore[arg-type]
-        idle, busy = (Limit("key", name, requests_per_day=900) for name in ("idle", "busy"))
-        assert told.quotas.reserve([idle], Need(1, 0), clock.now_ms()) is None
+        await asyncio.sleep(0.2)
+        assert not control.asked, "whoever has been lent nothing has nothing to hear"
+        limit = Limit("key", "k", requests_per_day=900)
+        assert told.quotas.reserve([limit], Need(1, 0), clock.now_ms()) is None
         borrower.kick()
         await until(lambda: bool(told.times))
-
-        def gave() -> bool:
-            told.quotas.reserve([busy], Need(1, 0), clock.now_ms())
-            borrower.kick()
-            return any(id_.subject == "idle" and back > 0 for asks in control.asked for id_, _, _, back in asks)
-
-        await until(gave)
+        id_, day = Id("key", "k", "requests_per_day"), clock.now_ms() // 86_400_000
+        control.wanted = [[list(id_), day]]
+        await until(lambda: [Ask(id_, day, 0, 1)] in control.asked)
         running.cancel()
 
     asyncio.run(main())
