@@ -21,13 +21,10 @@ FRESH_MS: Final = 300  # for so long it is believed that nothing is left
 IDLE_MS: Final = 120_000  # what has not been used for so long goes back, and is forgotten
 _MOST_LOOKED: Final = 512  # limits at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
-_LINES: Final = {
-    kind: "".join(
-        f"x-ratelimit-{what}-{kind}: {form}\r\n"
-        for what, form in (("limit", "%d"), ("remaining", "%d"), ("reset", "%s"))
-    )
+_REQUESTS, _TOKENS = (
+    f"x-ratelimit-limit-{kind}: %d\r\nx-ratelimit-remaining-{kind}: %d\r\nx-ratelimit-reset-{kind}: %s\r\n"
     for kind in ("requests", "tokens")
-}
+)
 _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "this model"}
 
 
@@ -77,7 +74,8 @@ class Quotas:
         for slices, _ in found:
             slices.requests -= 1
             slices.tokens -= tokens
-            slices.money -= cost
+            if cost:
+                slices.money -= cost
             slices.streams -= 1
             slices.held += 1
             slices.begun += 1
@@ -140,7 +138,7 @@ class Quotas:
         for slices in list(islice(self._scarce, _MOST_LOOKED)):
             del self._scarce[slices]
             self._spare(slices, now_ms)
-            slices.looked()
+            slices.begun = 0
             if any(each.scarce and (slices.held or slices.free(each) > 0) for each in slices.accounts.values()):
                 self._scarce[slices] = None
         needed = {id_[:2] for id_ in self.hungry}
@@ -166,20 +164,33 @@ class Quotas:
                 if want:
                     self.hungry.add(id_)
 
-    def header_lines(self, limits: Iterable[Limit], now_ms: int) -> str:
-        """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
-        lines = ""
-        found = self._found(limits, now_ms)
-        for kind, form in _LINES.items():
-            least, remaining = None, 0
-            for slices, _ in found:
-                account = slices.tight.get(kind)
-                if account is not None:
-                    left = (slices.tokens if kind == "tokens" else slices.requests) + account.extra + account.left
-                    if least is None or left < remaining:
-                        least, remaining = account, left
-            if least is not None:
-                lines += form % (least.limit, max(0, remaining), duration(least.ends - now_ms))
+    def header_lines(self, limits: Iterable[Limit], now_ms: int, taken: Taken | None = None) -> str:
+        """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is.
+
+        `taken`: under these limits, where anything is.
+        """
+        requests: Account | None = None
+        tokens: Account | None = None
+        requests_left = tokens_left = 0
+        for slices, _ in taken.of if taken is not None else self._found(limits, now_ms):
+            if now_ms >= slices.ends:
+                slices.turn(now_ms)
+            if (account := slices.tightest_requests) is not None:
+                left = slices.requests + account.extra + account.left
+                if requests is None or left < requests_left:
+                    requests, requests_left = account, left
+            if (account := slices.tightest_tokens) is not None:
+                left = slices.tokens + account.extra + account.left
+                if tokens is None or left < tokens_left:
+                    tokens, tokens_left = account, left
+        lines = reset = ""
+        if requests is not None:
+            reset = duration(requests.ends - now_ms)
+            lines = _REQUESTS % (requests.limit, max(0, requests_left), reset)
+        if tokens is not None:
+            if requests is None or tokens.ends != requests.ends:
+                reset = duration(tokens.ends - now_ms)
+            lines += _TOKENS % (tokens.limit, max(0, tokens_left), reset)
         return lines
 
     def _found(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[Slices, tuple[Part, ...]]]:
@@ -214,9 +225,11 @@ class Quotas:
         """Give back so much, and the place among the streams."""
         for slices, parts in taken.of:
             slices.held -= 1
-            slices.requests += request
+            if request:
+                slices.requests += request
             slices.tokens += tokens
-            slices.money += cost
+            if cost:
+                slices.money += cost
             slices.streams += 1
             if slices.parts is not parts:
                 back = {"requests": request, "tokens": tokens, "money": cost, "streams": 1}
@@ -233,11 +246,12 @@ class Quotas:
         return Ask(account.id, account.window, account.want, owed)
 
     def _spare(self, slices: Slices, now_ms: int) -> None:
-        """What is scarce and not needed goes back."""
+        """What is scarce goes back: all that is not reserved, or half of it where some was needed of late."""
         slices.turn(now_ms)
         for account in slices.accounts.values():
             if account.scarce and not account.want:
-                self._return(slices, account, slices.spare(account))
+                free = slices.free(account)
+                self._return(slices, account, free // 2 if slices.begun else free)
 
     def _return(self, slices: Slices, account: Account, amount: int) -> None:
         if amount > 0:

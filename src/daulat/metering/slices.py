@@ -92,9 +92,9 @@ class Slices:
         "money",
         "parts",
         "requests",
-        "seen",
         "streams",
-        "tight",
+        "tightest_requests",
+        "tightest_tokens",
         "tokens",
         "used",
     )
@@ -104,13 +104,13 @@ class Slices:
         self.accounts: dict[str, Account] = {}  # by resource
         self._of: dict[str, tuple[Account, ...]] = {}  # by kind
         self.requests = self.tokens = self.money = self.streams = _ENDLESS  # room
-        self.tight: dict[str, Account] = {}  # by kind: of which least is left, here and with the control plane
+        self.tightest_requests: Account | None = None  # of which least is left, here and with the control plane
+        self.tightest_tokens: Account | None = None
         self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
         self.ends = 0  # Unix milliseconds: when the first of those windows does
         self.held = 0  # reservations that have not ended
         self.used = 0  # Unix milliseconds: when anything was last reserved
         self.begun = 0  # reservations since it was last looked at for what is spare
-        self.seen = {"tokens": 0, "money": 0}  # the room that there was then
 
     def free(self, account: Account) -> int:
         """What is lent of an account, and not reserved."""
@@ -141,14 +141,14 @@ class Slices:
                 made = account or Account(Id(limit.scope, limit.subject, resource), kind, amount)
                 made.extra = frees.get(resource, 0)
                 self.accounts[resource] = made
-        self._of, self.tight = {}, {}
+        self._of, self.tightest_requests, self.tightest_tokens = {}, None, None
         for account in self.accounts.values():
             self._of[account.kind] = (*self._of.get(account.kind, ()), account)
         for kind in _ROOMS:
             setattr(self, kind, 0 if kind in self._of else _ENDLESS)
         for kind in self._of:
             self._level(kind)
-        self.looked()
+        self.begun = 0
         self.limit, self.ends = limit, 0
         return recalled
 
@@ -156,7 +156,7 @@ class Slices:
         """Begin the next windows, where it is time."""
         if now_ms < self.ends:
             return
-        begun = {}
+        begun: dict[str, None] = {}
         for account in self.accounts.values():
             if now_ms >= account.ends:
                 account.window, account.ends = window(RESOURCES[account.id.resource], now_ms)
@@ -166,7 +166,7 @@ class Slices:
                 begun[account.kind] = None
         for kind in begun:
             self._level(kind)
-        self.looked()
+        self.begun = 0
         self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
         self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
 
@@ -176,31 +176,22 @@ class Slices:
             if not any(account is each and account.window == number for each, number in parts):
                 self.add(account, -back[account.kind])
 
-    def looked(self) -> None:
-        """From now on it is counted anew what is used."""
-        self.begun, self.seen = 0, {"tokens": self.tokens, "money": self.money}
-
-    def spare(self, account: Account) -> int:
-        """What is lent of it beyond what is reserved, and about twice what was used since it was last looked at."""
-        kind = account.kind
-        spent = max(0, self.seen[kind] - getattr(self, kind)) if kind in self.seen else self.begun
-        return max(0, self.free(account) - 2 * spent)
-
     def _level(self, kind: str) -> None:
         """The room of a kind is again what the tightest of its accounts has."""
         those = self._of[kind]
         if len(those) == 1:  # as often as not
             (account,) = those
-            least, self.tight[kind] = account.extra, account
+            least, tightest = account.extra, account
         else:
-            least = min([account.extra for account in those])
-            self.tight[kind] = min(those, key=_left)
+            least, tightest = min([account.extra for account in those]), min(those, key=_left)
         if least:
             setattr(self, kind, getattr(self, kind) + least)
-            if kind in self.seen:
-                self.seen[kind] += least
             for account in those:
                 account.extra -= least
+        if kind == "requests":
+            self.tightest_requests = tightest
+        elif kind == "tokens":
+            self.tightest_tokens = tightest
 
 
 def _left(account: Account) -> int:

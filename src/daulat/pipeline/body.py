@@ -110,13 +110,17 @@ def expected(found: Peek, size: int, *, generates: bool) -> tuple[int, int]:
     prompt = -(-size // _BYTES_A_TOKEN)
     if not generates:
         return prompt, 0
-    limits = (_number(found.members.get(name)) for name in _LONGEST)
-    return prompt, next((limit for limit in limits if limit), _USUAL) * (_number(found.members.get("n")) or 1)
+    members, most = found.members, 0
+    for name in _LONGEST:
+        if name in members and (most := _number(members[name])):
+            break
+    answers = _number(members["n"]) if "n" in members else 1
+    return prompt, (most or _USUAL) * (answers or 1)
 
 
-def _number(value: msgspec.Raw | None) -> int:
+def _number(value: msgspec.Raw) -> int:
     """A whole number of a body; 0 for anything else, which is for the engine to refuse."""
-    text = b"" if value is None else bytes(value)
+    text = bytes(value)
     return int(text) if text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004  more is no number of tokens
 
 

@@ -129,9 +129,8 @@ class Inference(Recorded):
     def _begin_turn(self, grant: Grant, route: Route) -> None:
         service, peek = self._service, self._peek
         generates = self._action not in UNSTREAMED
-        self._turn = Turn(
-            self, grant, self._principal.tenant, route.model.name, needs_place=self._action not in COUNTING
-        )
+        needs_place = self._action not in COUNTING
+        self._turn = Turn(self, grant, self._principal.tenant, route.model.name, self._begun, needs_place=needs_place)
         prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
         service.turns.begin(self._turn, prompt, completion, service.clock.now_ms())
 

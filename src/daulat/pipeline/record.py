@@ -119,7 +119,10 @@ class Recorded:
 
     def _limits(self) -> str:
         """What the answer's headers say of its limits."""
-        return "" if self._turn is None else self._service.turns.header_lines(self._turn, self._service.clock.now_ms())
+        if self._turn is None:
+            return ""
+        now = self._time if self._sequence else self._service.clock.now_ms()
+        return self._service.turns.header_lines(self._turn, now)
 
     def _commit(self, body: bytes) -> str:
         return self._principal.salter.commit(self.request_id, "response", body)

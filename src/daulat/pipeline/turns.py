@@ -49,9 +49,10 @@ class Turn:
         "waited",
     )
 
-    def __init__(self, asker: Asker, grant: Grant, tenant: str, model: str, *, needs_place: bool) -> None:
+    def __init__(self, asker: Asker, grant: Grant, tenant: str, model: str, begun: float, *, needs_place: bool) -> None:
+        """`begun`: when the request came, by the monotonic clock."""
         self.asker, self.grant, self.tenant, self.model, self.needs_place = asker, grant, tenant, model, needs_place
-        self.begun = time.monotonic()
+        self.begun = begun
         self.taken: Taken | None = None
         self.need = Need(0, 0)
         self.day = ""
@@ -121,7 +122,7 @@ class Turns:
 
     def header_lines(self, turn: Turn, now_ms: int) -> str:
         """`x-ratelimit-*` of its limits."""
-        return self.quotas.header_lines(turn.grant.limits, now_ms)
+        return self.quotas.header_lines(turn.grant.limits, now_ms, turn.taken)
 
     def sweep(self, seconds: float) -> None:
         """End what has waited too long: `seconds` for a place. Called a few times a second."""
@@ -171,4 +172,7 @@ class Turns:
             routes = self._world().routes(model)
         except DaulatError:
             return True
-        return any(self._load(route.replica.id) < route.room for route in routes)
+        for route in routes:  # noqa: SIM110  for each limited request: `any` takes four times as long
+            if self._load(route.replica.id) < route.room:
+                return True
+        return False
