@@ -29,6 +29,8 @@ _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "thi
 
 
 _NONE: Final = Slices()  # of a limit that has been forgotten
+Found = tuple[tuple[Slices, tuple[Part, ...]], ...]
+"""Slices, with the accounts and windows that they had then: they are others now where their `parts` are."""
 
 
 @dataclass(slots=True)
@@ -39,12 +41,25 @@ class Need:
     cost: int
 
 
+class Limited:
+    """Limits that one kind of request counts against, and what this worker last held of them.
+
+    With many keys most of what a limit costs a request is to find its slices in memory: so they are found once.
+    """
+
+    __slots__ = ("found", "limits")
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        self.limits = tuple(limits)
+        self.found: Found = ()
+
+
 class Taken(NamedTuple):
     """A reservation."""
 
     tokens: int
     cost: int
-    of: list[tuple[Slices, tuple[Part, ...]]]
+    of: Found
 
 
 class Quotas:
@@ -57,14 +72,14 @@ class Quotas:
         self.hungry: set[Id] = set()  # those for which somebody waits
         self.refusals: dict[tuple[str, str], int] = {}  # by scope and resource, for the metrics
 
-    def reserve(self, limits: Iterable[Limit], need: Need, now_ms: int) -> Taken | None:
+    def reserve(self, limited: Limited, need: Need, now_ms: int) -> Taken | None:
         """Take what a request needs out of every limit's slice, all or nothing. None: more has to be lent first.
 
         Raises:
             Overloaded: a limit is reached; says which, and `retry_after` when it is not any more.
         """
         tokens, cost = need.tokens, need.cost
-        found, short = self._found(limits, now_ms), []
+        found, short = self._found(limited, now_ms), []
         for slices, _ in found:
             if slices.requests < 1 or slices.tokens < tokens or slices.money < cost or slices.streams < 1:
                 short.append(slices)
@@ -153,6 +168,7 @@ class Quotas:
             for account in accounts:
                 self._return(slices, account, slices.free(account))
             self._scarce.pop(slices, None)
+            slices.parts = ()  # whoever has found it before finds another
 
     def failed(self, asks: Iterable[Ask]) -> None:
         """The control plane did not answer: what was to be given back is here still."""
@@ -164,17 +180,12 @@ class Quotas:
                 if want:
                     self.hungry.add(id_)
 
-    def header_lines(self, limits: Iterable[Limit], now_ms: int, taken: Taken | None = None) -> str:
-        """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is.
-
-        `taken`: under these limits, where anything is.
-        """
+    def header_lines(self, limited: Limited, now_ms: int) -> str:
+        """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
         requests: Account | None = None
         tokens: Account | None = None
         requests_left = tokens_left = 0
-        for slices, _ in taken.of if taken is not None else self._found(limits, now_ms):
-            if now_ms >= slices.ends:
-                slices.turn(now_ms)
+        for slices, _ in self._found(limited, now_ms):
             if (account := slices.tightest_requests) is not None:
                 left = slices.requests + account.extra + account.left
                 if requests is None or left < requests_left:
@@ -193,20 +204,26 @@ class Quotas:
             lines += _TOKENS % (tokens.limit, max(0, tokens_left), reset)
         return lines
 
-    def _found(self, limits: Iterable[Limit], now_ms: int) -> list[tuple[Slices, tuple[Part, ...]]]:
+    def _found(self, limited: Limited, now_ms: int) -> Found:
         """The slices of these limits, now."""
-        found = []
-        for limit in limits:
-            slices = self._slices.get((limit.scope, limit.subject))
-            if slices is None:
-                slices = self._slices[limit.scope, limit.subject] = Slices()
-                slices.used = now_ms
-            if slices.limit is not limit:  # once for each that a roll brings
-                self._returned += slices.adopt(limit)
-            if now_ms >= slices.ends:
-                slices.turn(now_ms)
-            found.append((slices, slices.parts))
-        return found
+        for slices, parts in limited.found:
+            if slices.parts is not parts or now_ms >= slices.ends:
+                break
+        else:
+            if limited.found:
+                return limited.found
+        limited.found = tuple([self._look_up(limit, now_ms) for limit in limited.limits])
+        return limited.found
+
+    def _look_up(self, limit: Limit, now_ms: int) -> tuple[Slices, tuple[Part, ...]]:
+        slices = self._slices.get((limit.scope, limit.subject))
+        if slices is None:
+            slices = self._slices[limit.scope, limit.subject] = Slices()
+            slices.used = now_ms
+        if slices.limit is not limit:  # once for each that a roll brings
+            self._returned += slices.adopt(limit)
+        slices.turn(now_ms)
+        return slices, slices.parts
 
     def _want(self, short: Iterable[Slices], amounts: Mapping[str, int], now_ms: int) -> None:
         """Have lent what is short, or refuse what would not be."""

@@ -95,7 +95,7 @@ class Inference(Recorded):
             self._refuse(error)
             return
         self._service.active.add(self)
-        if grant.limits or self._service.load.get(route.replica.id, 0) >= route.room:
+        if grant.limited.limits or self._service.load.get(route.replica.id, 0) >= route.room:
             self._begin_turn(grant, route)
         else:
             self._admit()

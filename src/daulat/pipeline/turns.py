@@ -40,6 +40,7 @@ class Turn:
         "begun",
         "day",
         "grant",
+        "lines",
         "model",
         "need",
         "needs_place",
@@ -56,6 +57,7 @@ class Turn:
         self.taken: Taken | None = None
         self.need = Need(0, 0)
         self.day = ""
+        self.lines = ""  # what its answer's headers say of its limits
         self.queued = False  # it has waited for a place
         self.waited = False  # for that, or for a slice
 
@@ -122,7 +124,9 @@ class Turns:
 
     def header_lines(self, turn: Turn, now_ms: int) -> str:
         """`x-ratelimit-*` of its limits."""
-        return self.quotas.header_lines(turn.grant.limits, now_ms, turn.taken)
+        if turn.lines and not turn.waited:
+            return turn.lines
+        return self.quotas.header_lines(turn.grant.limited, now_ms)
 
     def sweep(self, seconds: float) -> None:
         """End what has waited too long: `seconds` for a place. Called a few times a second."""
@@ -149,7 +153,7 @@ class Turns:
 
     def _reserve(self, turn: Turn, now_ms: int) -> None:
         try:
-            turn.taken = self.quotas.reserve(turn.grant.limits, turn.need, now_ms)
+            turn.taken = self.quotas.reserve(turn.grant.limited, turn.need, now_ms)
         except Overloaded as error:
             turn.asker.turn_down(error)
             return
@@ -164,6 +168,7 @@ class Turns:
             grant = turn.grant
             queue.push(turn.tenant, turn, cost=turn.need.tokens, weight=grant.weight, priority=grant.priority)
         else:
+            turn.lines = self.quotas.header_lines(turn.grant.limited, now_ms)  # here, where all of it is at hand
             turn.asker.go()
 
     def _has_room(self, model: str) -> bool:

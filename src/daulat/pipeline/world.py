@@ -11,10 +11,10 @@ from daulat.core import charter
 from daulat.core.clock import Clock
 from daulat.core.decision import Decision, inference_question, seen_of_lease
 from daulat.core.principal import Principal
-from daulat.core.quota import Limit
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
 from daulat.errors import Unavailable
 from daulat.identity.directory import Directory
+from daulat.metering.quotas import Limited
 from daulat.policy.cache import CachedDecider
 
 
@@ -37,7 +37,7 @@ class Grant:
     who: str  # from "action" to "policies"
     under: str  # from "snapshot" to "worker", for this route
     allowed: bool
-    limits: tuple[Limit, ...] = ()  # that it counts against
+    limited: Limited  # what it counts against
     weight: int = 1  # of its tenant, where the engines are full
     priority: int = 0
 
@@ -155,7 +155,7 @@ class World:
             who,
             under,
             decision.allowed,
-            tuple(limit for limit in found if limit is not None and limit.bounds),
+            Limited(limit for limit in found if limit is not None and limit.bounds),
             weight=1 if found[1] is None else found[1].weight,
             priority=next((limit.priority for limit in found[:2] if limit is not None and limit.priority), 0),
         )

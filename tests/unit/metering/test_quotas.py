@@ -13,7 +13,7 @@ from tests.support.lender import LocalLender
 from daulat.core.quota import DAY_MS, MINUTE_MS, Limit
 from daulat.errors import Overloaded
 from daulat.metering import quotas as quotas_module
-from daulat.metering.quotas import FRESH_MS, IDLE_MS, Need, Quotas, Taken, duration
+from daulat.metering.quotas import FRESH_MS, IDLE_MS, Limited, Need, Quotas, Taken, duration
 from daulat.metering.slices import Id
 from daulat.pipeline.limits import bounds
 
@@ -31,7 +31,7 @@ def reserve(
 ) -> Taken:
     """What a request does: wait for the next exchange where more has to be lent."""
     for _ in range(5):
-        taken = quotas.reserve([limit], need, now)
+        taken = quotas.reserve(Limited([limit]), need, now)
         if taken is not None:
             return taken
         lender.exchange(number, quotas, now)
@@ -114,7 +114,7 @@ def test_what_nobody_is_short_of_stays_where_it_is() -> None:
             lender.exchange(number, quotas, NOW + second * 1000, idle=True)
     assert lender.lender.gone(Id("tenant", "t", "requests_per_day"), NOW) == lent == 44
     before = lender.exchanges
-    assert one.reserve([limit], ONE, NOW + IDLE_MS - 1) is not None
+    assert one.reserve(Limited([limit]), ONE, NOW + IDLE_MS - 1) is not None
     assert lender.exchanges == before
 
 
@@ -185,7 +185,7 @@ def test_a_lender_that_is_down_loses_nothing_and_lends_nothing() -> None:
     quotas = worker(lender)
     lender.down = True
     for _ in range(3):
-        assert quotas.reserve([limit], ONE, NOW) is None, "nothing is taken on credit"
+        assert quotas.reserve(Limited([limit]), ONE, NOW) is None, "nothing is taken on credit"
         lender.exchange(1, quotas, NOW)
     lender.down = False
     assert passes(lender, quotas, limit) == 10
@@ -236,13 +236,14 @@ def test_remaining_and_reset_are_in_openais_words() -> None:
     tenant = Limit("tenant", "t", requests_per_minute=30)
     lender = LocalLender([key, tenant])
     quotas = worker(lender)
-    assert quotas.header_lines([], NOW) == ""
+    both = Limited([key, tenant])
+    assert quotas.header_lines(Limited([]), NOW) == ""
     for _ in range(3):
-        taken = quotas.reserve([key, tenant], Need(100, 0), NOW)
+        taken = quotas.reserve(both, Need(100, 0), NOW)
         if taken is not None:
             break
         lender.exchange(1, quotas, NOW)
-    lines = quotas.header_lines([key, tenant], NOW + 500)
+    lines = quotas.header_lines(both, NOW + 500)
     assert lines.endswith("\r\n")
     assert dict(line.split(": ") for line in lines.splitlines()) == {
         "x-ratelimit-limit-requests": "30",
@@ -260,6 +261,7 @@ class Life:
     """One worker in the storm."""
 
     number: int
+    limited: Limited
     quotas: Quotas = field(default_factory=Quotas)
     under_way: list[tuple[Taken, int, int]] = field(default_factory=list)  # taken, expected, when
 
@@ -294,12 +296,12 @@ class Storm:
     def _worker(self) -> Life:
         self.lender.lender.began(self.born)
         self.born += 1
-        return Life(self.born - 1)
+        return Life(self.born - 1, Limited([self.limit]))
 
     def _ask(self, life: Life) -> None:
         expected = self.chance.randint(1, 50)
         try:
-            taken = life.quotas.reserve([self.limit], Need(expected, 0), self.now)
+            taken = life.quotas.reserve(life.limited, Need(expected, 0), self.now)
         except Overloaded:
             return
         if taken is None:
@@ -363,7 +365,8 @@ def test_what_somebody_waits_for_is_not_forgotten(monkeypatch: pytest.MonkeyPatc
     limits = [Limit(scope, f"{scope}-{number}", **BOUNDS) for number in range(20) for scope in ("key", "tenant")]
     lender = LocalLender(limits)
     quotas = worker(lender)
-    waiting = [pair for pair in zip(limits[::2], limits[1::2], strict=True) if quotas.reserve(pair, ONE, NOW) is None]
+    pairs = map(Limited, zip(limits[::2], limits[1::2], strict=True))
+    waiting = [pair for pair in pairs if quotas.reserve(pair, ONE, NOW) is None]
     assert len(waiting) == 20
     monkeypatch.setattr(quotas_module, "IDLE_MS", 0)
     lender.exchange(1, quotas, NOW, idle=True)

@@ -19,7 +19,7 @@ from daulat.adapters.journal_files import WorkerSegments
 from daulat.core.quota import Limit
 from daulat.core.snapshot import Roll
 from daulat.errors import ConfigError, Unavailable
-from daulat.metering.quotas import Need, Quotas
+from daulat.metering.quotas import Limited, Need, Quotas
 from daulat.metering.slices import Ask, Id
 from daulat.pipeline import publish
 from daulat.pipeline.operate import Desk
@@ -338,7 +338,7 @@ def test_a_worker_that_wants_nothing_hears_what_others_are_short_of(monkeypatch:
         await asyncio.sleep(0.2)
         assert not control.asked, "whoever has been lent nothing has nothing to hear"
         limit = Limit("key", "k", requests_per_day=900)
-        assert told.quotas.reserve([limit], Need(1, 0), clock.now_ms()) is None
+        assert told.quotas.reserve(Limited([limit]), Need(1, 0), clock.now_ms()) is None
         borrower.kick()
         await until(lambda: bool(told.times))
         id_, day = Id("key", "k", "requests_per_day"), clock.now_ms() // 86_400_000
@@ -354,7 +354,7 @@ def test_a_worker_asks_once_for_all_and_again_when_nobody_answers() -> None:
         control, told, clock = Control(), Told(), StillClock()
         borrower = Borrower(control, 7, clock)
         running = asyncio.create_task(borrower.run(told))  # type: ignore[arg-type]
-        limits = [Limit("key", name, requests_per_minute=9) for name in "ab"]
+        limits = Limited([Limit("key", name, requests_per_minute=9) for name in "ab"])
         control.away = True
         assert told.quotas.reserve(limits, Need(1, 0), clock.now_ms()) is None
         borrower.kick()
