@@ -10,10 +10,10 @@ Nobody else has anything to write there. While the service runs, SQLite tells of
 from __future__ import annotations
 
 import contextlib
+import operator
 import sqlite3
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,8 @@ from daulat.errors import IntegrityError, Unavailable
 from daulat.ledger.reading import read_entries
 from daulat.metering.totals import used
 
-STEP: Final = 4096  # entries a transaction
+STEP: Final = 65_536  # entries a transaction, in which each place is written once
+_READ: Final = 4096  # entries that are held at once
 _MINUTES_KEPT: Final = 10
 _AT_ONCE: Final = 500  # subjects in one query: SQLite takes 32,766 values
 _COUNTS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
@@ -52,17 +53,6 @@ _BY: Final = {  # by scope: where to look for a subject. Left to itself SQLite w
 }
 
 
-class _Place(NamedTuple):
-    """Where something counts: the primary key of `used`, but for the origin."""
-
-    period: str
-    number: int
-    tenant: str
-    key: str
-    model: str
-    worker: int
-
-
 class _Row(NamedTuple):
     """The primary key of `used`."""
 
@@ -73,6 +63,10 @@ class _Row(NamedTuple):
     model: str
     origin: str
     worker: int
+
+
+_Sums = dict[tuple[int, str, str, str, int], list[int]]
+"""`_COUNTS` by minute, tenant, key, model and worker."""
 
 
 class Checked(NamedTuple):
@@ -132,7 +126,7 @@ class UsageDatabase:
                 size = said
             else:
                 wrong.append(f"{said!r} entries of {origin} are said to be counted; it has {there}")
-            counted |= self._whole(origin, shards[origin], size) if size else {}
+            counted |= _rows(origin, _counted(shards[origin], 0, size, there)) if size else {}
             entries += size
         wrong += _differences(held, counted)
         if not wrong:
@@ -190,59 +184,51 @@ class UsageDatabase:
             raise IntegrityError(f"the log {origin} has {size} entries, {start} were counted: daulat usage rebuild")
         for first in range(start, size, STEP):
             end = min(size, first + STEP)
-            counts = self._counted(read_entries(folder, first, end, size), first)
-            self._add(origin, first, end, counts)
+            self._add(origin, first, end, _rows(origin, _counted(folder, first, end, size)))
         return size - start
 
-    def _whole(self, origin: str, folder: LogFolder, size: int) -> dict[_Row, tuple[int, ...]]:
-        sums: defaultdict[_Row, Counter[str]] = defaultdict(Counter)
-        published = _size(folder)
-        for first in range(0, size, STEP):
-            entries = read_entries(folder, first, min(size, first + STEP), published)
-            for place, counts in self._counted(entries, first).items():
-                sums[_Row(*place[:5], origin, place.worker)].update(counts)
-        return {row: tuple(counts[name] for name in _COUNTS) for row, counts in sums.items()}
+    def _add(self, origin: str, first: int, end: int, rows: Mapping[_Row, tuple[int, ...]]) -> None:
+        newest = max((row.number for row in rows if row.period == "minute"), default=0)
+        with _transaction(self._writing):
+            if _position(self._writing, origin) != first:
+                raise Unavailable("somebody else counts the log: try again")
+            self._writing.executemany(_ADD, [row + counts for row, counts in rows.items()])
+            self._writing.execute("DELETE FROM used WHERE period = 'minute' AND number < ?", (newest - _MINUTES_KEPT,))
+            self._writing.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (origin, end))
 
-    @staticmethod
-    def _counted(entries: Sequence[bytes], first: int) -> dict[_Place, Counter[str]]:
-        counts: dict[_Place, Counter[str]] = {}
-        for index, entry in enumerate(entries, first):
+
+def _counted(folder: LogFolder, start: int, end: int, size: int) -> _Sums:
+    """What entries start to end of a log of `size` entries use."""
+    sums: _Sums = {}
+    for first in range(start, end, _READ):
+        for index, entry in enumerate(read_entries(folder, first, min(end, first + _READ), size), first):
             try:
                 found = used(entry)
             except msgspec.MsgspecError as error:
                 raise IntegrityError(f"entry {index} cannot be counted: {error}") from None
             if found is None:
                 continue
-            admission, tokens = found.admission, found.tokens
-            for period, length in (("day", DAY_MS), ("minute", MINUTE_MS)):
-                place = _Place(
-                    period,
-                    admission.time // length,
-                    admission.tenant,
-                    admission.key,
-                    admission.requested_model,
-                    admission.worker,
-                )
-                into = counts.setdefault(place, Counter())
-                into["requests"] += 1
-                for name in _COUNTS[1:]:
-                    into[name] += getattr(tokens, name)
-        return counts
+            admission, tokens = found.admission, found.completion.usage
+            minute = admission.time // MINUTE_MS
+            place = (minute, admission.tenant, admission.key, admission.requested_model, admission.worker)
+            into = sums.get(place)
+            if into is None:
+                into = sums[place] = [0, 0, 0, 0]
+            into[0] += 1
+            into[1] += tokens.prompt_tokens
+            into[2] += tokens.cached_tokens
+            into[3] += tokens.completion_tokens
+    return sums
 
-    def _add(self, origin: str, first: int, end: int, counts: Mapping[_Place, Counter[str]]) -> None:
-        newest = max((place.number for place in counts if place.period == "minute"), default=0)
-        with _transaction(self._writing):
-            if _position(self._writing, origin) != first:
-                raise Unavailable("somebody else counts the log: try again")
-            self._writing.executemany(
-                _ADD,
-                [
-                    (*place[:5], origin, place.worker, *(counted[name] for name in _COUNTS))
-                    for place, counted in counts.items()
-                ],
-            )
-            self._writing.execute("DELETE FROM used WHERE period = 'minute' AND number < ?", (newest - _MINUTES_KEPT,))
-            self._writing.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (origin, end))
+
+def _rows(origin: str, sums: _Sums) -> dict[_Row, tuple[int, ...]]:
+    """The same as rows of `used`, by minute and by day."""
+    rows: dict[_Row, tuple[int, ...]] = {}
+    for (minute, tenant, key, model, worker), counts in sums.items():
+        rows[_Row("minute", minute, tenant, key, model, origin, worker)] = tuple(counts)
+        day = _Row("day", minute * MINUTE_MS // DAY_MS, tenant, key, model, origin, worker)
+        rows[day] = tuple(map(operator.add, rows.get(day, (0, 0, 0, 0)), counts))
+    return rows
 
 
 def _open(path: Path) -> sqlite3.Connection:

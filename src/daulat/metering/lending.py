@@ -35,13 +35,16 @@ class _Account:
         return self.spent + sum(self.out.values())
 
 
+_NONE: Final[Mapping[Id, _Account]] = {}
+
+
 class Lender:
     """All accounts. `limits` by account's id: those that there are; what is not among them is not limited."""
 
     def __init__(self, spent: Spent, workers: int) -> None:
         self._spent, self._workers = spent, workers
         self.limits: Mapping[Id, int] = {}
-        self._accounts: dict[tuple[Id, int], _Account] = {}
+        self._windows: dict[tuple[str, int], dict[Id, _Account]] = {}  # accounts, by resource and window
         self._tracked: set[int] = set()  # workers that live, or whose journal is not in the log yet
         self._wanted: dict[int, set[tuple[Id, int]]] = {}  # by worker that has some: what is scarce
 
@@ -54,8 +57,9 @@ class Lender:
         """Everything that a dead worker wrote is in the log, and in the projection: it counts as the log has it."""
         self._tracked.discard(worker)
         self._wanted.pop(worker, None)
-        for account in self._accounts.values():
-            account.out.pop(worker, None)
+        for accounts in self._windows.values():
+            for account in accounts.values():
+                account.out.pop(worker, None)
         self.recount()
 
     def lend(self, worker: int, asks: Iterable[Ask], now_ms: int) -> list[Lent]:
@@ -63,7 +67,7 @@ class Lender:
         answers, asks = [], list(asks)
         self._open([(id_, number) for id_, number, _, _ in asks], now_ms)
         for id_, number, want, back in asks:
-            account = self._accounts.get((id_, number))
+            account = self._account(id_, number)
             limit = self.limits.get(id_)
             if account is None or worker not in self._tracked:
                 answers.append(Lent(id_, number, 0, 0))
@@ -91,27 +95,27 @@ class Lender:
         """How much of a limit is spent or lent now."""
         number, _ = window(RESOURCES[id_.resource], now_ms)
         self._open([(id_, number)], now_ms)
-        return self._accounts[id_, number].gone
+        return self._windows[id_.resource, number][id_].gone
 
     def _open(self, those: Iterable[tuple[Id, int]], now_ms: int) -> None:
-        """Have these accounts, but for those of windows which are neither now nor beside it."""
+        """Have these accounts, but for those of windows which are neither now nor beside it: nothing has those."""
         current = {resource: window(period, now_ms)[0] for resource, period in RESOURCES.items()}
-        new = [each for each in those if each not in self._accounts and abs(each[1] - current[each[0].resource]) <= 1]
+        new = [each for each in those if abs(each[1] - current[each[0].resource]) <= 1 and not self._account(*each)]
         if not new:
             return
         spent = self._spent(new, self._tracked)
+        for resource, number in [each for each in self._windows if each[1] < current[each[0]] - 1]:
+            del self._windows[resource, number]
         for id_, number in new:
-            self._accounts[id_, number] = _Account(spent.get((id_, number), 0))
-            self._accounts.pop((id_, number - 2), None)
+            accounts = self._windows.setdefault((id_.resource, number), {})
+            accounts[id_] = _Account(spent.get((id_, number), 0))
+
+    def _account(self, id_: Id, number: int) -> _Account | None:
+        return self._windows.get((id_.resource, number), _NONE).get(id_)
 
     def recount(self) -> None:
         """The log has something new of workers that nothing is lent to."""
-        spent = self._spent(self._accounts, self._tracked)
-        for each, account in self._accounts.items():
-            account.spent = spent.get(each, 0)
-
-    def prune(self, now_ms: int) -> None:
-        """Forget windows that are over."""
-        current = {resource: window(period, now_ms)[0] for resource, period in RESOURCES.items()}
-        for key in [key for key in self._accounts if key[1] < current[key[0].resource] - 1]:
-            del self._accounts[key]
+        every = [(id_, number) for (_, number), accounts in self._windows.items() for id_ in accounts]
+        spent = self._spent(every, self._tracked)
+        for id_, number in every:
+            self._windows[id_.resource, number][id_].spent = spent.get((id_, number), 0)

@@ -41,10 +41,6 @@ class Used(msgspec.Struct):
     admission: _Admission
     completion: _Completion
 
-    @property
-    def tokens(self) -> Tokens:
-        return self.completion.usage
-
 
 _decode: Final = msgspec.json.Decoder(Used).decode
 

@@ -126,7 +126,6 @@ class Metering:
                 self._lender.ended(worker)
             if strangers:  # of a run before this one; the log takes them in meanwhile
                 self._lender.recount()
-            self._lender.prune(self._clock.now_ms())
 
     def close(self) -> None:
         self._usage.close()
