@@ -18,6 +18,7 @@ from daulat.errors import Overloaded
 from daulat.metering.slices import Account, Ask, Id, Lent, Part, Slices, scarce
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
+LATELY_MS: Final = 1000  # of what is scarce and was used since then, half stays
 IDLE_MS: Final = 120_000  # what has not been used for so long goes back, and is forgotten
 _MOST_LOOKED: Final = 512  # limits at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
@@ -26,7 +27,6 @@ _REQUESTS, _TOKENS = (
     for kind in ("requests", "tokens")
 )
 _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "this model"}
-
 
 _NONE: Final = Slices()  # of a limit that has been forgotten
 Found = tuple[tuple[Slices, tuple[Part, ...]], ...]
@@ -93,7 +93,6 @@ class Quotas:
                 slices.money -= cost
             slices.streams -= 1
             slices.held += 1
-            slices.begun += 1
             slices.used = now_ms
         return Taken(tokens, cost, found)
 
@@ -153,7 +152,6 @@ class Quotas:
         for slices in list(islice(self._scarce, _MOST_LOOKED)):
             del self._scarce[slices]
             self._spare(slices, now_ms)
-            slices.begun = 0
             if any(each.scarce and (slices.held or slices.free(each) > 0) for each in slices.accounts.values()):
                 self._scarce[slices] = None
         needed = {id_[:2] for id_ in self.hungry}
@@ -268,7 +266,7 @@ class Quotas:
         for account in slices.accounts.values():
             if account.scarce and not account.want:
                 free = slices.free(account)
-                self._return(slices, account, free // 2 if slices.begun else free)
+                self._return(slices, account, free // 2 if now_ms - slices.used < LATELY_MS else free)
 
     def _return(self, slices: Slices, account: Account, amount: int) -> None:
         if amount > 0:

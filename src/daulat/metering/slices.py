@@ -85,7 +85,6 @@ class Slices:
     __slots__ = (
         "_of",
         "accounts",
-        "begun",
         "ends",
         "held",
         "limit",
@@ -110,7 +109,6 @@ class Slices:
         self.ends = 0  # Unix milliseconds: when the first of those windows does
         self.held = 0  # reservations that have not ended
         self.used = 0  # Unix milliseconds: when anything was last reserved
-        self.begun = 0  # reservations since it was last looked at for what is spare
 
     def free(self, account: Account) -> int:
         """What is lent of an account, and not reserved."""
@@ -148,7 +146,6 @@ class Slices:
             setattr(self, kind, 0 if kind in self._of else _ENDLESS)
         for kind in self._of:
             self._level(kind)
-        self.begun = 0
         self.limit, self.ends = limit, 0
         return recalled
 
@@ -166,7 +163,6 @@ class Slices:
                 begun[account.kind] = None
         for kind in begun:
             self._level(kind)
-        self.begun = 0
         self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
         self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
 

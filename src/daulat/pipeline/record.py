@@ -121,8 +121,7 @@ class Recorded:
         """What the answer's headers say of its limits."""
         if self._turn is None:
             return ""
-        now = self._time if self._sequence else self._service.clock.now_ms()
-        return self._service.turns.header_lines(self._turn, now)
+        return self._turn.lines or self._service.turns.header_lines(self._turn, self._service.clock.now_ms())
 
     def _commit(self, body: bytes) -> str:
         return self._principal.salter.commit(self.request_id, "response", body)

@@ -124,8 +124,6 @@ class Turns:
 
     def header_lines(self, turn: Turn, now_ms: int) -> str:
         """`x-ratelimit-*` of its limits."""
-        if turn.lines and not turn.waited:
-            return turn.lines
         return self.quotas.header_lines(turn.grant.limited, now_ms)
 
     def sweep(self, seconds: float) -> None:

@@ -256,6 +256,16 @@ def test_remaining_and_reset_are_in_openais_words() -> None:
     assert [duration(number) for number in (0, 120, 1000, 8640, 360_000)] == ["0ms", "120ms", "1s", "8.64s", "6m0s"]
 
 
+def test_memory_is_free_again_however_many_keys_there_were() -> None:
+    lender = LocalLender([])
+    quotas = worker(lender)
+    for number in range(70_000):
+        quotas.header_lines(Limited([Limit("key", str(number), requests_per_minute=1)]), NOW)
+    for _ in range(70_000 // 512 + 1):
+        quotas.look(NOW + IDLE_MS)
+    assert not quotas.holds
+
+
 @dataclass
 class Life:
     """One worker in the storm."""

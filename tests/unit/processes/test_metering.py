@@ -342,6 +342,7 @@ def test_a_worker_that_wants_nothing_hears_what_others_are_short_of(monkeypatch:
         borrower.kick()
         await until(lambda: bool(told.times))
         id_, day = Id("key", "k", "requests_per_day"), clock.now_ms() // 86_400_000
+        clock.pass_seconds(1)
         control.wanted = [[list(id_), day]]
         await until(lambda: [Ask(id_, day, 0, 1)] in control.asked)
         running.cancel()
