@@ -215,6 +215,7 @@ class _Connection(asyncio.Protocol):
         "_beside",
         "_call",
         "_parser",
+        "_parts",
         "_paused",
         "_pool",
         "_reused",
@@ -222,6 +223,7 @@ class _Connection(asyncio.Protocol):
         "_status",
         "_transport",
         "_type",
+        "on_body",
         "since",
         "usable",
     )
@@ -230,6 +232,8 @@ class _Connection(asyncio.Protocol):
         self._pool, self._address = pool, address
         self._call: _Call | None = None
         self._transport: Any = None
+        self._parts: list[bytes] = []  # of the body, that came in one read
+        self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._type, self._status = b"", 0
         self._seen = self._reused = self._paused = False
@@ -267,10 +271,14 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._broke("The engine wants to speak another protocol.")
         else:
+            if self._parts:
+                self._hand_on()
             if self._beside > _MAX_BESIDE:
                 self._broke("The engine's answer has too large headers.")
 
     def _broke(self, words: str) -> None:
+        if self._parts:
+            self._hand_on()
         call, self._call = self._call, None
         self.close()
         if call is not None:
@@ -290,15 +298,20 @@ class _Connection(asyncio.Protocol):
         if status >= 200 and call is not None and call.sink is not None:  # noqa: PLR2004  interim answers say nothing
             call.sink.engine_head(status, self._type)
 
-    def on_body(self, data: bytes) -> None:
+    def _hand_on(self) -> None:
+        """What one read brought of a body: an engine that was quicker than we are has said several things."""
+        parts, call = self._parts, self._call
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
         self._beside = 0
-        call = self._call
         if call is not None and call.sink is not None:
             call.sink.engine_data(data)
 
     def on_message_complete(self) -> None:
         if self._status < 200:  # noqa: PLR2004
             return
+        if self._parts:
+            self._hand_on()
         call, self._call = self._call, None
         if self.usable and self._parser.should_keep_alive():
             if self._paused:

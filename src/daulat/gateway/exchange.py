@@ -20,6 +20,8 @@ class Wire(Protocol):
     """Whether the connection may stay open behind this answer."""
     version: str
     write: Callable[[bytes], object]
+    soon: Callable[[Exchange], None]
+    """Have `flush` called at the end of this turn of the loop."""
 
     def status_line(self, status: int) -> bytes: ...
 
@@ -65,6 +67,7 @@ class Exchange:
         "_connection",
         "_keep",
         "_marks",
+        "_unwritten",
         "body",
         "headers",
         "listener",
@@ -76,7 +79,7 @@ class Exchange:
         self._connection: Wire | None = wire
         self.method, self.target, self.headers, self.body = method, target, headers, body
         self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
-        self._marks = b""
+        self._marks = self._unwritten = b""
         self._keep = True
         self._chunked = True
 
@@ -132,7 +135,7 @@ class Exchange:
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         if length is not None and not bodiless:
             framing = b"content-length: %d\r\n" % length
-        connection.write(
+        self._put(
             b"".join(
                 (
                     connection.status_line(status),
@@ -145,19 +148,35 @@ class Exchange:
         )
 
     def write(self, data: bytes) -> None:
-        if self._connection is not None and data and self.method != b"HEAD":
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        """More of a streamed answer."""
+        if data and self.method != b"HEAD":
+            self._put(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def _put(self, data: bytes) -> None:
+        """Write it at the end of this turn of the loop, with whatever else comes until then."""
+        connection = self._connection
+        if connection is not None:
+            if not self._unwritten:
+                connection.soon(self)
+            self._unwritten += data
+
+    def flush(self) -> None:
+        """Write what there is to write."""
+        if self._unwritten and self._connection is not None:
+            data, self._unwritten = self._unwritten, b""
+            self._connection.write(data)
 
     def finish(self, data: bytes) -> None:
         """The last bytes and the end, in one write."""
         if self._connection is None:
             return
-        if self.method == b"HEAD":
-            self._connection.write(b"")
-        elif self._chunked:
-            self._connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
-        else:
-            self._connection.write(data)
+        last, self._unwritten = self._unwritten, b""
+        if self.method != b"HEAD":
+            if self._chunked:
+                last += (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
+            else:
+                last += data
+        self._connection.write(last)
         self._end(keep=self._keep)
 
     def fail(self, error: DaulatError, more: Headers = ()) -> None:
@@ -169,6 +188,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nothing sensible can be said any more: close the connection."""
+        self.flush()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

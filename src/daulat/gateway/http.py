@@ -69,6 +69,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = self.ok = b""
+        self._unwritten: list[Exchange] = []  # that have bytes to write
         self._limits = limits
         self.tick()
 
@@ -82,6 +83,18 @@ class Server:
         self.small = min(_SMALL_BODY, self.limits.body_bytes)
         self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
+
+    def soon(self, exchange: Exchange) -> None:
+        """Have it flushed at the end of this turn of the loop: all that is read comes first, and what an answer has got
+        by then is one write."""
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unwritten.append(exchange)
+
+    def _flush(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for exchange in unwritten:
+            exchange.flush()
 
     def sweep(self, now: float) -> None:
         """End waits that are over; `now` is monotonic seconds."""
@@ -122,12 +135,14 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_whole",
         "keeps",
+        "soon",
         "version",
         "write",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.soon: Callable[[Exchange], None] = server.soon
         self._transport: Any = None
         self.write: Callable[[bytes], object] = _discard  # the transport's own, while the connection is open
         self._exchange: Exchange | None = None

@@ -200,6 +200,31 @@ def test_a_second_answer_to_one_request_never_becomes_the_answer_to_the_next(lat
     run(main)
 
 
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"5\r\nshort"])
+def test_what_came_before_a_stream_broke_was_an_answer(broken: bytes) -> None:
+    async def main() -> None:
+        async with Gateway() as gateway:
+
+            async def answer(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+                writer.write(head(EVENTS, CHUNKS) + piece(chunk("one")))
+                await begun.wait()
+                writer.write(piece(chunk("two")) + piece(chunk("three")) + broken)  # in one read
+                await writer.drain()
+                writer.close()
+
+            begun, gateway.engine.answer = asyncio.Event(), answer
+            client = await gateway.client()
+            client.send(post(STREAMED))
+            said = await client.reader.readuntil(chunk("one"))
+            begun.set()
+            said += await client.reader.readuntil(b"0\r\n\r\n")
+            events = piece(chunk("one")), piece(chunk("two") + chunk("three"))
+            assert b"".join(events) in said
+            assert b'data: {"error"' in said.rpartition(chunk("three"))[2]
+
+    run(main)
+
+
 @pytest.mark.parametrize("flood", ["a header without end", "headers without end", "trailers without end"])
 def test_an_engine_that_never_comes_to_the_point_is_hung_up_on(flood: str) -> None:
     async def main() -> None:
