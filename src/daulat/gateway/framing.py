@@ -14,7 +14,24 @@ from daulat.errors import DaulatError, InvalidRequest
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _SCHEMES: Final = (b"http://", b"https://")
 _MAX_TARGET: Final = 2048
-_MAX_DIGITS: Final = 15  # no body is a petabyte
+MAX_DIGITS: Final = 15  # no body is a petabyte
+SINGLE: Final = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"x-api-key",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"expect",
+        b"idempotency-key",
+        b"if-match",
+        b"transfer-encoding",
+    }
+)
+_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
+KEPT: Final = SINGLE | {b"accept-encoding", b"if-none-match", b"range", b"x-forwarded-for", *_OF_BROWSERS}
+"""The headers that are looked at; of those in `SINGLE` there must not be two."""
 CHUNKED: Final = -1
 HOSTS: Final[set[bytes | None]] = set()
 """Values of Host that were found good: clients name few, again and again."""
@@ -113,6 +130,6 @@ def body_length(headers: Mapping[bytes, bytes], version: str) -> int:
         return CHUNKED
     if length is None:
         return 0
-    if not length.isdigit() or len(length) > _MAX_DIGITS:
+    if not length.isdigit() or len(length) > MAX_DIGITS:
         raise InvalidRequest("Content-Length is not a number.")
     return int(length)

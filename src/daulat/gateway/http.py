@@ -25,24 +25,9 @@ from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange, Incoming, Sink
 from daulat.gateway.framing import HOSTS, wire_error
+from daulat.gateway.heads import Repeated
 from daulat.pipeline.actions import PATHS
 
-_SINGLE: Final = frozenset(
-    {
-        b"host",
-        b"authorization",
-        b"x-api-key",
-        b"content-length",
-        b"content-type",
-        b"content-encoding",
-        b"expect",
-        b"idempotency-key",
-        b"if-match",
-        b"transfer-encoding",
-    }
-)
-_OF_BROWSERS: Final = (b"accept", b"cookie", b"origin", b"sec-fetch-site", b"user-agent")
-_KEPT: Final = _SINGLE | {b"accept-encoding", b"if-none-match", b"range", b"x-forwarded-for", *_OF_BROWSERS}
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK: Final = 200
@@ -126,6 +111,7 @@ class Connection(asyncio.Protocol):
         "_method",
         "_parser",
         "_reading",
+        "_repeated",
         "_server",
         "_sink",
         "_size",
@@ -153,12 +139,12 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._stalled = 0.0  # since when the client has taken nothing
         self._deadline = 0.0
+        self._repeated: Repeated | None = None
         self._lingers = False
         self.keeps, self.version = True, "1.1"
         self._begin()
 
     def _begin(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._method = self._target = b""
         self._body: list[bytes] = []
@@ -212,6 +198,8 @@ class Connection(asyncio.Protocol):
         limits = self._server.limits
         if self._buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line before a request
             self._buffer = self._buffer[2:]
+        if self._repeated is not None and self._take_again(self._repeated):
+            return True
         end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
         if end < 0:
             if len(self._buffer) > limits.header_bytes:
@@ -221,11 +209,7 @@ class Connection(asyncio.Protocol):
             return False
         end += 4
         head = self._buffer[:end]
-        try:  # noqa: SIM105  `suppress` is an object and three calls more, for every request
-            self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass  # RFC 9110 section 7.8: an upgrade may be ignored
-        self._check_head(head, limits)
+        self._read_head(head, limits)
         if self._left == len(self._buffer) - end:  # all of it is here, and nothing else: as nearly always
             body, self._buffer = self._buffer[end:], b""
             self._complete(body)
@@ -242,6 +226,18 @@ class Connection(asyncio.Protocol):
             self._exchange, self.keeps = self._incoming, False  # who answers early need not read what is left
             self.hold()
             self._server.handle(self._incoming)
+        return True
+
+    def _take_again(self, repeated: Repeated) -> bool:
+        """Take a request that has the same head again, and is here as a whole; whether it was one."""
+        end, digits = repeated.match(self._buffer)
+        length = len(self._buffer) - end
+        if not end or int(digits) != length or length > self._server.small:
+            return False
+        self.version, self._method, self._target = "1.1", b"POST", repeated.target
+        self._headers, self.keeps = repeated.headers(digits), not self._server.draining
+        body, self._buffer = self._buffer[end:], b""
+        self._complete(body)
         return True
 
     def _take_body(self) -> bool:
@@ -331,9 +327,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _KEPT and self._state == "head":
+        if name in framing.KEPT and self._state == "head":
             headers = self._headers
-            if name in headers and name in _SINGLE:
+            if name in headers and name in framing.SINGLE:
                 raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
             headers[name] = value.rstrip(b" \t")
 
@@ -348,10 +344,16 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._whole = self._whole or self._chunked
 
-    def _check_head(self, head: bytes, limits: Limits) -> None:
-        """What `framing` asks."""
-        parser, headers = self._parser, self._headers
-        if head[: head.find(b"\r")] in _USUAL:
+    def _read_head(self, head: bytes, limits: Limits) -> None:
+        """Parse it, and see to what `framing` asks."""
+        parser, headers = httptools.HttpRequestParser(self), self._headers
+        self._parser = parser
+        try:  # noqa: SIM105  `suppress` is an object and three calls more, for every request
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # RFC 9110 section 7.8: an upgrade may be ignored
+        usual = head[: head.find(b"\r")] in _USUAL
+        if usual:
             self.version, self._method = "1.1", b"POST"
         else:
             self.version, self._method = parser.get_http_version(), parser.get_method()
@@ -369,6 +371,8 @@ class Connection(asyncio.Protocol):
         self._chunked = self._left == framing.CHUNKED
         if self._chunked or self._left > self._server.small:
             self._check_large(limits)
+        elif usual and self.keeps and not self._expects and not parser.should_upgrade():
+            self._repeated = Repeated.of(head, self._target, headers)
 
     def _check_large(self, limits: Limits) -> None:
         """A body that not everybody may send, or of unknown size."""

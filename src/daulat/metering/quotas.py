@@ -8,6 +8,7 @@ Pure; the clock is the caller's.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 
 from daulat.core.quota import WORDS, Limit, shown
 from daulat.errors import Overloaded
-from daulat.metering.slices import Account, Ask, Id, Lent, Part, Slices, scarce
+from daulat.metering.slices import ENDLESS, Account, Ask, Id, Lent, Part, Slices, scarce
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
 LATELY_MS: Final = 1000  # of what is scarce and was used since then, half stays
@@ -180,18 +181,19 @@ class Quotas:
 
     def header_lines(self, limited: Limited, now_ms: int) -> str:
         """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
+        return self.lines(self._found(limited, now_ms), now_ms)
+
+    @staticmethod
+    def lines(found: Found, now_ms: int) -> str:
+        """The same, of slices that were just found."""
         requests: Account | None = None
         tokens: Account | None = None
-        requests_left = tokens_left = 0
-        for slices, _ in self._found(limited, now_ms):
-            if (account := slices.tightest_requests) is not None:
-                left = slices.requests + account.extra + account.left
-                if requests is None or left < requests_left:
-                    requests, requests_left = account, left
-            if (account := slices.tightest_tokens) is not None:
-                left = slices.tokens + account.extra + account.left
-                if tokens is None or left < tokens_left:
-                    tokens, tokens_left = account, left
+        requests_left = tokens_left = ENDLESS
+        for slices, _ in found:
+            if (left := slices.requests + slices.beyond_requests) < requests_left:
+                requests, requests_left = slices.tightest_requests, left
+            if (left := slices.tokens + slices.beyond_tokens) < tokens_left:
+                tokens, tokens_left = slices.tightest_tokens, left
         lines = reset = ""
         if requests is not None:
             reset = duration(requests.ends - now_ms)
@@ -290,6 +292,7 @@ class Quotas:
         return Overloaded(words, retry_after=left / 1000, code=code)
 
 
+@functools.lru_cache(maxsize=1024)  # requests that come together have the same
 def duration(milliseconds: int) -> str:
     """A time as OpenAI's headers write it: "120ms", "1.5s", "6m0s", "3h0m5s"."""
     if milliseconds < 1000:  # noqa: PLR2004

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from daulat.core.quota import RESOURCES, Limit, window
 
-_ENDLESS: Final = 1 << 62
+ENDLESS: Final = 1 << 62
+"""The room of what is not limited."""
 _KINDS: Final = {  # of a request's amounts: which a resource is about
     "requests_per_minute": "requests",
     "tokens_per_minute": "tokens",
@@ -85,6 +86,8 @@ class Slices:
     __slots__ = (
         "_of",
         "accounts",
+        "beyond_requests",
+        "beyond_tokens",
         "ends",
         "held",
         "limit",
@@ -102,9 +105,10 @@ class Slices:
         self.limit: Limit | None = None
         self.accounts: dict[str, Account] = {}  # by resource
         self._of: dict[str, tuple[Account, ...]] = {}  # by kind
-        self.requests = self.tokens = self.money = self.streams = _ENDLESS  # room
+        self.requests = self.tokens = self.money = self.streams = ENDLESS  # room
         self.tightest_requests: Account | None = None  # of which least is left, here and with the control plane
         self.tightest_tokens: Account | None = None
+        self.beyond_requests = self.beyond_tokens = 0  # what is left of those beyond the room
         self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
         self.ends = 0  # Unix milliseconds: when the first of those windows does
         self.held = 0  # reservations that have not ended
@@ -140,10 +144,11 @@ class Slices:
                 made.extra = frees.get(resource, 0)
                 self.accounts[resource] = made
         self._of, self.tightest_requests, self.tightest_tokens = {}, None, None
+        self.beyond_requests = self.beyond_tokens = 0
         for account in self.accounts.values():
             self._of[account.kind] = (*self._of.get(account.kind, ()), account)
         for kind in _ROOMS:
-            setattr(self, kind, 0 if kind in self._of else _ENDLESS)
+            setattr(self, kind, 0 if kind in self._of else ENDLESS)
         for kind in self._of:
             self._level(kind)
         self.limit, self.ends = limit, 0
@@ -164,7 +169,7 @@ class Slices:
         for kind in begun:
             self._level(kind)
         self.parts = tuple([Part(account, account.window) for account in self.accounts.values()])
-        self.ends = min([account.ends for account in self.accounts.values()], default=_ENDLESS)
+        self.ends = min([account.ends for account in self.accounts.values()], default=ENDLESS)
 
     def correct(self, parts: Iterable[Part], back: Mapping[str, int]) -> None:
         """So much was given back of a reservation in these parts: not to others. Their day is over, the log has it."""
@@ -185,9 +190,9 @@ class Slices:
             for account in those:
                 account.extra -= least
         if kind == "requests":
-            self.tightest_requests = tightest
+            self.tightest_requests, self.beyond_requests = tightest, _left(tightest)
         elif kind == "tokens":
-            self.tightest_tokens = tightest
+            self.tightest_tokens, self.beyond_tokens = tightest, _left(tightest)
 
 
 def _left(account: Account) -> int:

@@ -95,8 +95,9 @@ class Inference(Recorded):
             self._refuse(error)
             return
         self._service.active.add(self)
-        if grant.limited.limits or self._service.load.get(route.replica.id, 0) >= route.room:
-            self._begin_turn(grant, route)
+        crowded = self._service.load.get(route.replica.id, 0) >= route.room
+        if grant.limited.limits or crowded:
+            self._begin_turn(grant, route, crowded=crowded)
         else:
             self._admit()
             self._dispatch()
@@ -126,11 +127,12 @@ class Inference(Recorded):
             self._kept = stored.begin(peek.members, service.vault.shortage, principal)
         return grant, route
 
-    def _begin_turn(self, grant: Grant, route: Route) -> None:
+    def _begin_turn(self, grant: Grant, route: Route, *, crowded: bool) -> None:
         service, peek = self._service, self._peek
         generates = self._action not in UNSTREAMED
         needs_place = self._action not in COUNTING
-        self._turn = Turn(self, grant, self._principal.tenant, route.model.name, self._begun, needs_place=needs_place)
+        tenant, model = self._principal.tenant, route.model.name
+        self._turn = Turn(self, grant, tenant, model, self._begun, needs_place=needs_place, crowded=crowded)
         prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
         service.turns.begin(self._turn, prompt, completion, service.clock.now_ms())
 

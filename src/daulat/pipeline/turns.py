@@ -38,6 +38,7 @@ class Turn:
     __slots__ = (
         "asker",
         "begun",
+        "crowded",
         "day",
         "grant",
         "lines",
@@ -50,10 +51,20 @@ class Turn:
         "waited",
     )
 
-    def __init__(self, asker: Asker, grant: Grant, tenant: str, model: str, begun: float, *, needs_place: bool) -> None:
-        """`begun`: when the request came, by the monotonic clock."""
+    def __init__(
+        self,
+        asker: Asker,
+        grant: Grant,
+        tenant: str,
+        model: str,
+        begun: float,
+        *,
+        needs_place: bool,
+        crowded: bool = True,
+    ) -> None:
+        """`begun`: when the request came, by the monotonic clock; `crowded`: its replica had no room for it then."""
         self.asker, self.grant, self.tenant, self.model, self.needs_place = asker, grant, tenant, model, needs_place
-        self.begun = begun
+        self.begun, self.crowded = begun, crowded
         self.taken: Taken | None = None
         self.need = Need(0, 0)
         self.day = ""
@@ -159,14 +170,14 @@ class Turns:
             self._short[turn] = None
             turn.waited = True
             self._kick()
-        elif turn.needs_place and not self._has_room(turn.model):
+        elif turn.needs_place and (turn.crowded or turn.waited) and not self._has_room(turn.model):
             queue = self._queues.setdefault(turn.model, FairQueue())
             turn.queued = turn.waited = True
             self.waiting += 1
             grant = turn.grant
             queue.push(turn.tenant, turn, cost=turn.need.tokens, weight=grant.weight, priority=grant.priority)
         else:
-            turn.lines = self.quotas.header_lines(turn.grant.limited, now_ms)  # here, where all of it is at hand
+            turn.lines = self.quotas.lines(turn.taken.of, now_ms)  # here, where all of it is at hand
             turn.asker.go()
 
     def _has_room(self, model: str) -> bool:

@@ -1,0 +1,194 @@
+"""A head that comes again is read as it was the first time: a connection that remembers one differs from none that does
+not, whatever comes next."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from daulat.core.snapshot import Limits
+from daulat.errors import DaulatError
+from daulat.gateway.exchange import Exchange
+from daulat.gateway.heads import Repeated
+from daulat.gateway.http import Connection, Server
+
+BEFORE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer sk-1\r\nContent-Length: "
+BEHIND = b"\r\nContent-Type: application/json\r\nAccept: */*\r\n\r\n"
+HEADERS = {
+    b"host": b"here",
+    b"authorization": b"Bearer sk-1",
+    b"content-length": b"2",
+    b"content-type": b"application/json",
+    b"accept": b"*/*",
+}
+PATH = b"/v1/chat/completions"
+
+
+def request(body: bytes, digits: bytes | None = None) -> bytes:
+    return BEFORE + (b"%d" % len(body) if digits is None else digits) + BEHIND + body
+
+
+class Transport:
+    """A socket that takes everything."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = write_eof = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+
+class Seen:
+    """One connection, and what came of what it read."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Any, ...]] = []
+        self.server = Server(self._handle, Limits, self._refuse, lambda _target, _headers: False)
+        self.connection = Connection(self.server)
+        self.transport = Transport()
+        self.connection.connection_made(self.transport)
+
+    def _handle(self, exchange: Exchange) -> None:
+        self.taken.append((exchange.method, exchange.target, exchange.headers, exchange.body, self.connection.keeps))
+
+    def _refuse(self, exchange: Exchange, error: DaulatError) -> None:
+        self.taken.append((error.code, error.message, exchange.method, exchange.headers))
+        exchange.fail(error)
+
+    def remember(self) -> None:
+        """One good request is asked and answered."""
+        self.connection.data_received(request(b"{}"))
+        self.connection._exchange.send(200, (), b"")  # type: ignore[union-attr]
+        self.taken.clear()
+        self.transport.written = b""
+
+
+def both(*parts: bytes) -> None:
+    """The same comes to one connection that remembers a head and to one that is new."""
+    first, again = Seen(), Seen()
+    again.remember()
+    assert again.connection._repeated is not None
+    for part in parts:
+        first.connection.data_received(part)
+        again.connection.data_received(part)
+    assert again.taken == first.taken
+    assert again.transport.written == first.transport.written
+    assert again.transport.closed == first.transport.closed
+    one, other = (seen.connection for seen in (first, again))
+    assert (one._state, one._buffer) == (other._state, other._buffer)
+    if one._state == "body":
+        assert one._left == other._left
+
+
+def test_what_is_kept_is_the_head_and_not_its_length() -> None:
+    kept = Repeated.of(BEFORE + b"2" + BEHIND, PATH, HEADERS)
+    assert kept is not None
+    assert kept.match(request(b"x" * 345)) == (len(BEFORE) + 3 + len(BEHIND), b"345")
+    assert kept.headers(b"345") == {**HEADERS, b"content-length": b"345"}
+    assert HEADERS[b"content-length"] == b"2"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        BEFORE,
+        BEFORE + b"12",
+        BEFORE + b"12\r\nContent-Ty",
+        BEFORE + b"" + BEHIND,
+        BEFORE + b"-1" + BEHIND,
+        BEFORE + b"1 " + BEHIND,
+        BEFORE + b"1_0" + BEHIND,
+        BEFORE + "\u0661".encode() + BEHIND,
+        BEFORE + b"1" * 16 + BEHIND,
+        BEFORE + b"1\n" + BEHIND,
+        BEFORE.lower() + b"1" + BEHIND,
+        BEFORE + b"1" + BEHIND.replace(b"json", b"JSON"),
+    ],
+)
+def test_nothing_else_is_the_same_head(data: bytes) -> None:
+    kept = Repeated.of(BEFORE + b"2" + BEHIND, PATH, HEADERS)
+    assert kept is not None
+    assert kept.match(data) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        BEFORE + b"2" + BEHIND.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 4096 + b"\r\n\r\n"),  # large
+        BEFORE.replace(b"Content-Length: ", b"Content-Length:") + b"2" + BEHIND,
+        BEFORE + b"2 " + BEHIND,
+        BEFORE.replace(b"Content-Length: ", b"X: content-length: ") + b"2" + BEHIND,
+    ],
+)
+def test_heads_of_another_form_are_not_kept(head: bytes) -> None:
+    assert Repeated.of(head, PATH, HEADERS) is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (request(b"{}"),),
+        (request(b"x" * 1000),),
+        (request(b""),),
+        (request(b"abc", b"003"),),
+        (b"\r\n" + request(b"{}"),),
+        (request(b"{}") + request(b"{}"),),
+        (request(b"{}")[:-1], b"}"),
+        (request(b"{}")[:50], request(b"{}")[50:]),
+        (request(b"{}", b"9999999999"),),
+        (request(b"{}", b"0x2"),),
+        (request(b"{}", b"2\r\nContent-Length: 2"),),
+        (request(b"{}", b"2\r\nTransfer-Encoding: chunked"),),
+        (request(b"{}").replace(b"sk-1", b"sk-2"),),
+        (request(b"{}").replace(b"POST", b"GET"),),
+        (request(b"{}").replace(b"HTTP/1.1", b"HTTP/1.0"),),
+    ],
+)
+def test_whoever_says_it_again_is_understood_as_before(parts: tuple[bytes, ...]) -> None:
+    both(*parts)
+
+
+def test_no_mutant_is_read_otherwise() -> None:
+    chance = random.Random(7)  # noqa: S311  the same each time
+    good, odd = request(b'{"a":1}'), [b"\r\n", b"\n", b"\0", b" ", b":", b"9", b"-", b"Content-Length: 1\r\n"]
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            at = chance.randrange(len(data))
+            match chance.randrange(4):
+                case 0:
+                    data[at : at + 1] = chance.choice(odd)
+                case 1:
+                    data[at:at] = chance.choice(odd)
+                case 2:
+                    del data[at : at + chance.choice((1, 2, 20))]
+                case _:
+                    data[at] = chance.randrange(256)
+        cut = chance.randrange(len(data) + 1)
+        both(*((bytes(data),) if chance.random() < 0.7 else (bytes(data[:cut]), bytes(data[cut:]))))
+
+
+def test_what_was_kept_does_not_keep_a_draining_connection_open() -> None:
+    seen = Seen()
+    seen.remember()
+    seen.server.draining = True
+    seen.connection.data_received(request(b"{}"))
+    assert seen.taken[0][-1] is False
