@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import host, load, servers
@@ -21,6 +22,8 @@ CONCURRENT: Final = (256, 64)  # closed loops of JSON requests
 STREAMS: Final = 256
 CHUNKS, PERIOD_MS = 100, 5
 _SETTLED: Final = 0.03  # cores
+_MOST_FILES: Final = 64
+TENANTS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class Contestant:
     name: str
     server: Server
     cores: dict[str, Sequence[int]]
+    keys: Path | None = None  # API keys that are used in turn, where it is more than the server's own
+
+    def requests(self, name: str, body: bytes) -> list[Path]:
+        """One whole HTTP request in a file, or of many keys as many as our load generator takes."""
+        keys = [self.server.key] if self.keys is None else self.keys.read_text().split()[:_MOST_FILES]
+        return [load.request_file(f"{name}-{self.name}-{n}", body, key) for n, key in enumerate(keys)]
 
 
 PEERS: Final = ("nginx", "vllm-router", "vllm-router-rr", "litellm")
@@ -38,8 +47,11 @@ PEERS: Final = ("nginx", "vllm-router", "vllm-router-rr", "litellm")
 _SPLIT: Final = {"sequencer": (LOAD_CORE,), "pages": (LOAD_CORE,), "control": (LOAD_CORE,), "helper": (LOAD_CORE,)}
 
 
-def contestants(stack: ExitStack, peers: Sequence[str]) -> list[Contestant]:
-    """Start the stub, Daulat and `peers`; all run until the stack ends, idle while they are not measured."""
+def contestants(stack: ExitStack, peers: Sequence[str], tenants: int) -> list[Contestant]:
+    """Start the stub, Daulat and `peers`; all run until the stack ends, idle while they are not measured.
+
+    `tenants`: how many a second Daulat has, with everything that is asked of the hot path in force (`serve.py`).
+    """
     engine = stack.enter_context(servers.stub(CHUNKS, PERIOD_MS))
     found = [Contestant("direct", engine, {"engine": (LOAD_CORE,)})]
     start: dict[str, Callable[[], Any]] = {
@@ -53,7 +65,21 @@ def contestants(stack: ExitStack, peers: Sequence[str]) -> list[Contestant]:
         found.append(Contestant(name, stack.enter_context(start[name]()), {}))
     print("Starting daulat ...", file=sys.stderr, flush=True)
     ours = stack.enter_context(servers.daulat())
-    return [*found, Contestant("daulat", ours, {}), Contestant("daulat-split", ours, _SPLIT)]
+    found += [Contestant("daulat", ours, {}), Contestant("daulat-split", ours, _SPLIT)]
+    if tenants:
+        print(f"Starting daulat with {tenants} tenants ...", file=sys.stderr, flush=True)
+        many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
+        keys, name = servers.home_of(tenants=tenants) / "keys.txt", f"daulat-{tenants}"
+        found += [Contestant(name, many, {}, keys), Contestant(f"{name}-split", many, _SPLIT, keys)]
+        use_each(found[-1], tenants)
+    return found
+
+
+def use_each(one: Contestant, tenants: int) -> None:
+    """Decision and principal of a key are made at its first use. Each run begins with the first key."""
+    seconds = 2.0
+    while load.wrk(one.server, seconds, connections=64, keys=one.keys)["requests"] < 2 * tenants:
+        seconds *= 2
 
 
 def settle(server: Server) -> None:
@@ -118,14 +144,14 @@ def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float
     """Closed loop of 2.3 KB JSON requests with 1.1 KB answers: requests a second, CPU a request."""
     engine = all_of_them[0].server
     for contestant in all_of_them:
-        load.wrk(contestant.server, 1, connections=connections)
+        load.wrk(contestant.server, 1, connections=connections, keys=contestant.keys)
     return [
         measured(
             f"json-{connections}",
             one,
             engine,
             number,
-            lambda one=one: load.wrk(one.server, seconds, connections=connections),
+            lambda one=one: load.wrk(one.server, seconds, connections=connections, keys=one.keys),
         )
         for number, one in _rounds(rounds, all_of_them)
     ]
@@ -140,10 +166,10 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
         "seconds": max(1, round(seconds)),
     }
     for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
-        request = load.request_file(f"stream-{one.name}", load.chat(stream=True), one.server.key)
+        requests = one.requests("stream", load.chat(stream=True))
 
-        def run(one: Contestant = one, request: Any = request) -> Row:
-            return load.streams(one.server.stream_port, [request], **options)
+        def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:
+            return load.streams(one.server.stream_port, requests, **options)
 
         rows.append(measured("streams", one, engine, number, run))
     return rows
@@ -153,10 +179,10 @@ def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, ra
     """Random arrivals, 1,000 requests a second, against an instant engine: added latency."""
     engine, rows = all_of_them[0].server, []
     for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
-        request = load.request_file(f"open-{one.name}", load.chat(stream=False), one.server.key)
+        requests = one.requests("open", load.chat(stream=False))
 
-        def run(one: Contestant = one, request: Any = request) -> Row:
-            return load.streams(one.server.port, [request], connections=32, rate=rate, seconds=max(1, round(seconds)))
+        def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:
+            return load.streams(one.server.port, requests, connections=32, rate=rate, seconds=max(1, round(seconds)))
 
         rows.append(measured("open", one, engine, number, run))
     return rows

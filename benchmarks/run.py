@@ -1,6 +1,7 @@
 """Measure Daulat beside nginx, vllm-router and LiteLLM against an engine that computes nothing.
 
-    python -m benchmarks.run [--only json,streams,open,memory,scaling] [--peers nginx,...] [--rounds 5] [--seconds 5]
+    python -m benchmarks.run [--only json,streams,open,memory,scaling] [--peers nginx,...]
+        [--tenants 10000] [--rounds 5] [--seconds 5]
 
 Writes results/stub.json, results/results.md and results/plot.svg; of suites that --only leaves out, earlier rows stay.
 See README.md for the method.
@@ -36,6 +37,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description="Measure Daulat beside its peers.")
     parser.add_argument("--only", type=_names(SUITES), default=SUITES, help=f"of {','.join(SUITES)}")
     parser.add_argument("--peers", type=_names(measure.PEERS), default=measure.PEERS, help=f"of {measure.PEERS}")
+    parser.add_argument("--tenants", type=int, default=measure.TENANTS, help="in a second Daulat; 0: no second")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     parser.add_argument("--name", default="stub", help="name of the results' JSON file")
@@ -52,7 +54,7 @@ def main() -> None:
     rounds, seconds = arguments.rounds, arguments.seconds
     if set(arguments.only) - {"scaling"}:
         with ExitStack() as stack:
-            all_of_them = measure.contestants(stack, arguments.peers)
+            all_of_them = measure.contestants(stack, arguments.peers, arguments.tenants)
             if "json" in arguments.only:
                 for connections in measure.CONCURRENT:
                     rows += measure.json_requests(all_of_them, rounds, seconds, connections)
@@ -61,7 +63,7 @@ def main() -> None:
             if "open" in arguments.only:
                 rows += measure.open_loop(all_of_them, rounds, seconds)
             if "memory" in arguments.only:
-                rows += measure.memory(all_of_them[-1])
+                rows += measure.memory(next(one for one in all_of_them if one.name == "daulat-split"))
     if "scaling" in arguments.only:
         rows += measure.scaling(rounds, seconds)
     result = {
@@ -72,6 +74,7 @@ def main() -> None:
             "litellm": version("litellm", "litellm"),
             "nginx": report.nginx_version(),
         },
+        "tenants": arguments.tenants,
         "rounds": rounds,
         "seconds": seconds,
         "rows": rows,

@@ -20,7 +20,6 @@ import datetime as dt
 import json
 import statistics
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import host, load, measure, report, servers
@@ -46,31 +45,24 @@ def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
     """Rows of "first", the first answers after a start, and of "json", when every key has been used."""
     with ExitStack() as stack:
         engine = stack.enter_context(servers.stub())
-        every: list[tuple[Contestant, Path]] = []
+        every: list[Contestant] = []
         for count, port in ((0, 18600), (tenants, 18700)):
             server = stack.enter_context(servers.daulat(port=port, tenants=count))
             server.name = f"daulat-{count or 1}"
-            every.append((Contestant(server.name, server, {}), servers.home_of(tenants=count) / "keys.txt"))
+            every.append(Contestant(server.name, server, {}, servers.home_of(tenants=count) / "keys.txt"))
 
-        def row(suite: str, number: int, one: Contestant, keys: Path, length: float = seconds) -> Row:
+        def row(suite: str, number: int, one: Contestant, length: float = seconds) -> Row:
             made = measure.measured(
-                suite, one, engine, number, lambda: load.wrk(one.server, length, connections=CONNECTIONS, keys=keys)
+                suite, one, engine, number, lambda: load.wrk(one.server, length, connections=CONNECTIONS, keys=one.keys)
             )
             return {**made, "worker_mib": round(sum(map(host.rss_mib, one.server.roles["worker"])), 1)}
 
-        rows = [row("first", 0, one, keys, _FIRST_SECONDS) for one, keys in every]
-        for one, keys in every:
-            _use_each(one, keys, tenants)
+        rows = [row("first", 0, one, _FIRST_SECONDS) for one in every]
+        for one in every:
+            measure.use_each(one, tenants)
         for number in range(rounds):
-            rows += [row("json", number, one, keys) for one, keys in (every if number % 2 else every[::-1])]
+            rows += [row("json", number, one) for one in (every if number % 2 else every[::-1])]
     return rows
-
-
-def _use_each(one: Contestant, keys: Path, tenants: int) -> None:
-    """Decision and principal of a key are made at its first use. Each run begins with the first key."""
-    seconds = 2.0
-    while load.wrk(one.server, seconds, connections=CONNECTIONS, keys=keys)["requests"] < 2 * tenants:
-        seconds *= 2
 
 
 def summary(rows: list[Row], tenants: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ from daulat.tlog.note import Signer
 
 DRAIN_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 1.0
-SWITCH_SECONDS: Final = 0.0002
+SWITCH_SECONDS: Final = 0.001
 _log = logging.getLogger(__name__)
 
 
