@@ -71,14 +71,16 @@ def contestants(stack: ExitStack, peers: Sequence[str], tenants: int) -> list[Co
         many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
         keys, name = servers.home_of(tenants=tenants) / "keys.txt", f"daulat-{tenants}"
         found += [Contestant(name, many, {}, keys), Contestant(f"{name}-split", many, _SPLIT, keys)]
-        use_each(found[-1], tenants)
+        use_each(found[-1])
     return found
 
 
-def use_each(one: Contestant, tenants: int) -> None:
-    """Decision and principal of a key are made at its first use. Each run begins with the first key."""
+def use_each(one: Contestant) -> None:
+    """Use all keys, each run from the first on. A key's decision and principal are made at its first use, and what it
+    may use in a minute is lent at its first use in that."""
+    every = len(one.keys.read_text().split()) if one.keys is not None else 1
     seconds = 2.0
-    while load.wrk(one.server, seconds, connections=64, keys=one.keys)["requests"] < 2 * tenants:
+    while load.wrk(one.server, seconds, connections=64, keys=one.keys)["requests"] < every:
         seconds *= 2
 
 
@@ -142,19 +144,18 @@ def _rounds(rounds: int, all_of_them: Sequence[Contestant]) -> Iterator[tuple[in
 
 def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float, connections: int) -> list[Row]:
     """Closed loop of 2.3 KB JSON requests with 1.1 KB answers: requests a second, CPU a request."""
-    engine = all_of_them[0].server
+    engine, rows = all_of_them[0].server, []
     for contestant in all_of_them:
         load.wrk(contestant.server, 1, connections=connections, keys=contestant.keys)
-    return [
-        measured(
-            f"json-{connections}",
-            one,
-            engine,
-            number,
-            lambda one=one: load.wrk(one.server, seconds, connections=connections, keys=one.keys),
-        )
-        for number, one in _rounds(rounds, all_of_them)
-    ]
+    for number, one in _rounds(rounds, all_of_them):
+        if one.keys is not None:
+            use_each(one)
+
+        def run(one: Contestant = one) -> Row:
+            return load.wrk(one.server, seconds, connections=connections, keys=one.keys)
+
+        rows.append(measured(f"json-{connections}", one, engine, number, run))
+    return rows
 
 
 def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float) -> list[Row]:

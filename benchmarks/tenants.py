@@ -59,7 +59,7 @@ def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
 
         rows = [row("first", 0, one, _FIRST_SECONDS) for one in every]
         for one in every:
-            measure.use_each(one, tenants)
+            measure.use_each(one)
         for number in range(rounds):
             rows += [row("json", number, one) for one in (every if number % 2 else every[::-1])]
     return rows
