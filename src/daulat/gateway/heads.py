@@ -47,3 +47,7 @@ class Repeated:
     def headers(self, digits: bytes) -> dict[bytes, bytes]:
         """Its headers, for a body of that length."""
         return {**self._headers, b"content-length": digits}
+
+
+VARIED: Final = Repeated(b"\n", b"", b"", {})
+"""In place of one where another head has come: no request begins with it."""

@@ -25,7 +25,7 @@ from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange, Incoming, Sink
 from daulat.gateway.framing import HOSTS, wire_error
-from daulat.gateway.heads import Repeated
+from daulat.gateway.heads import VARIED, Repeated
 from daulat.pipeline.actions import PATHS
 
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
@@ -70,8 +70,7 @@ class Server:
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
     def soon(self, exchange: Exchange) -> None:
-        """Have it flushed at the end of this turn of the loop: all that is read comes first, and what an answer has got
-        by then is one write."""
+        """Have it flushed at the end of this turn of the loop: what it has got by then is one write."""
         if not self._unwritten:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unwritten.append(exchange)
@@ -136,11 +135,9 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None  # who takes it now
         self._buffer = b""
         self._state = "head"  # -> "body" -> "busy" -> "head"; "closed"
-        self._reading = True
-        self._stalled = 0.0  # since when the client has taken nothing
-        self._deadline = 0.0
+        self._reading, self._lingers = True, False
+        self._stalled = self._deadline = 0.0  # since when the client has taken nothing; when it is out of time
         self._repeated: Repeated | None = None
-        self._lingers = False
         self.keeps, self.version = True, "1.1"
         self._begin()
 
@@ -371,7 +368,9 @@ class Connection(asyncio.Protocol):
         self._chunked = self._left == framing.CHUNKED
         if self._chunked or self._left > self._server.small:
             self._check_large(limits)
-        elif usual and self.keeps and not self._expects and not parser.should_upgrade():
+        elif self._repeated is not None and not self._repeated.match(head)[0]:
+            self._repeated = VARIED  # a proxy speaks for many, say
+        elif usual and self.keeps and not self._expects and not parser.should_upgrade() and self._repeated is None:
             self._repeated = Repeated.of(head, self._target, headers)
 
     def _check_large(self, limits: Limits) -> None:

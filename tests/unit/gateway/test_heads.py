@@ -11,7 +11,7 @@ import pytest
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError
 from daulat.gateway.exchange import Exchange
-from daulat.gateway.heads import Repeated
+from daulat.gateway.heads import VARIED, Repeated
 from daulat.gateway.http import Connection, Server
 
 BEFORE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer sk-1\r\nContent-Length: "
@@ -184,6 +184,15 @@ def test_no_mutant_is_read_otherwise() -> None:
                     data[at] = chance.randrange(256)
         cut = chance.randrange(len(data) + 1)
         both(*((bytes(data),) if chance.random() < 0.7 else (bytes(data[:cut]), bytes(data[cut:]))))
+
+
+def test_no_head_is_kept_where_they_vary() -> None:
+    seen = Seen()
+    for key, kept in ((b"sk-1", True), (b"sk-1", True), (b"sk-2", False), (b"sk-2", False), (b"sk-1", False)):
+        seen.connection.data_received(request(b"{}").replace(b"sk-1", key))
+        assert seen.taken[-1][2][b"authorization"] == b"Bearer " + key
+        seen.connection._exchange.send(200, (), b"")  # type: ignore[union-attr]
+        assert (seen.connection._repeated is not VARIED) == kept
 
 
 def test_what_was_kept_does_not_keep_a_draining_connection_open() -> None:
