@@ -74,7 +74,6 @@ def main() -> None:
             "litellm": version("litellm", "litellm"),
             "nginx": report.nginx_version(),
         },
-        "tenants": arguments.tenants,
         "rounds": rounds,
         "seconds": seconds,
         "rows": rows,

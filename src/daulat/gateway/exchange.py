@@ -168,15 +168,10 @@ class Exchange:
 
     def finish(self, data: bytes) -> None:
         """The last bytes and the end, in one write."""
-        if self._connection is None:
-            return
-        last, self._unwritten = self._unwritten, b""
-        if self.method != b"HEAD":
-            if self._chunked:
-                last += (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
-            else:
-                last += data
-        self._connection.write(last)
+        self.write(data)
+        if self._chunked and self.method != b"HEAD":
+            self._put(b"0\r\n\r\n")
+        self.flush()
         self._end(keep=self._keep)
 
     def fail(self, error: DaulatError, more: Headers = ()) -> None:

@@ -368,10 +368,11 @@ class Connection(asyncio.Protocol):
         self._chunked = self._left == framing.CHUNKED
         if self._chunked or self._left > self._server.small:
             self._check_large(limits)
-        elif self._repeated is not None and not self._repeated.match(head)[0]:
-            self._repeated = VARIED  # a proxy speaks for many, say
-        elif usual and self.keeps and not self._expects and not parser.should_upgrade() and self._repeated is None:
-            self._repeated = Repeated.of(head, self._target, headers)
+        elif usual and self.keeps and not self._expects and not parser.should_upgrade():
+            if self._repeated is None:
+                self._repeated = Repeated.of(head, self._target, headers)
+            elif not self._repeated.match(head)[0]:
+                self._repeated = VARIED  # a proxy speaks for many, say
 
     def _check_large(self, limits: Limits) -> None:
         """A body that not everybody may send, or of unknown size."""

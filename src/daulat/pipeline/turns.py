@@ -60,7 +60,7 @@ class Turn:
         begun: float,
         *,
         needs_place: bool,
-        crowded: bool = True,
+        crowded: bool,
     ) -> None:
         """`begun`: when the request came, by the monotonic clock; `crowded`: its replica had no room for it then."""
         self.asker, self.grant, self.tenant, self.model, self.needs_place = asker, grant, tenant, model, needs_place
