@@ -227,12 +227,12 @@ class Connection(asyncio.Protocol):
 
     def _take_again(self, repeated: Repeated) -> bool:
         """Take a request that has the same head again, and is here as a whole; whether it was one."""
-        end, digits = repeated.match(self._buffer)
+        end, headers = repeated.match(self._buffer, self._server.limits.header_bytes + 4)
         length = len(self._buffer) - end
-        if not end or int(digits) != length or length > self._server.small:
+        if not end or int(headers[b"content-length"]) != length or length > self._server.small:
             return False
         self.version, self._method, self._target = "1.1", b"POST", repeated.target
-        self._headers, self.keeps = repeated.headers(digits), not self._server.draining
+        self._headers, self.keeps = headers, not self._server.draining
         body, self._buffer = self._buffer[end:], b""
         self._complete(body)
         return True
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
         """Parse it, and see to what `framing` asks."""
         parser, headers = httptools.HttpRequestParser(self), self._headers
         self._parser = parser
-        try:  # noqa: SIM105  `suppress` is an object and three calls more, for every request
+        try:  # noqa: SIM105  `suppress` is an object and three calls more
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # RFC 9110 section 7.8: an upgrade may be ignored
@@ -371,8 +371,8 @@ class Connection(asyncio.Protocol):
         elif usual and self.keeps and not self._expects and not parser.should_upgrade():
             if self._repeated is None:
                 self._repeated = Repeated.of(head, self._target, headers)
-            elif not self._repeated.match(head)[0]:
-                self._repeated = VARIED  # a proxy speaks for many, say
+            elif not self._repeated.match(head, len(head))[0]:
+                self._repeated = VARIED  # as behind a proxy that numbers what it hands on
 
     def _check_large(self, limits: Limits) -> None:
         """A body that not everybody may send, or of unknown size."""

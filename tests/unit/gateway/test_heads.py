@@ -24,6 +24,7 @@ HEADERS = {
     b"accept": b"*/*",
 }
 PATH = b"/v1/chat/completions"
+ODD_KEYS = [b"", b" sk-1", b"sk-1 ", b"sk\t1", b"sk\0", b"sk\n1", b"sk:1", b"sk,1", b"s\xc3\xa9", b"s" * 257]
 
 
 def request(body: bytes, digits: bytes | None = None) -> bytes:
@@ -58,9 +59,10 @@ class Transport:
 class Seen:
     """One connection, and what came of what it read."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self.taken: list[tuple[Any, ...]] = []
-        self.server = Server(self._handle, Limits, self._refuse, lambda _target, _headers: False)
+        limits = limits or Limits()
+        self.server = Server(self._handle, lambda: limits, self._refuse, lambda _target, _headers: False)
         self.connection = Connection(self.server)
         self.transport = Transport()
         self.connection.connection_made(self.transport)
@@ -97,12 +99,24 @@ def both(*parts: bytes) -> None:
         assert one._left == other._left
 
 
-def test_what_is_kept_is_the_head_and_not_its_length() -> None:
+def test_what_is_kept_is_the_head_and_neither_its_length_nor_its_key() -> None:
     kept = Repeated.of(BEFORE + b"2" + BEHIND, PATH, HEADERS)
     assert kept is not None
-    assert kept.match(request(b"x" * 345)) == (len(BEFORE) + 3 + len(BEHIND), b"345")
-    assert kept.headers(b"345") == {**HEADERS, b"content-length": b"345"}
+    whole = len(BEFORE) + 3 + len(BEHIND)
+    assert kept.match(request(b"x" * 345), 500) == (whole, {**HEADERS, b"content-length": b"345"})
+    other = {**HEADERS, b"content-length": b"345", b"authorization": b"Bearer sk-22"}
+    assert kept.match(request(b"x" * 345).replace(b"sk-1", b"sk-22"), 500) == (whole + 1, other)
     assert HEADERS[b"content-length"] == b"2"
+
+
+def test_the_key_may_come_behind_the_length_and_in_anthropics_header() -> None:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nX-Api-Key: sk-1\r\n\r\n" % PATH
+    kept = Repeated.of(head, PATH, {b"host": b"x", b"content-length": b"2", b"x-api-key": b"sk-1"})
+    assert kept is not None
+    said = {b"host": b"x", b"content-length": b"31", b"x-api-key": b"sk-2"}
+    again = head.replace(b"sk-1", b"sk-2").replace(b": 2", b": 31")
+    assert kept.match(again + b"{", len(again)) == (len(again), said)
+    assert kept.match(again + b"{", len(again) - 1) == (0, {})
 
 
 @pytest.mark.parametrize(
@@ -121,12 +135,14 @@ def test_what_is_kept_is_the_head_and_not_its_length() -> None:
         BEFORE + b"1\n" + BEHIND,
         BEFORE.lower() + b"1" + BEHIND,
         BEFORE + b"1" + BEHIND.replace(b"json", b"JSON"),
+        *(BEFORE.replace(b"sk-1", key) + b"1" + BEHIND for key in ODD_KEYS),
+        BEFORE.replace(b"Bearer", b"bearer") + b"1" + BEHIND,
     ],
 )
 def test_nothing_else_is_the_same_head(data: bytes) -> None:
     kept = Repeated.of(BEFORE + b"2" + BEHIND, PATH, HEADERS)
     assert kept is not None
-    assert kept.match(data) == (0, b"")
+    assert kept.match(data, 500) == (0, {})
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,10 @@ def test_heads_of_another_form_are_not_kept(head: bytes) -> None:
         (request(b"{}", b"2\r\nContent-Length: 2"),),
         (request(b"{}", b"2\r\nTransfer-Encoding: chunked"),),
         (request(b"{}").replace(b"sk-1", b"sk-2"),),
+        (request(b"{}").replace(b"sk-1", b"Sk_2.~+/="),),
+        *((request(b"{}").replace(b"sk-1", key),) for key in ODD_KEYS),
+        (request(b"{}").replace(b"sk-1", b"sk-1\r\nAuthorization: Bearer sk-1"),),
+        (request(b"{}").replace(b"sk-1", b"sk-1\r\nX-Api-Key: sk-1"),),
         (request(b"{}").replace(b"POST", b"GET"),),
         (request(b"{}").replace(b"HTTP/1.1", b"HTTP/1.0"),),
     ],
@@ -188,11 +208,35 @@ def test_no_mutant_is_read_otherwise() -> None:
 
 def test_no_head_is_kept_where_they_vary() -> None:
     seen = Seen()
-    for key, kept in ((b"sk-1", True), (b"sk-1", True), (b"sk-2", False), (b"sk-2", False), (b"sk-1", False)):
+    for type_, kept in ((b"", True), (b"", True), (b";a=1", False), (b";a=1", False), (b"", False)):
+        seen.connection.data_received(request(b"{}").replace(b"/json", b"/json" + type_))
+        assert seen.taken[-1][2][b"content-type"] == b"application/json" + type_
+        seen.connection._exchange.send(200, (), b"")  # type: ignore[union-attr]
+        assert (seen.connection._repeated is not VARIED) == kept
+
+
+def test_one_head_is_kept_for_all_who_ask_through_one_connection() -> None:
+    seen = Seen()
+    seen.remember()
+    kept = seen.connection._repeated
+    for key in (b"sk-1", b"sk-2", b"somebody", b"sk-1"):
         seen.connection.data_received(request(b"{}").replace(b"sk-1", key))
         assert seen.taken[-1][2][b"authorization"] == b"Bearer " + key
         seen.connection._exchange.send(200, (), b"")  # type: ignore[union-attr]
-        assert (seen.connection._repeated is not VARIED) == kept
+        assert seen.connection._repeated is kept
+
+
+def test_a_key_may_not_make_a_head_larger_than_heads_may_be() -> None:
+    head = BEFORE + b"2" + BEHIND
+    limits = Limits(header_bytes=len(head) + 6)
+    seen = Seen(limits)
+    seen.remember()
+    for key, taken in ((b"sk-1" + b"2" * 10, True), (b"sk-1" + b"2" * 11, False)):
+        seen.connection.data_received(request(b"{}").replace(b"sk-1", key))
+        assert (seen.taken[-1][0] == b"POST") == taken
+        if taken:
+            seen.connection._exchange.send(200, (), b"")  # type: ignore[union-attr]
+    assert seen.taken[-1][0] == "headers_too_large"
 
 
 def test_what_was_kept_does_not_keep_a_draining_connection_open() -> None:
