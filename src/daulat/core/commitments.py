@@ -30,21 +30,23 @@ _PREFIX: Final = {
 
 
 class Salter:
-    """Salts under one epoch key, quickly: HMAC (RFC 2104) with both padded keys hashed once."""
+    """Salts under one epoch key, quickly: HMAC (RFC 2104) with both keys padded once.
+
+    To hash them once as well saves nothing where one key asks, and costs 1 us a request where ten thousand do: a hash
+    that is kept is some ten lines of memory that are in no cache.
+    """
 
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, epoch_key: bytes) -> None:
         padded = epoch_key.ljust(64, b"\0")  # SHA-256's block; a key of 32 bytes needs no hashing first
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + b"daulat/salt/v1\n")
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self._inner = bytes(byte ^ 0x36 for byte in padded) + b"daulat/salt/v1\n"
+        self._outer = bytes(byte ^ 0x5C for byte in padded)
 
     def salt(self, request_id: str, kind: Kind) -> bytes:
         """The same 32 bytes as `salt`."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(f"{request_id}\n{kind}".encode())
-        outer.update(inner.digest())
-        return outer.digest()
+        inner = _sha256(self._inner + f"{request_id}\n{kind}".encode()).digest()
+        return _sha256(self._outer + inner).digest()
 
     def commit(self, request_id: str, kind: Kind, body: bytes) -> str:
         """`commit` under the salt of this request and kind."""

@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 4096  # kept a connection
 _DIGITS: Final = b"0123456789"
 _TOKEN: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" + _DIGITS + b"-._~+/="  # RFC 6750 section 2.1
 _MOST_TOKEN: Final = 256
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: ()(\d+)\r\n", re.IGNORECASE)
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _KEY: Final = re.compile(
     rb"\r\n(?:authorization: (bearer )|x-api-key: ())([A-Za-z0-9._~+/=-]{1,%d})\r\n" % _MOST_TOKEN, re.IGNORECASE
 )
@@ -36,14 +36,23 @@ class _Value(NamedTuple):
 class Repeated:
     """A head that was good, and is likely to come again. It holds an API key, and is gone with its connection."""
 
-    __slots__ = ("_before", "_headers", "_parts", "target")
+    __slots__ = ("_before", "_behind", "_first", "_headers", "_parts", "target")
 
     def __init__(
-        self, before: bytes, parts: Sequence[tuple[_Value, bytes]], target: bytes, headers: Mapping[bytes, bytes]
+        self,
+        head: bytes,
+        values: Sequence[tuple[tuple[int, int], _Value]],
+        target: bytes,
+        headers: Mapping[bytes, bytes],
     ) -> None:
-        """`before`: up to the first value; `parts`: each value, and what comes behind it up to the next, or the end."""
-        self._before, self._parts = before, tuple(parts)
-        self.target, self._headers = target, headers
+        """`values`: what may be another, each with where it stands; that of Content-Length is the first."""
+        (start, end), _ = values[0]
+        self._before, self._behind = head[:start], head[end:]
+        values = sorted(values)
+        ends = [start for (start, _), _ in values[1:]] + [len(head)]
+        self._first = head[: values[0][0][0]]  # what it begins with, up to the first value
+        self._parts = [(value, head[begin:end]) for ((_, begin), value), end in zip(values, ends, strict=True)]
+        self.target, self._headers = target, dict(headers)
 
     @classmethod
     def of(cls, head: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Self | None:
@@ -51,21 +60,29 @@ class Repeated:
         length = _LENGTH.search(head) if len(head) <= _MOST_BYTES else None
         if length is None:
             return None
-        found = [(length.span(2), _Value(b"content-length", b"", _DIGITS, MAX_DIGITS))]
+        values = [(length.span(1), _Value(b"content-length", b"", _DIGITS, MAX_DIGITS))]
         if key := _KEY.search(head):
             name = b"x-api-key" if key[1] is None else b"authorization"
-            found.append((key.span(3), _Value(name, key[1] or b"", _TOKEN, _MOST_TOKEN)))
-        found.sort()
-        ends = [start for (start, _), _ in found[1:]] + [len(head)]
-        parts = [(value, head[begin:end]) for ((_, begin), value), end in zip(found, ends, strict=True)]
-        return cls(head[: found[0][0][0]], parts, target, dict(headers))
+            values.append((key.span(3), _Value(name, key[1] or b"", _TOKEN, _MOST_TOKEN)))
+        return cls(head, values, target, headers)
 
     def match(self, data: bytes, most: int) -> tuple[int, dict[bytes, bytes]]:
         """Where the head ends that `data` begins with, and its headers; 0 and none: it is another, not here yet, or
         longer than `most` bytes."""
-        if not data.startswith(self._before):
+        if data.startswith(self._before):  # the same key
+            start = len(self._before)
+            end = data.find(b"\r", start, start + MAX_DIGITS + 1)
+            digits = data[start:end]
+            if end >= 0 and digits.isdigit() and data.startswith(self._behind, end):
+                end += len(self._behind)
+                return (end, {**self._headers, b"content-length": digits}) if end <= most else (0, {})
+        return self._match_other(data, most)
+
+    def _match_other(self, data: bytes, most: int) -> tuple[int, dict[bytes, bytes]]:
+        """The same, of another key."""
+        if not data.startswith(self._first):
             return 0, {}
-        end, headers = len(self._before), {**self._headers}
+        end, headers = len(self._first), {**self._headers}
         for (name, prefix, characters, longest), behind in self._parts:
             start = end
             end = data.find(b"\r", start, start + longest + 1)
@@ -77,5 +94,5 @@ class Repeated:
         return (end, headers) if end <= most else (0, {})
 
 
-VARIED: Final = Repeated(b"\n", (), b"", {})
+VARIED: Final = Repeated(b"\n", [((1, 1), _Value(b"", b"", b"", 0))], b"", {})
 """In place of one where another head has come: no request begins with it."""

@@ -53,7 +53,8 @@ class Directory:
         tenant = self._tenants.get(person.tenant) if person is not None else None
         if person is None or tenant is None:
             return None
-        found = self._used[digest] = (bytes.fromhex(key.digest), _principal(key, person, tenant))
+        held = bytes.fromhex(key.digest)
+        found = self._used[held] = (held, _principal(key, person, tenant))
         return found
 
     def limit(self, scope: str, subject: str) -> Limit | None:

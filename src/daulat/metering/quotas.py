@@ -8,7 +8,6 @@ Pure; the clock is the caller's.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -16,22 +15,19 @@ from typing import Final, NamedTuple
 
 from daulat.core.quota import WORDS, Limit, shown
 from daulat.errors import Overloaded
-from daulat.metering.slices import ENDLESS, Account, Ask, Id, Lent, Part, Slices, scarce
+from daulat.metering.purse import Limited, Purse, fitting
+from daulat.metering.remaining import Remaining, duration
+from daulat.metering.slices import Account, Ask, Found, Id, Lent, Part, Slices, scarce
 
 FRESH_MS: Final = 300  # for so long it is believed that nothing is left
 LATELY_MS: Final = 1000  # of what is scarce and was used since then, half stays
 IDLE_MS: Final = 120_000  # what has not been used for so long goes back, and is forgotten
 _MOST_LOOKED: Final = 512  # limits at once: every answer waits for as long as it takes
 _STREAMS_SECONDS: Final = 1.0  # nobody knows when an answer ends
-_REQUESTS, _TOKENS = (
-    f"x-ratelimit-limit-{kind}: %d\r\nx-ratelimit-remaining-{kind}: %d\r\nx-ratelimit-reset-{kind}: %s\r\n"
-    for kind in ("requests", "tokens")
-)
+PURSE_MS: Final = 10_000  # a purse that has not been used for so long is closed
 _WHOSE: Final = {"key": "this key", "tenant": "this key's tenant", "model": "this model"}
 
 _NONE: Final = Slices()  # of a limit that has been forgotten
-Found = tuple[tuple[Slices, tuple[Part, ...]], ...]
-"""Slices, with the accounts and windows that they had then: they are others now where their `parts` are."""
 
 
 @dataclass(slots=True)
@@ -40,19 +36,6 @@ class Need:
 
     tokens: int
     cost: int
-
-
-class Limited:
-    """Limits that one kind of request counts against, and what this worker last held of them.
-
-    With many keys most of what a limit costs a request is to find its slices in memory: so they are found once.
-    """
-
-    __slots__ = ("found", "limits")
-
-    def __init__(self, limits: Iterable[Limit]) -> None:
-        self.limits = tuple(limits)
-        self.found: Found = ()
 
 
 class Taken(NamedTuple):
@@ -69,6 +52,8 @@ class Quotas:
     def __init__(self) -> None:
         self._slices: dict[tuple[str, str], Slices] = {}  # by scope and subject; looked at last is last
         self._scarce: dict[Slices, None] = {}  # of which others may want what is not needed here; as above
+        self._purses: dict[Purse, None] = {}  # that are open; as above
+        self._purses_of: dict[Slices, dict[Purse, None]] = {}  # opened first is first
         self._returned: list[Ask] = []  # what goes back with the next exchange
         self.hungry: set[Id] = set()  # those for which somebody waits
         self.refusals: dict[tuple[str, str], int] = {}  # by scope and resource, for the metrics
@@ -79,12 +64,16 @@ class Quotas:
         Raises:
             Overloaded: a limit is reached; says which, and `retry_after` when it is not any more.
         """
+        if limited.purse is not None:
+            self.close(limited.purse)
         tokens, cost = need.tokens, need.cost
         found, short = self._found(limited, now_ms), []
         for slices, _ in found:
             if slices.requests < 1 or slices.tokens < tokens or slices.money < cost or slices.streams < 1:
                 short.append(slices)
         if short:
+            if self._recalled(short, tokens):
+                return self.reserve(limited, need, now_ms)
             self._want(short, {"requests": 1, "tokens": tokens, "money": cost, "streams": 1}, now_ms)
             return None
         for slices, _ in found:
@@ -95,6 +84,8 @@ class Quotas:
             slices.streams -= 1
             slices.held += 1
             slices.used = now_ms
+        if requests := fitting(found, tokens):
+            self._fill(limited, found, requests, requests * tokens, now_ms)
         return Taken(tokens, cost, found)
 
     def settle(self, taken: Taken, tokens: int, cost: int) -> None:
@@ -104,6 +95,27 @@ class Quotas:
     def cancel(self, taken: Taken) -> None:
         """The request has not been answered: nothing counts."""
         self._end(taken, 1, taken.tokens, taken.cost)
+
+    def settle_late(self, purse: Purse, taken: int, tokens: int) -> None:
+        """What `Purse.settle` has left to do: the purse owes something, or had been closed before."""
+        if purse.open:
+            self.close(purse)
+        else:
+            self._end(Taken(taken, 0, purse.found), 0, taken - tokens, 0)
+
+    def close(self, purse: Purse) -> None:
+        """What is left in it goes back, and its requests under way have reservations of their own."""
+        purse.open, purse.limited.purse = False, None
+        del self._purses[purse]
+        for slices, parts in purse.found:
+            those = self._purses_of[slices]
+            del those[purse]
+            if not those:
+                del self._purses_of[slices]
+            slices.held += purse.flying - 1
+            slices.streams -= purse.flying
+            slices.used = max(slices.used, purse.used)
+            self._give(slices, parts, (purse.requests, purse.tokens, 0, 0))
 
     @property
     def holds(self) -> bool:
@@ -155,6 +167,11 @@ class Quotas:
             self._spare(slices, now_ms)
             if any(each.scarce and (slices.held or slices.free(each) > 0) for each in slices.accounts.values()):
                 self._scarce[slices] = None
+        for purse in list(islice(self._purses, _MOST_LOOKED)):
+            if now_ms >= purse.ends or now_ms - purse.used >= PURSE_MS:
+                self.close(purse)
+            else:
+                self._purses[purse] = self._purses.pop(purse)
         needed = {id_[:2] for id_ in self.hungry}
         for whose in list(islice(self._slices, _MOST_LOOKED)):
             slices = self._slices.pop(whose)
@@ -179,30 +196,11 @@ class Quotas:
                 if want:
                     self.hungry.add(id_)
 
-    def header_lines(self, limited: Limited, now_ms: int) -> str:
-        """`x-ratelimit-*`, as OpenAI's API has them: of requests and of tokens, the tightest limit that there is."""
-        return self.lines(self._found(limited, now_ms), now_ms)
-
-    @staticmethod
-    def lines(found: Found, now_ms: int) -> str:
-        """The same, of slices that were just found."""
-        requests: Account | None = None
-        tokens: Account | None = None
-        requests_left = tokens_left = ENDLESS
-        for slices, _ in found:
-            if (left := slices.requests + slices.beyond_requests) < requests_left:
-                requests, requests_left = slices.tightest_requests, left
-            if (left := slices.tokens + slices.beyond_tokens) < tokens_left:
-                tokens, tokens_left = slices.tightest_tokens, left
-        lines = reset = ""
-        if requests is not None:
-            reset = duration(requests.ends - now_ms)
-            lines = _REQUESTS % (requests.limit, max(0, requests_left), reset)
-        if tokens is not None:
-            if requests is None or tokens.ends != requests.ends:
-                reset = duration(tokens.ends - now_ms)
-            lines += _TOKENS % (tokens.limit, max(0, tokens_left), reset)
-        return lines
+    def lines(self, limited: Limited, now_ms: int) -> str:
+        """`x-ratelimit-*` of these limits."""
+        if limited.purse is not None:
+            return limited.purse.lines(now_ms)
+        return Remaining(self._found(limited, now_ms)).lines(now_ms)
 
     def _found(self, limited: Limited, now_ms: int) -> Found:
         """The slices of these limits, now."""
@@ -221,6 +219,8 @@ class Quotas:
             slices = self._slices[limit.scope, limit.subject] = Slices()
             slices.used = now_ms
         if slices.limit is not limit:  # once for each that a roll brings
+            if slices.limit != limit:
+                self._recall(slices)
             self._returned += slices.adopt(limit)
         slices.turn(now_ms)
         return slices, slices.parts
@@ -242,20 +242,59 @@ class Quotas:
         """Give back so much, and the place among the streams."""
         for slices, parts in taken.of:
             slices.held -= 1
-            if request:
-                slices.requests += request
-            slices.tokens += tokens
-            if cost:
-                slices.money += cost
-            slices.streams += 1
-            if slices.parts is not parts:
-                back = {"requests": request, "tokens": tokens, "money": cost, "streams": 1}
-                slices.correct(parts, back)
-            if slices.tokens < 0 or slices.money < 0 or slices.streams < 0:
-                self.hungry.update(each.id for each in slices.accounts.values() if slices.free(each) < 0)
+            self._give(slices, parts, (request, tokens, cost, 1))
+
+    def _give(self, slices: Slices, parts: tuple[Part, ...], back: tuple[int, int, int, int]) -> None:
+        """Give back so many requests, tokens, money and places among the streams; below 0: take more."""
+        requests, tokens, money, streams = back
+        slices.requests += requests
+        slices.tokens += tokens
+        slices.money += money
+        slices.streams += streams
+        if slices.parts is not parts:
+            slices.correct(parts, {"requests": requests, "tokens": tokens, "money": money, "streams": streams})
+        if slices.tokens < 0 or slices.money < 0 or slices.streams < 0:
+            self.hungry.update(each.id for each in slices.accounts.values() if slices.free(each) < 0)
+
+    def _fill(self, limited: Limited, found: Found, requests: int, tokens: int, now_ms: int) -> None:
+        """Have a purse for the next few requests; not of what others may want."""
+        for slices, _ in found:
+            if slices in self._scarce:
+                return
+        for slices, _ in found:
+            slices.requests -= requests
+            slices.tokens -= tokens
+            slices.held += 1
+        purse = limited.purse = Purse(limited, found, requests, tokens, now_ms)
+        self._purses[purse] = None
+        for slices, _ in found:
+            self._purses_of.setdefault(slices, {})[purse] = None
+
+    def _recall(self, slices: Slices) -> None:
+        """Close what purses there are of it."""
+        for purse in list(self._purses_of.get(slices, ())):
+            self.close(purse)
+
+    def _close_oldest(self, slices: Slices) -> bool:
+        """Close the purse of it that was opened first; whether there was one."""
+        those = self._purses_of.get(slices)
+        if not those:
+            return False
+        self.close(next(iter(those)))
+        return True
+
+    def _recalled(self, short: Iterable[Slices], tokens: int) -> bool:
+        """Close purses, the oldest first, until so much is there; whether any was."""
+        recalled = False
+        for slices in short:
+            while (slices.requests < 1 or slices.tokens < tokens) and self._close_oldest(slices):
+                recalled = True
+        return recalled
 
     def _told(self, slices: Slices, account: Account) -> Ask | None:
         """What to say of one account, if there is anything: what it is short of, and what it owes."""
+        while slices.free(account) < 0 and self._close_oldest(slices):
+            pass
         owed = min(slices.free(account), 0)
         if not (account.want or owed):
             return None
@@ -264,6 +303,7 @@ class Quotas:
 
     def _spare(self, slices: Slices, now_ms: int) -> None:
         """What is scarce goes back: all that is not reserved, or half of it where some was needed of late."""
+        self._recall(slices)
         slices.turn(now_ms)
         for account in slices.accounts.values():
             if account.scarce and not account.want:
@@ -290,16 +330,3 @@ class Quotas:
             return Overloaded(f"{words}; this request alone is for about {about}.", retry_after=left / 1000, code=code)
         words = f"{words}, and too little of it is left. It begins anew in {duration(left)}."
         return Overloaded(words, retry_after=left / 1000, code=code)
-
-
-@functools.lru_cache(maxsize=1024)  # requests that come together have the same
-def duration(milliseconds: int) -> str:
-    """A time as OpenAI's headers write it: "120ms", "1.5s", "6m0s", "3h0m5s"."""
-    if milliseconds < 1000:  # noqa: PLR2004
-        return f"{max(0, milliseconds)}ms"
-    seconds, rest = divmod(milliseconds, 1000)
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds}.{rest:03d}".rstrip("0").rstrip(".") + "s"
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{seconds}s" if hours else f"{minutes}m{seconds}s"

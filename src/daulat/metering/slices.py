@@ -88,6 +88,7 @@ class Slices:
         "accounts",
         "beyond_requests",
         "beyond_tokens",
+        "counted",
         "ends",
         "held",
         "limit",
@@ -111,7 +112,8 @@ class Slices:
         self.beyond_requests = self.beyond_tokens = 0  # what is left of those beyond the room
         self.parts: tuple[Part, ...] = ()  # its accounts in their windows: made anew where any of them is another
         self.ends = 0  # Unix milliseconds: when the first of those windows does
-        self.held = 0  # reservations that have not ended
+        self.held = 0  # reservations that have not ended, and purses that are open
+        self.counted = True  # whether it limits requests and tokens alone
         self.used = 0  # Unix milliseconds: when anything was last reserved
 
     def free(self, account: Account) -> int:
@@ -147,6 +149,7 @@ class Slices:
         self.beyond_requests = self.beyond_tokens = 0
         for account in self.accounts.values():
             self._of[account.kind] = (*self._of.get(account.kind, ()), account)
+        self.counted = "money" not in self._of and "streams" not in self._of
         for kind in _ROOMS:
             setattr(self, kind, 0 if kind in self._of else ENDLESS)
         for kind in self._of:
@@ -198,3 +201,7 @@ class Slices:
 def _left(account: Account) -> int:
     """What is left of it, here beyond the room and with the control plane."""
     return account.extra + account.left
+
+
+Found = tuple[tuple[Slices, tuple[Part, ...]], ...]
+"""Slices, with the accounts and windows that they had then: they are others now where their `parts` are."""

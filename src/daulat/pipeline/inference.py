@@ -34,6 +34,7 @@ from daulat.errors import (
     Unauthenticated,
     Unavailable,
 )
+from daulat.metering.purse import Purse
 from daulat.pipeline import asking, empty, stored, typed, whole
 from daulat.pipeline import body as bodies
 from daulat.pipeline.actions import COUNTING, MESSAGES, PATHS, RESPONSES, UNSTREAMED
@@ -68,6 +69,7 @@ class Inference(Recorded):
         self._first = 0.0
         self._sequence = self._status = self._overhead = 0
         self._turn: Turn | None = None
+        self._purse: Purse | None = None
         self._attempts: list[tuple[Route, str]] = []
         self._model: ModelRow | None = None
         self._grant: Grant | None = None
@@ -129,12 +131,18 @@ class Inference(Recorded):
 
     def _begin_turn(self, grant: Grant, route: Route, *, crowded: bool) -> None:
         service, peek = self._service, self._peek
-        generates = self._action not in UNSTREAMED
+        generates, now = self._action not in UNSTREAMED, service.clock.now_ms()
+        prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
+        purse = grant.limited.purse
+        if purse is not None and not crowded and purse.take(prompt + completion, now):
+            self._purse, self._taken, self._lines = purse, prompt + completion, purse.lines(now)
+            self._admit()
+            self._dispatch()
+            return
         needs_place = self._action not in COUNTING
         tenant, model = self._principal.tenant, route.model.name
         self._turn = Turn(self, grant, tenant, model, self._begun, needs_place=needs_place, crowded=crowded)
-        prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
-        service.turns.begin(self._turn, prompt, completion, service.clock.now_ms())
+        service.turns.begin(self._turn, prompt, completion, now)
 
     def go(self) -> None:
         """Its turn has come. Where it has waited for that, the world may be another."""

@@ -11,6 +11,7 @@ from daulat.core.decision import Decision
 from daulat.core.principal import Principal
 from daulat.core.snapshot import ModelRow
 from daulat.errors import DaulatError, InvalidRequest, Overloaded, PermissionDenied
+from daulat.metering.purse import Purse
 from daulat.pipeline.body import Peek
 from daulat.pipeline.ports import Reply
 from daulat.pipeline.service import Service
@@ -24,9 +25,9 @@ class Recorded:
     """One authenticated request, as far as the journal is concerned; `pipeline.inference` is the rest of it."""
 
     __slots__ = (
-        "_action", "_attempts", "_begun", "_body", "_done", "_error", "_first", "_grant", "_model", "_overhead",
-        "_peek", "_principal", "_record", "_reply", "_sequence", "_service", "_status", "_stream", "_time", "_turn",
-        "request_id",
+        "_action", "_attempts", "_begun", "_body", "_done", "_error", "_first", "_grant", "_lines", "_model",
+        "_overhead", "_peek", "_principal", "_purse", "_record", "_reply", "_sequence", "_service", "_status",
+        "_stream", "_taken", "_time", "_turn", "request_id",
     )  # fmt: skip
 
     # What `pipeline.inference` sets at the beginning: an __init__ of its own would be one more call a request.
@@ -40,6 +41,9 @@ class Recorded:
     _sequence: int  # in the journal; 0 until it is admitted
     _time: int
     _turn: Turn | None  # of one that is limited, or has waited
+    _purse: Purse | None  # or out of what it was paid,
+    _taken: int  # with how many tokens,
+    _lines: str  # and what its answer's headers say of that
     _attempts: list[tuple[Route, str]]
     _model: ModelRow | None
     _grant: Grant | None
@@ -81,7 +85,11 @@ class Recorded:
         self._done = True
         service.active.discard(self)
         self._record = self._completion(outcome, usage, response)
-        if self._turn is not None:
+        if self._purse is not None:
+            tokens = usage.prompt_tokens + usage.completion_tokens
+            if not self._purse.settle(self._taken, tokens):
+                service.turns.settle_late(self._purse, self._taken, tokens)
+        elif self._turn is not None:
             service.turns.settle(self._turn, usage)
         service.meter.finished(self._action, self._status, outcome, usage, self._begun, self._first or time.monotonic())
 
@@ -119,6 +127,8 @@ class Recorded:
 
     def _limits(self) -> str:
         """What the answer's headers say of its limits."""
+        if self._purse is not None:
+            return self._lines
         if self._turn is None:
             return ""
         return self._turn.lines or self._service.turns.header_lines(self._turn, self._service.clock.now_ms())

@@ -1,6 +1,7 @@
 """Step 4 of a request's life: what it may use is reserved, and where the engines are full it waits for its turn.
 
-Only requests of limited keys, tenants or models come here, and those that find every place taken. One that waits has no
+Only requests of limited keys, tenants or models come here, and those that find every place taken; not even those whose
+key has a purse with enough in it (`metering.purse`). One that waits has no
 record in the journal yet: it is admitted when it goes on, by the world of that moment.
 """
 
@@ -13,6 +14,7 @@ from typing import Final, Protocol
 from daulat.core.quota import Prices, day_of
 from daulat.errors import DaulatError, Overloaded, Unavailable
 from daulat.metering.fair import FairQueue
+from daulat.metering.purse import Purse
 from daulat.metering.quotas import Need, Quotas, Taken
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import Grant, World
@@ -122,6 +124,12 @@ class Turns:
         if turn.queued and (queue := self._queues.get(turn.model)) is not None:
             queue.correct(turn.tenant, (tokens - turn.need.tokens) / turn.grant.weight)
 
+    def settle_late(self, purse: Purse, taken: int, tokens: int) -> None:
+        """One that was paid out of a purse has been answered, and the purse owes something or is closed."""
+        self.quotas.settle_late(purse, taken, tokens)
+        if self.quotas.hungry:
+            self._kick()
+
     def leave(self, turn: Turn) -> None:
         """It will not be answered: nothing of it counts."""
         del turn.asker
@@ -135,7 +143,7 @@ class Turns:
 
     def header_lines(self, turn: Turn, now_ms: int) -> str:
         """`x-ratelimit-*` of its limits."""
-        return self.quotas.header_lines(turn.grant.limited, now_ms)
+        return self.quotas.lines(turn.grant.limited, now_ms)
 
     def sweep(self, seconds: float) -> None:
         """End what has waited too long: `seconds` for a place. Called a few times a second."""
@@ -177,7 +185,7 @@ class Turns:
             grant = turn.grant
             queue.push(turn.tenant, turn, cost=turn.need.tokens, weight=grant.weight, priority=grant.priority)
         else:
-            turn.lines = self.quotas.lines(turn.taken.of, now_ms)  # here, where all of it is at hand
+            turn.lines = self.quotas.lines(turn.grant.limited, now_ms)  # here, where all of it is at hand
             turn.asker.go()
 
     def _has_room(self, model: str) -> bool:

@@ -14,7 +14,7 @@ from daulat.core.principal import Principal
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
 from daulat.errors import Unavailable
 from daulat.identity.directory import Directory
-from daulat.metering.quotas import Limited
+from daulat.metering.purse import Limited
 from daulat.policy.cache import CachedDecider
 
 
@@ -76,7 +76,8 @@ class World:
             **{row.index: json.loads(row.entry) for row in snapshot.models},
             **{row.index: json.loads(row.entry) for row in snapshot.leases},
         }
-        self._grants: dict[Hashable, Grant] = {}
+        self._grants: dict[Hashable, dict[int, Grant]] = {}  # by what is asked of whom, and by who asks
+        self._unders: dict[tuple[int | None, ...], str] = {}
         admitted = {(row.name, row.index): row for row in snapshot.models}
         self._reach = {
             name: _reach(
@@ -126,10 +127,13 @@ class World:
 
     def grant(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
         """The decision on this person, action, model and lease, remembered while nothing of that changes."""
-        key = (principal.version, action, model.index, route.lease.index, route.replica.index)
-        found = self._grants.get(key)
+        key = (action, model.index, route.lease.index, route.replica.index)
+        grants = self._grants.get(key)
+        if grants is None:
+            grants = self._grants[key] = {}
+        found = grants.get(principal.version)
         if found is None:
-            found = self._grants[key] = self._decide(principal, action, model, route)
+            found = grants[principal.version] = self._decide(principal, action, model, route)
         return found
 
     def _decide(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
@@ -162,11 +166,14 @@ class World:
 
     def under(self, model: int | None, replica: int | None, lease: int | None) -> str:
         """The log indices of an admission record, as JSON members."""
-        model_, replica_, lease_ = (json.dumps(index) for index in (model, replica, lease))
-        return (
-            f'"snapshot":{self.snapshot.number},"policy":{self.snapshot.policy.index},"model":{model_},'
-            f'"replica":{replica_},"lease":{lease_},"worker":{self._worker}'
-        )
+        found = self._unders.get((model, replica, lease))
+        if found is None:  # one text for all: with ten thousand keys each would have its own
+            model_, replica_, lease_ = (json.dumps(index) for index in (model, replica, lease))
+            found = self._unders[model, replica, lease] = (
+                f'"snapshot":{self.snapshot.number},"policy":{self.snapshot.policy.index},"model":{model_},'
+                f'"replica":{replica_},"lease":{lease_},"worker":{self._worker}'
+            )
+        return found
 
     def not_ready(self) -> list[str]:
         """Why this worker cannot answer at all, in words; empty when it can for at least one model."""

@@ -13,7 +13,9 @@ from tests.support.lender import LocalLender
 from daulat.core.quota import DAY_MS, MINUTE_MS, Limit
 from daulat.errors import Overloaded
 from daulat.metering import quotas as quotas_module
-from daulat.metering.quotas import FRESH_MS, IDLE_MS, Limited, Need, Quotas, Taken, duration
+from daulat.metering.purse import Limited
+from daulat.metering.quotas import FRESH_MS, IDLE_MS, PURSE_MS, Need, Quotas, Taken
+from daulat.metering.remaining import duration
 from daulat.metering.slices import Id
 from daulat.pipeline.limits import bounds
 
@@ -237,13 +239,13 @@ def test_remaining_and_reset_are_in_openais_words() -> None:
     lender = LocalLender([key, tenant])
     quotas = worker(lender)
     both = Limited([key, tenant])
-    assert quotas.header_lines(Limited([]), NOW) == ""
+    assert quotas.lines(Limited([]), NOW) == ""
     for _ in range(3):
         taken = quotas.reserve(both, Need(100, 0), NOW)
         if taken is not None:
             break
         lender.exchange(1, quotas, NOW)
-    lines = quotas.header_lines(both, NOW + 500)
+    lines = quotas.lines(both, NOW + 500)
     assert lines.endswith("\r\n")
     assert dict(line.split(": ") for line in lines.splitlines()) == {
         "x-ratelimit-limit-requests": "30",
@@ -260,7 +262,7 @@ def test_memory_is_free_again_however_many_keys_there_were() -> None:
     lender = LocalLender([])
     quotas = worker(lender)
     for number in range(70_000):
-        quotas.header_lines(Limited([Limit("key", str(number), requests_per_minute=1)]), NOW)
+        quotas.lines(Limited([Limit("key", str(number), requests_per_minute=1)]), NOW)
     for _ in range(70_000 // 512 + 1):
         quotas.look(NOW + IDLE_MS)
     assert not quotas.holds
@@ -383,6 +385,7 @@ def test_what_somebody_waits_for_is_not_forgotten(monkeypatch: pytest.MonkeyPatc
     for taken in [quotas.reserve(pair, ONE, NOW) for pair in waiting]:
         assert taken is not None
         quotas.settle(taken, 1, 0)
+    quotas.look(NOW + PURSE_MS)
     assert all(slices.held == 0 for slices in quotas._slices.values())
 
 

@@ -19,7 +19,8 @@ from daulat.adapters.journal_files import WorkerSegments
 from daulat.core.quota import Limit
 from daulat.core.snapshot import Roll
 from daulat.errors import ConfigError, Unavailable
-from daulat.metering.quotas import Limited, Need, Quotas
+from daulat.metering.purse import Limited
+from daulat.metering.quotas import Need, Quotas
 from daulat.metering.slices import Ask, Id
 from daulat.pipeline import publish
 from daulat.pipeline.operate import Desk

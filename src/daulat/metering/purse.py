@@ -1,0 +1,88 @@
+"""Requests of one key taken from all of its limits at once, and handed out one by one.
+
+What is taken of a key's, its tenant's and its model's slices for each request alone is some dozen numbers to find in
+memory, twice; with ten thousand keys none of them is in a cache. A purse has the same in one place for the next few
+requests. While it is open it *is* that many reservations, ended or not; once it is closed, what is left in it has gone
+back, and each request under way has a reservation of its own. So nothing is in two places, and nothing on credit.
+Pure; the clock is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from daulat.core.quota import Limit
+from daulat.metering.remaining import Remaining
+from daulat.metering.slices import Found
+
+MOST: Final = 16
+"""Requests in a purse."""
+_PART: Final = 16
+"""At most this part of what a worker has of any limit goes into one purse."""
+_LEAST: Final = 2  # for fewer it is not worth it
+
+
+class Limited:
+    """Limits that one kind of request counts against, and what this worker last held of them.
+
+    With many keys most of what a limit costs a request is to find its slices in memory: so they are found once.
+    """
+
+    __slots__ = ("found", "limits", "purse")
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        self.limits = tuple(limits)
+        self.found: Found = ()
+        self.purse: Purse | None = None  # that is open
+
+
+class Purse:
+    """Some requests and tokens, until `ends`."""
+
+    __slots__ = ("_beside", "ends", "flying", "found", "limited", "open", "requests", "tokens", "used")
+
+    def __init__(self, limited: Limited, found: Found, requests: int, tokens: int, now_ms: int) -> None:
+        """`found`: whose slices it was taken from, just now."""
+        self.limited, self.found = limited, found
+        self.requests, self.tokens, self.used = requests, tokens, now_ms
+        self.ends = min([slices.ends for slices, _ in found])  # Unix milliseconds
+        self.flying = 0  # requests of it that are under way
+        self.open = True
+        self._beside = Remaining(found)
+
+    def take(self, tokens: int, now_ms: int) -> bool:
+        """Take a request that is expected to use so many tokens; whether there was one."""
+        if not self.requests or tokens > self.tokens or now_ms >= self.ends:
+            return False
+        self.requests -= 1
+        self.tokens -= tokens
+        self.flying += 1
+        self.used = now_ms
+        return True
+
+    def settle(self, taken: int, tokens: int) -> bool:
+        """One of its requests has ended, for which `taken` were taken and that used `tokens`; whether that is all to be
+        done: it is still open, and owes nothing. Else `Quotas.settle_late` does the rest."""
+        if not self.open:
+            return False
+        self.flying -= 1
+        self.tokens = left = self.tokens + taken - tokens
+        return left >= 0
+
+    def lines(self, now_ms: int) -> str:
+        """`x-ratelimit-*`: what is left in it, and was beside it when it was filled."""
+        return self._beside.lines(now_ms, self.requests, self.tokens)
+
+
+def fitting(found: Found, tokens: int) -> int:
+    """How many requests of so many tokens to take at once out of these slices; 0: none.
+
+    Money and answers under way are not taken beforehand: what is held of them is what others lack at once.
+    """
+    most = MOST if found else 0
+    for slices, _ in found:
+        if not slices.counted:
+            return 0
+        most = min(most, slices.requests // _PART, slices.tokens // (_PART * max(1, tokens)))
+    return most if most >= _LEAST else 0
