@@ -79,7 +79,7 @@ def lease(index: int = 5, node: str = "node_1", *, seconds: float = 300.0, juris
 
 
 def replica(number: int, *, model: str = MODEL, node: str = "node_1", address: str = "", slots: int = 4) -> ReplicaRow:
-    return ReplicaRow(10 + number, f"replica_{number}", model, node, address or f"test:{number}", "openai", slots)
+    return ReplicaRow(10 + number, f"replica_{number}", model, node, address or f"unix:/test/{number}", "openai", slots)
 
 
 def person(number: int = 1, *, citizenship: str = "MY", expires: int = NOW + 86_400_000) -> PersonRow:

@@ -4,7 +4,7 @@
     3 authorize      `_authorize`: model, liveness, Cedar
     4 reserve        `turns`: for who is limited, or finds every place taken; all others go on at once
     5 route          `_authorize`: a replica under a live lease; once more after a wait
-    6 admit          `_admit`: the record joins the group commit, beside the engine's prefill
+    6 admit          `_admit`: the record joins the group commit, beside the prefill of an engine on this machine
     7 generate       `engine_*`: bytes pass once the admission is durable; until then another replica may take over
     8 complete       `_complete`: usage and commitments; the final frame waits for this
     9 receipt        the sequencer's, within about a second
@@ -102,14 +102,13 @@ class Inference(Recorded):
             self._begin_turn(grant, route, crowded=crowded)
         else:
             self._admit()
-            self._dispatch()
 
     def refuse(self, body: bytes, error: DaulatError) -> None:
         """Instead of `run`: who asks is known, and may not from there."""
         self._body = body
         self._refuse(error)
 
-    # Steps 3, 4 and 5.
+    # Steps 3 to 5.
 
     def _authorize(self, body: bytes) -> tuple[Grant, Route]:
         service, principal, action = self._service, self._principal, self._action
@@ -137,7 +136,6 @@ class Inference(Recorded):
         if purse is not None and not crowded and purse.take(prompt + completion, now):
             self._purse, self._taken, self._lines = purse, prompt + completion, purse.lines(now)
             self._admit()
-            self._dispatch()
             return
         needs_place = self._action not in COUNTING
         tenant, model = self._principal.tenant, route.model.name
@@ -155,7 +153,6 @@ class Inference(Recorded):
             self._refuse(error)
             return
         self._admit()
-        self._dispatch()
 
     def _route_again(self) -> None:
         service, model = self._service, self._model
@@ -178,13 +175,12 @@ class Inference(Recorded):
         admission = self._admission(self._grant.who, self._grant.under) if self._grant else b""
         self._undurable += 1
         self._service.ledger.admit(self._sequence, self.request_id, admission, self._admitted)
+        if self._route is not None and self._route.local:
+            self._dispatch()
 
     def _admitted(self, promise: str) -> None:
         self._reply.mark(self.request_id, promise, self._limits())
-        if self._events is None:
-            self._undurable -= 1  # a whole answer is held by its completion anyway
-        else:
-            self._release()
+        self._release()
 
     # Step 7.
 
@@ -248,17 +244,22 @@ class Inference(Recorded):
             self._stream_broke(error)
 
     def _release(self) -> None:
-        """The admission, or a further attempt, is durable: once all are, let pass what has come meanwhile."""
+        """The admission, or a further attempt, is durable: once all are, let pass what came, or ask another machine."""
         self._undurable -= 1
         if self._undurable or self._done:
             return
+        if self._route is not None and not self._route.local:
+            self._dispatch()
+            return
+        if (events := self._events) is None:
+            return  # a whole answer is held by its completion anyway
         held, self._held = self._held, []
         if self._call is not None and self._size > _MAX_HELD:
             self._call.resume()
         for data in held:
-            if not self._done:
+            if self._events is events and not (self._done or self._undurable):  # else another is asked by now
                 self._pass(data)
-        if self._events is not None and self._call is None and not self._done and not self._handing:
+        if self._call is None and not (self._done or self._undurable or self._handing):
             self._ended_short()
 
     def _ended_short(self) -> None:
@@ -337,7 +338,8 @@ class Inference(Recorded):
         self._held = []
         record = f'{{"replica":{self._route.replica.index},"lease":{self._route.lease.index}}}'.encode()
         self._service.ledger.attempt(self._sequence, record, self._release)
-        self._dispatch()
+        if self._route.local:
+            self._dispatch()
 
     # Step 8.
 
@@ -489,8 +491,6 @@ class Inference(Recorded):
     def _counted(self) -> Usage:
         """For answers that ended early: the engine has not said, so the events that went through are counted."""
         return Usage(completion_tokens=self._events.events if self._events is not None else 0)
-
-    # Commitments.
 
     def _digest(self) -> str:
         return base64.b64encode(self._sent.digest()).decode()

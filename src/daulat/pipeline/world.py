@@ -12,6 +12,7 @@ from daulat.core.clock import Clock
 from daulat.core.decision import Decision, inference_question, seen_of_lease
 from daulat.core.principal import Principal
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow, ModelRow, ReplicaRow, Snapshot
+from daulat.engines import address as addresses
 from daulat.errors import Unavailable
 from daulat.identity.directory import Directory
 from daulat.metering.purse import Limited
@@ -27,6 +28,7 @@ class Route:
     model: ModelRow  # what it serves: during a rollout, replicas of one name may differ in that
     attempt: str  # the beginning of its object in an entry's `attempts`, up to the outcome
     room: int  # so many requests of this worker it takes at once; more wait for their turn
+    local: bool  # on this machine; nothing goes to another before its admission is durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ class World:
             room = max(1, len(range(share[0], replica.slots, share[1])))
         else:
             room = replica.slots
-        return Route(replica, lease, model, attempt, room)
+        return Route(replica, lease, model, attempt, room, addresses.parse(replica.address).local)
 
     def _must_be_fresh(self, boot: float) -> None:
         if boot - self.heartbeat > STRICT_SECONDS:

@@ -164,3 +164,104 @@ def test_replicas_that_are_gone_are_forgotten() -> None:
     assert path.service.load == {}
     assert isinstance(path.service.active, set)
     assert not any(isinstance(running, Inference) for running in path.service.active)
+
+
+# Engines on other machines.
+
+AWAY = replica(1, address="tls:203.0.113.7:8443")
+BOTH_AWAY = (AWAY, replica(2, address="tcp:gpu-2.example:8000"))
+
+
+@pytest.mark.parametrize("body", [chat(), STREAM])
+def test_nothing_goes_to_another_machine_before_its_admission_is_durable(body: bytes) -> None:
+    path = Path(replicas=(AWAY,))
+    _, client = path.ask(body)
+    assert not path.engines.calls
+    path.journal.commit()
+    if body is STREAM:
+        path.call.begin()
+        path.call.say(chunk() + DONE)
+        assert client.body == chunk()
+    else:
+        path.call.answer(answered())
+    path.journal.commit()
+    assert (client.status, client.whole) == (200, True)
+    assert len(path.engines.calls) == 1
+    assert attempts(path) == [(11, "ok")]
+    assert path.at_rest()
+
+
+@pytest.mark.parametrize("address", ["tcp:127.0.0.1:8000", "tcp:[::1]:8000", "tls:localhost:8443"])
+def test_an_engine_on_this_machine_begins_at_once(address: str) -> None:
+    path = Path(replicas=(replica(1, address=address),))
+    path.ask(chat())
+    assert len(path.engines.calls) == 1
+
+
+def test_who_leaves_before_that_is_never_asked_for() -> None:
+    path = Path(replicas=(AWAY,))
+    inference, _ = path.ask(chat())
+    inference.client_gone()
+    path.journal.commit()
+    assert not path.engines.calls
+    assert path.journal.one("completion")["outcome"] == "aborted"
+    assert attempts(path) == []
+    assert path.at_rest()
+
+
+@pytest.mark.parametrize("body", [chat(), STREAM])
+@pytest.mark.parametrize("first", [AWAY, replica(1)])
+def test_so_does_every_further_attempt(first: Any, body: bytes) -> None:
+    path = Path(replicas=(first, BOTH_AWAY[1]))
+    _, client = path.ask(body)
+    if first is AWAY:
+        path.journal.commit()
+    path.call.fail(EngineDead("gone"))
+    assert len(path.engines.calls) == 1
+    path.journal.commit(1)
+    assert len(path.engines.calls) == 1 + (first is AWAY), "one that waits for two records waits for both"
+    path.journal.commit()
+    assert path.call.replica.id == "replica_2"
+    if body is STREAM:
+        path.call.begin()
+        path.call.say(chunk() + DONE)
+    else:
+        path.call.answer(answered())
+    path.journal.commit()
+    assert (client.status, len(path.engines.calls)) == (200, 2)
+    assert attempts(path) == [(11, "dead"), (12, "ok")]
+    assert path.at_rest()
+
+
+def test_a_replica_that_goes_before_it_was_asked_is_not_asked() -> None:
+    path = Path(replicas=BOTH_AWAY)
+    _, client = path.ask(STREAM)
+    renew(path, replicas=BOTH_AWAY[1:])
+    assert not path.engines.calls
+    path.journal.commit(1)
+    assert not path.engines.calls
+    path.journal.commit()
+    (call,) = path.engines.calls
+    assert call.replica.id == "replica_2"
+    call.begin()
+    call.say(chunk() + DONE)
+    path.journal.commit()
+    assert client.body == chunk() + DONE
+    assert path.at_rest()
+
+
+def test_what_is_left_of_an_empty_answer_is_not_taken_for_the_next_replicas() -> None:
+    path = Path(replicas=TWO)
+    _, client = path.ask(STREAM)
+    path.call.begin()
+    path.call.say(DONE)
+    path.call.say(chunk("late"))
+    path.journal.commit()
+    assert path.call.replica.id == "replica_2"
+    path.call.begin()
+    path.call.say(chunk("right") + DONE)
+    path.journal.commit()  # the attempt
+    path.journal.commit()  # and what was answered
+    assert client.body == chunk("right") + DONE
+    assert attempts(path) == [(11, "empty"), (12, "ok")]
+    assert path.at_rest()
