@@ -343,6 +343,7 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, head: bytes, limits: Limits) -> None:
         """Parse it, and see to what `framing` asks."""
+        self._begin()
         parser, headers = httptools.HttpRequestParser(self), self._headers
         self._parser = parser
         try:  # noqa: SIM105  `suppress` is an object and three calls more
@@ -398,8 +399,7 @@ class Connection(asyncio.Protocol):
             self._lingers = not self._server.draining
             self.close()
             return
-        self._state = "head"
-        self._begin()
+        self._state, self._target = "head", b""
         limits = self._server.limits
         self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
         self._read_on()

@@ -58,15 +58,14 @@ class Inference(Recorded):
     """One authenticated request. Also the `EngineSink` of its engine calls."""
 
     __slots__ = (
-        "_answer", "_call", "_events", "_handing", "_head", "_held", "_kept", "_request", "_route", "_said", "_sent",
+        "_answer", "_call", "_events", "_handing", "_head", "_held", "_kept", "_route", "_said", "_sent",
         "_show_usage", "_size", "_started", "_undurable", "_unsaid",
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
         self._service, self._reply, self._principal, self._action = service, reply, principal, action
         self.request_id = service.ids.next()
-        self._begun = time.monotonic()
-        self._first = 0.0
+        self._begun, self._first = time.monotonic(), 0.0
         self._sequence = self._status = self._overhead = 0
         self._turn: Turn | None = None
         self._purse: Purse | None = None
@@ -79,14 +78,12 @@ class Inference(Recorded):
         self._route: Route | None = None
         self._call: EngineCall | None = None
         self._events: EventStream | typed.TypedStream | None = None
-        self._request: EngineRequest | None = None
         self._started = self._show_usage = False
         self._kept: list[bytes] | None = None  # what has gone out of an answer that is to be stored
         self._handing = False  # over to the vault, which has not said yet that it has it
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
         self._head = 0  # the engine's status, once known
         self._held: list[bytes] = []  # engine bytes that came before those were durable
-        self._answer: list[bytes] = []
 
     def run(self, body: bytes) -> None:
         """Steps 3 to 6, and the engine's call. Everything that follows is called back."""
@@ -137,8 +134,7 @@ class Inference(Recorded):
             self._purse, self._taken, self._lines = purse, prompt + completion, purse.lines(now)
             self._admit()
             return
-        needs_place = self._action not in COUNTING
-        tenant, model = self._principal.tenant, route.model.name
+        tenant, model, needs_place = self._principal.tenant, route.model.name, self._action not in COUNTING
         self._turn = Turn(self, grant, tenant, model, self._begun, needs_place=needs_place, crowded=crowded)
         service.turns.begin(self._turn, prompt, completion, now)
 
@@ -180,7 +176,10 @@ class Inference(Recorded):
 
     def _admitted(self, promise: str) -> None:
         self._reply.mark(self.request_id, promise, self._limits())
-        self._release()
+        if self._call is None or self._events is not None:
+            self._release()
+        else:
+            self._undurable -= 1  # a whole answer is held by its completion anyway
 
     # Step 7.
 
@@ -197,7 +196,8 @@ class Inference(Recorded):
                 if not self._show_usage:
                     body = bodies.with_usage(body, peek)
             self._said, self._unsaid = False, bytearray()
-        self._head, self._answer, self._size = 0, [], 0
+        self._head = self._size = 0
+        self._answer: list[bytes] = []
         load = self._service.load
         load[route.replica.id] = load.get(route.replica.id, 0) + 1
         request = EngineRequest(self._action, PATHS[self._action], body, self._stream, peek.members)

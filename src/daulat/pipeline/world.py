@@ -78,7 +78,7 @@ class World:
             **{row.index: json.loads(row.entry) for row in snapshot.models},
             **{row.index: json.loads(row.entry) for row in snapshot.leases},
         }
-        self._grants: dict[Hashable, dict[int, Grant]] = {}  # by what is asked of whom, and by who asks
+        self._grants: dict[Hashable, Grant] = {}
         self._unders: dict[tuple[int | None, ...], str] = {}
         admitted = {(row.name, row.index): row for row in snapshot.models}
         self._reach = {
@@ -129,13 +129,10 @@ class World:
 
     def grant(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
         """The decision on this person, action, model and lease, remembered while nothing of that changes."""
-        key = (action, model.index, route.lease.index, route.replica.index)
-        grants = self._grants.get(key)
-        if grants is None:
-            grants = self._grants[key] = {}
-        found = grants.get(principal.version)
+        key = (principal.version, action, model.index, route.lease.index, route.replica.index)
+        found = self._grants.get(key)
         if found is None:
-            found = grants[principal.version] = self._decide(principal, action, model, route)
+            found = self._grants[key] = self._decide(principal, action, model, route)
         return found
 
     def _decide(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
