@@ -270,9 +270,9 @@ class Quotas:
         for slices, _ in found:
             self._purses_of.setdefault(slices, {})[purse] = None
 
-    def _recall(self, slices: Slices) -> None:
-        """Close what purses there are of it."""
-        for purse in list(self._purses_of.get(slices, ())):
+    def _recall(self, slices: Slices, most: int | None = None) -> None:
+        """Close the purses that there are of it: all, or at most so many."""
+        for purse in list(islice(self._purses_of.get(slices, ()), most)):
             self.close(purse)
 
     def _close_oldest(self, slices: Slices) -> bool:
@@ -303,7 +303,7 @@ class Quotas:
 
     def _spare(self, slices: Slices, now_ms: int) -> None:
         """What is scarce goes back: all that is not reserved, or half of it where some was needed of late."""
-        self._recall(slices)
+        self._recall(slices, _MOST_LOOKED)  # of a model there may be ten thousand: the others a second later
         slices.turn(now_ms)
         for account in slices.accounts.values():
             if account.scarce and not account.want:

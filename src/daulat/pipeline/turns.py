@@ -1,8 +1,8 @@
 """Step 4 of a request's life: what it may use is reserved, and where the engines are full it waits for its turn.
 
-Only requests of limited keys, tenants or models come here, and those that find every place taken; not even those whose
-key has a purse with enough in it (`metering.purse`). One that waits has no
-record in the journal yet: it is admitted when it goes on, by the world of that moment.
+Only requests of limited keys, tenants or models come here, and those that find every place taken; those that a purse
+pays for (`metering.purse`) do not. One that waits has no record in the journal yet: it is admitted when it goes on, by
+the world of that moment.
 """
 
 from __future__ import annotations

@@ -227,6 +227,16 @@ def test_no_more_are_looked_at_at_once_than_take_a_moment(monkeypatch: pytest.Mo
         assert len(quotas._purses) == still
 
 
+def test_nor_are_more_given_back_at_once_where_others_want_what_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas_module, "_MOST_LOOKED", 3)
+    lender, quotas, _ = one(TENANT)
+    for _ in range(7):
+        asked(lender, quotas, Limited([TENANT]))
+    for still in (4, 1, 0):
+        quotas.wanted([(Id("tenant", "t", "requests_per_day"), NOW // DAY_MS)], NOW)
+        assert len(quotas._purses) == still
+
+
 def test_the_headers_say_what_is_left_of_the_limit_not_beside_the_purse() -> None:
     lender, quotas, limited = one(KEY)
 
