@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from tests.support.ledger import (
 from daulat.adapters.journal_files import JournalFolder, WorkerSegments
 from daulat.adapters.log_files import LogFolder
 from daulat.adapters.request_index import IndexReader, RequestIndex
-from daulat.adapters.seal import SqliteSeal
+from daulat.adapters.seal import SqliteSeal, settle
 from daulat.core import entries
 from daulat.errors import DaulatError, NotFound, SealBroken
 from daulat.ledger import records
@@ -197,6 +199,12 @@ class TestSeal:
         seal.advance(SECOND.checkpoint, THIRD)
         assert open_seal().load() == THIRD
 
+    @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])
+    def test_as_many_entries_as_there_are_come_back_in_order(self, open_seal: Callable[[], Any], count: int) -> None:
+        staged = tuple(b"%d" % number * (number % 300) for number in range(count))
+        open_seal().advance(b"", replace(FIRST, staged=staged))
+        assert open_seal().load().staged == staged
+
     @pytest.mark.parametrize("expected", [b"", b"checkpoint 0", b"something else"])
     def test_whoever_expects_another_checkpoint_changes_nothing(
         self, open_seal: Callable[[], Any], expected: bytes
@@ -228,6 +236,39 @@ class TestSeal:
         seal.advance(b"", replace(FIRST, cursors=cursors))
         cursors[5] = Cursor()
         assert set(seal.load().cursors) == {4}
+
+
+def test_what_an_earlier_version_has_staged_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "seal.db"
+    seal = SqliteSeal(path, "test/1")
+    seal.advance(b"", FIRST)
+    seal.advance(FIRST.checkpoint, replace(SECOND, staged=()))
+    seal.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.execute("DROP TABLE staged_bundle")
+        earlier.execute("CREATE TABLE staged(position INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT")
+        earlier.executemany("INSERT INTO staged(entry) VALUES (?)", [(entry,) for entry in SECOND.staged])
+    for _ in range(2):
+        seal = SqliteSeal(path, "test/1")
+        assert seal.load() == SECOND
+        seal.close()
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_settled_copy_has_nothing_staged(tmp_path: Path, rows: bool) -> None:
+    path = tmp_path / "seal.db"
+    seal = SqliteSeal(path, "test/1")
+    seal.advance(b"", FIRST)
+    seal.advance(FIRST.checkpoint, SECOND)
+    seal.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        if rows:
+            copy.execute("ALTER TABLE staged_bundle RENAME TO staged")
+        settle(copy)
+    seal = SqliteSeal(path, "test/1")
+    newest = SECOND.checkpoint
+    assert seal.load() == replace(SECOND, base_size=SECOND.size, base_checkpoint=newest, staged=())
+    seal.close()
 
 
 @pytest.fixture(params=["memory", "files"])

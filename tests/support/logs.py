@@ -435,7 +435,7 @@ def publish(data: Sequence[bytes], names: Mapping[str, int] | None = None, *, si
     """Entries as a log: bundles, tiles and a signed checkpoint, written by the sequencer's own edge."""
     edge = RightEdge(0, Published({}, b"", [], {}))
     files = dict(edge.extend(data))
-    signed = checkpoints.sign(Checkpoint(signer.name, edge.size, edge.frontier.root()), [signer])
+    signed = checkpoints.sign(Checkpoint(signer.name, edge.size, edge.root()), [signer])
     return Published(files, signed, list(data), dict(names or {}))
 
 

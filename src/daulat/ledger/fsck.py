@@ -74,8 +74,9 @@ def check(shard: Shard, journals: Journals, now: int, progress: Progress | None 
     for finding in report.findings.kept:
         if finding.lie:
             yield Problem(str(finding), serious=True, kind=finding.kind)
-    sealed = shard.sealed()
+    sealed: Sealed | None = None
     try:
+        sealed = shard.sealed()
         yield from _places(shard, sealed, report.checkpoint)
         yield from _blobs(shard, report.size)
         yield from _index(shard, report.size)
@@ -109,7 +110,7 @@ def _staged(shard: Shard, sealed: Sealed) -> Iterator[Problem]:
     edge = RightEdge(sealed.base_size, shard.store)
     for _ in edge.extend(sealed.staged):
         pass
-    if (edge.size, edge.frontier.root()) != (newest.size, newest.root):
+    if (edge.size, edge.root()) != (newest.size, newest.root):
         yield Problem("the staged entries do not lead to the sealed checkpoint", serious=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from daulat.core import entries
@@ -108,7 +108,7 @@ class Intake:
             data = journals.read(worker, segment, cursor.offset)
             start = records.header_length(data) if cursor.offset == 0 else 0
             found = records.groups(data, start, cursor.group)
-            return [replace(group, end=cursor.offset + group.end) for group in found]
+            return [group._replace(end=cursor.offset + group.end) for group in found]
 
         try:
             return read()

@@ -15,8 +15,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from daulat.errors import SealBroken
 
@@ -34,15 +33,13 @@ MAX_HEADER: Final = 4096
 MAX_GROUP: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     kind: int
     sequence: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """One commit; `end` is the offset just behind it."""
 
     number: int
@@ -124,18 +121,18 @@ def _group(data: bytes, offset: int) -> Group | None:
 
 
 def _records(body: bytes) -> tuple[Record, ...] | None:
-    records: list[Record] = []
-    position = 0
-    while position < len(body):
-        if position + _RECORD.size > len(body):
+    found: list[Record] = []
+    position, size = 0, len(body)
+    while position < size:
+        start = position + _RECORD.size
+        if start > size:
             return None
         kind, sequence, length = _RECORD.unpack_from(body, position)
-        position += _RECORD.size
-        if kind not in KINDS or position + length > len(body):
+        position = start + length
+        if kind not in KINDS or position > size:
             return None
-        records.append(Record(kind, sequence, body[position : position + length]))
-        position += length
-    return tuple(records)
+        found.append(Record(kind, sequence, body[start:position]))
+    return tuple(found)
 
 
 def _refuse_later(data: bytes, offset: int, expected: int) -> None:

@@ -49,7 +49,13 @@ class Sealed:
 class Seal(Protocol):
     """Port: durable, transactional. `adapters.seal` is the real one."""
 
-    def load(self) -> Sealed | None: ...
+    def load(self) -> Sealed | None:
+        """What is sealed, None before the beginning.
+
+        Raises:
+            SealBroken: what is there is none of its own.
+        """
+        ...
 
     def advance(self, expected: bytes, new: Sealed) -> None:
         """Replace everything in one transaction if the checkpoint is still `expected`.
@@ -140,7 +146,7 @@ class Sequencer:
     def _begin(self) -> Sealed:
         if self._log.published():
             raise SealBroken("the log has a checkpoint, but its second place is empty: restore it, do not start anew")
-        signed = checkpoints.sign(Checkpoint(self._origin, 0, RightEdge(0, self._log).frontier.root()), [self._signer])
+        signed = checkpoints.sign(Checkpoint(self._origin, 0, RightEdge(0, self._log).root()), [self._signer])
         sealed = Sealed(0, signed, 0, b"", (), {}, {})
         self._seal.advance(b"", sealed)
         return sealed
@@ -161,10 +167,10 @@ class Sequencer:
             edge = RightEdge(sealed.base_size, self._log)
             if sealed.base_checkpoint:
                 base = checkpoints.open_checkpoint(sealed.base_checkpoint, verifier)
-                if (base.size, base.root) != (edge.size, edge.frontier.root()):
+                if (base.size, base.root) != (edge.size, edge.root()):
                     raise SealBroken(f"the tiles of the log are not those of its checkpoint of {base.size} entries")
             files = dict(edge.extend(sealed.staged))
-            if (edge.size, edge.frontier.root()) != (newest.size, newest.root):
+            if (edge.size, edge.root()) != (newest.size, newest.root):
                 raise SealBroken(f"the staged entries do not lead to the sealed checkpoint of {newest.size} entries")
         except (SealBroken, VerificationFailed):
             raise
@@ -190,7 +196,7 @@ class Sequencer:
             return 0
         edge = self._edge.copy()
         files = dict(edge.extend(new))
-        signed = checkpoints.sign(Checkpoint(self._origin, edge.size, edge.frontier.root()), [self._signer])
+        signed = checkpoints.sign(Checkpoint(self._origin, edge.size, edge.root()), [self._signer])
         old = self._sealed
         sealed = Sealed(edge.size, signed, old.size, old.checkpoint, tuple(new), intake.cursors, intake.opened)
         self._lost = True  # until all of this is done. Going on would seal over entries whose tiles are not there

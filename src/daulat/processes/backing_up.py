@@ -30,6 +30,7 @@ from typing import Any, Final
 from daulat.adapters import archive_file, log_files
 from daulat.adapters import passphrase as passphrases
 from daulat.adapters.log_files import LogFolder
+from daulat.adapters.seal import settle
 from daulat.errors import ConfigError, Conflict, NotFound, Unavailable, VerificationFailed
 from daulat.ledger.reading import read_entries
 from daulat.processes import checking
@@ -130,8 +131,7 @@ def _sealed(home: Home) -> _Seal:
         raise NotFound(f"{home.sequencer_db} is missing: it holds the checkpoint's second place")
     with contextlib.closing(copy):
         heads = tuple((str(o), bytes(c)) for o, c in copy.execute("SELECT origin, checkpoint FROM seal ORDER BY rowid"))
-        copy.execute("UPDATE seal SET base_size = size, base_checkpoint = checkpoint")
-        copy.execute("DELETE FROM staged")
+        settle(copy)
         made = _Seal(copy.serialize(), heads)
     if not heads:
         raise NotFound("the log has not begun yet")

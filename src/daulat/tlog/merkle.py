@@ -63,9 +63,6 @@ class Frontier:
             node = node_hash(left, node)
         return node
 
-    def copy(self) -> Frontier:
-        return Frontier(self.size, self._nodes)
-
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes."""

@@ -183,10 +183,6 @@ class Hashes:
             result = node_hash(left, result)
         return result
 
-    def frontier(self) -> list[bytes]:
-        """The roots of the complete subtrees, largest first: what `merkle.Frontier` continues from."""
-        return [self.node(level, index) for level, index in _complete(0, self.size)]
-
     def _stored(self, level: int, index: int) -> bytes:
         tile = tile_of(level, index, self.size)
         key = (level, tile.index)

@@ -43,10 +43,10 @@ def test_any_steps_lead_to_the_same_tree(steps: list[int]) -> None:
         store.write(written)
         size += step
         again = RightEdge(size, store)  # what a restart reads
-        assert (again.size, again.frontier.root()) == (edge.size, edge.frontier.root())
+        assert (again.size, again.root()) == (edge.size, edge.root())
     assert edge.size == size
     if size:
-        assert edge.frontier.root() == oracle(ENTRIES[:size]) == Hashes(size, store).root()
+        assert edge.root() == oracle(ENTRIES[:size]) == Hashes(size, store).root()
     assert read_entries(store, 0, size, size) == ENTRIES[:size]
 
 
@@ -59,17 +59,17 @@ def test_the_third_level_begins_after_65536_entries() -> None:
         root([leaf_hash(entry) for entry in ENTRIES[start : start + 256]]) for start in range(0, 65_536, 256)
     )
     again = RightEdge(len(ENTRIES), store)
-    assert again.frontier.root() == edge.frontier.root() == root([leaf_hash(entry) for entry in ENTRIES])
+    assert again.root() == edge.root() == root([leaf_hash(entry) for entry in ENTRIES])
 
 
 def test_a_copy_grows_alone() -> None:
     edge = RightEdge(0, MemoryStore())
     list(edge.extend(ENTRIES[:300]))
-    before = edge.frontier.root()
+    before = edge.root()
     twin = edge.copy()
     list(twin.extend(ENTRIES[300:600]))
-    assert (edge.size, edge.frontier.root()) == (300, before)
-    assert twin.frontier.root() == root([leaf_hash(entry) for entry in ENTRIES[:600]])
+    assert (edge.size, edge.root()) == (300, before)
+    assert twin.root() == root([leaf_hash(entry) for entry in ENTRIES[:600]])
 
 
 @pytest.mark.parametrize("path", ["tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/001.p/44", "tile/0/000"])
@@ -78,7 +78,7 @@ def test_what_is_missing_or_misshapen_at_the_edge_is_noticed(path: str) -> None:
     store.write(dict(RightEdge(0, store).extend(ENTRIES[:300])))
     data = store.files.pop(path)
     if path == "tile/0/000":  # not at the edge: the tile above it has its root
-        assert RightEdge(300, store).frontier.root() == root([leaf_hash(entry) for entry in ENTRIES[:300]])
+        assert RightEdge(300, store).root() == root([leaf_hash(entry) for entry in ENTRIES[:300]])
         return
     with pytest.raises(DaulatError):
         RightEdge(300, store)

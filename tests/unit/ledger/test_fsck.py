@@ -21,6 +21,7 @@ from daulat.ledger.edge import RightEdge
 from daulat.ledger.intake import Cursor, Journals
 from daulat.ledger.sequencer import Sealed
 from daulat.tlog.checkpoint import Checkpoint, sign
+from daulat.tlog.tiles import encode_bundle
 
 BASE = 280  # entries under the checkpoint before the newest
 LATER = 7  # the first number that the story leaves
@@ -69,7 +70,7 @@ class Disk:
 
     @staticmethod
     def _sign(edge: RightEdge) -> bytes:
-        return sign(Checkpoint(ORIGIN, edge.size, edge.frontier.root()), [SIGNER])
+        return sign(Checkpoint(ORIGIN, edge.size, edge.root()), [SIGNER])
 
     def _journal(self) -> None:
         """Three groups, of which the first was taken in; its worker is gone."""
@@ -161,13 +162,12 @@ def _ahead(disk: Disk) -> None:
         before = Disk._sign(edge)
     values = (edge.size, before, base_size, base)
     disk.change_seal("UPDATE seal SET size = ?, checkpoint = ?, base_size = ?, base_checkpoint = ?", *values)
-    disk.change_seal("DELETE FROM staged")
-    disk.change_seal("INSERT INTO staged(entry) VALUES (?)", ENTRIES[6])
+    disk.change_seal("UPDATE staged_bundle SET width = 1, entries = ?", encode_bundle([ENTRIES[6]]))
 
 
 def _stranger(disk: Disk) -> bytes:
     edge = RightEdge(len(ENTRIES), disk.log)
-    return sign(Checkpoint(ORIGIN, edge.size, edge.frontier.root()), [type(SIGNER)(ORIGIN, bytes(32))])
+    return sign(Checkpoint(ORIGIN, edge.size, edge.root()), [type(SIGNER)(ORIGIN, bytes(32))])
 
 
 DAMAGE: dict[str, tuple[Callable[[Disk], object], str]] = {
@@ -195,10 +195,14 @@ DAMAGE: dict[str, tuple[Callable[[Disk], object], str]] = {
         "known key",
     ),
     "changed staged entries": (
-        lambda disk: disk.change_seal("UPDATE staged SET entry = ? WHERE position = 1", b"{}"),
+        lambda disk: disk.change_seal("UPDATE staged_bundle SET width = 1, entries = ?", encode_bundle([b"{}"])),
         "staged entries do not lead",
     ),
-    "lost staged entries": (lambda disk: disk.change_seal("DELETE FROM staged"), "staged entries do not lead"),
+    "staged entries that are no bundle": (
+        lambda disk: disk.change_seal("UPDATE staged_bundle SET entries = ?", b"{}"),
+        "staged entries were changed",
+    ),
+    "lost staged entries": (lambda disk: disk.change_seal("DELETE FROM staged_bundle"), "staged entries do not lead"),
     "a flipped bit in a journal": (lambda disk: flip(disk.segment, disk.ends[0] + 30), "the file was changed"),
     "a journal with a group missing": (lambda disk: _cut(disk, disk.ends[0], disk.ends[1]), "the file was changed"),
     "a journal cut within a group": (lambda disk: _shorten(disk.segment), "it was cut"),

@@ -28,7 +28,7 @@ def published(filler: int) -> tuple[MemoryStore, Checkpoint, bytes]:
     store = MemoryStore()
     edge = RightEdge(0, store)
     store.write(dict(edge.extend([*STORY.entries, *(b"other %d" % number for number in range(filler))])))
-    head = Checkpoint(ORIGIN, edge.size, edge.frontier.root())
+    head = Checkpoint(ORIGIN, edge.size, edge.root())
     return store, head, sign(head, [SIGNER])
 
 
