@@ -107,15 +107,17 @@ class App:
         is good, the log has an entry of it."""
         action = _INFERENCE.get(exchange.target.partition(b"?")[0]) if exchange.method == b"POST" else None
         try:
-            if action is None:
-                raise error
-            self._infer(exchange, action, error)
+            if action is not None:
+                self._infer(exchange, action, error)
+                return
         except DaulatError:
-            self.refused(error.code)
-            exchange.fail(error)
+            pass  # nobody who may ask: what was wrong first is what is said
         except Exception:  # noqa: BLE001  as in `handle`
             _log.exception("a request could not be refused")
             exchange.fail(DaulatError("internal error"))
+            return
+        self.refused(error.code)
+        exchange.fail(error)
 
     def refused(self, reason: str) -> None:
         """Count what leaves no entry of its own."""

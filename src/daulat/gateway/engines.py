@@ -234,14 +234,14 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parts: list[bytes] = []  # of the body, that came in one read
         self.on_body = self._parts.append
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = None  # while it is connected: it holds us, and a cycle would wait for the collector
         self._type, self._status = b"", 0
         self._seen = self._reused = self._paused = False
         self.usable = True
         self.since = time.monotonic()
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport, self._parser = transport, httptools.HttpResponseParser(self)
         peer = transport.get_extra_info("socket")
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -327,6 +327,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.usable = False
+        self._parser = None
         call, self._call = self._call, None
         if call is None or call.sink is None:
             return

@@ -61,7 +61,7 @@ class _Pages(asyncio.Protocol):
 
     def __init__(self, exchange: Exchange, what: str, client: str, passed: Sequence[bytes]) -> None:
         self._exchange, self._what, self._client, self._passed = exchange, what, client, passed
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = None  # while connected: it holds us, and a cycle would wait for the collector, body and all
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._transport: Any = None
@@ -71,7 +71,7 @@ class _Pages(asyncio.Protocol):
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport, self._parser = transport, httptools.HttpResponseParser(self)
         self._wait(_BEGIN_SECONDS)
         exchange = self._exchange
         exchange.listener = self
@@ -177,6 +177,7 @@ class _Pages(asyncio.Protocol):
         self._transport.abort()  # not `close`: it would wait for what is written to be taken
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._parser = None
         self._wait_no_more()
         self._broke()
 

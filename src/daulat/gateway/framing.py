@@ -47,6 +47,12 @@ def wire_error(code: str, message: str) -> DaulatError:
     return InvalidRequest(message, code=code)
 
 
+def malformed(error: Exception) -> DaulatError:
+    """What is wrong where the parser gave up: what a callback of ours has raised, or what it says itself."""
+    inner = error.__context__
+    return inner if isinstance(inner, DaulatError) else InvalidRequest(f"Malformed HTTP: {error}.")
+
+
 def too_large(limit: int) -> DaulatError:
     return wire_error("body_too_large", f"The body is larger than {limit} bytes.")
 

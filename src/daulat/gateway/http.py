@@ -30,7 +30,6 @@ from daulat.pipeline.actions import PATHS
 
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OK: Final = 200
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
 _SMALL_BODY: Final = 65_536  # anybody may send one
@@ -136,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._state = "head"  # -> "body" -> "busy" -> "head"; "closed"
         self._reading, self._lingers = True, False
+        self._parser: Any = None
         self._stalled = self._deadline = 0.0  # since when the client has taken nothing; when it is out of time
         self._repeated: Repeated | None = None
         self.keeps, self.version = True, "1.1"
@@ -151,15 +151,15 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport, self.write = transport, transport.write
         transport.set_write_buffer_limits(_HIGH_WATER)
-        server = self._server
-        server.connections.add(self)
-        self._deadline = time.monotonic() + server.limits.header_seconds
-        if len(server.connections) > server.limits.connections:
+        self._server.connections.add(self)
+        self._deadline = time.monotonic() + self._server.limits.header_seconds
+        if len(self._server.connections) > self._server.limits.connections:
             self._refuse(Unavailable("Too many connections are open; try again later.", code="too_many_connections"))
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._state, self.write = "closed", _discard
+        self._parser = None  # it holds us: a cycle would wait for the collector, with what is in it, a key above all
         exchange, self._exchange, self._incoming, self._sink = self._exchange, None, None, None
         if exchange is not None:
             exchange.gone()
@@ -185,8 +185,7 @@ class Connection(asyncio.Protocol):
                 if self._state == "body" and not self._take_body():
                     return
         except httptools.HttpParserError as error:
-            inner = error.__context__  # what our own callbacks raise comes wrapped
-            self._refuse(inner if isinstance(inner, DaulatError) else InvalidRequest(f"Malformed HTTP: {error}."))
+            self._refuse(framing.malformed(error))
         except DaulatError as error:
             self._refuse(error)
 
@@ -408,7 +407,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._advance)
 
     def status_line(self, status: int) -> bytes:
-        if status == _OK:
+        if status == 200:  # noqa: PLR2004
             return self._server.ok
         return b"HTTP/1.1 %d %b\r\n%b" % (status, REASONS.get(status, b"Error"), self._server.date)
 
