@@ -190,9 +190,10 @@ def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, ra
 
 
 def memory(ours: Contestant, requests: int = 200_000) -> list[Row]:
-    """Resident memory of a worker while it answers that many requests."""
+    """Resident memory of a worker while it answers that many requests, after some that load what is loaded once."""
     server = ours.server
     server.place(ours.cores, (PROXY_CORE,))
+    load.wrk(server, 2)
     rows, done = [], 0
     worker = server.roles["worker"][0]
     while True:
