@@ -67,6 +67,9 @@ def send(family: int, kind: int, address: Any, nonce: bytes, *, echoed: bool) ->
     with socket.socket(family, kind) as connection:
         connection.settimeout(_TIMEOUT)
         connection.connect(address)
+        if echoed and connection.getsockname() == connection.getpeername():
+            # The kernel has given it the very port that it asks for, one of 28,000: it would hear itself.
+            raise OSError(errno.EADDRINUSE, "nobody is there but this socket")
         connection.sendall(nonce)
         if echoed and connection.recv(len(nonce)) != nonce:
             raise OSError(errno.ENOMSG, "it was not the supervisor's listener")
