@@ -111,7 +111,7 @@ class App:
                 self._infer(exchange, action, error)
                 return
         except DaulatError:
-            pass  # nobody who may ask: what was wrong first is what is said
+            pass  # nobody who may ask: they are told what was wrong first. Raised once more, it would hold this frame
         except Exception:  # noqa: BLE001  as in `handle`
             _log.exception("a request could not be refused")
             exchange.fail(DaulatError("internal error"))

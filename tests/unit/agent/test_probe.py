@@ -32,22 +32,17 @@ def test_who_hears_only_itself_has_reached_nobody(kind: str, monkeypatch: pytest
     assert (found["outcome"], found["detail"]) == ("refused", errno.errorcode[errno.EADDRINUSE])
 
 
-def test_who_is_answered_has_reached_somebody() -> None:
+def test_who_is_answered_has_reached_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
 
-        def echo() -> str:
-            data, address = listener.recvfrom(100)
-            listener.sendto(data, address)
-            return ""
+        class Heard(socket.socket):
+            """What it sends is answered before it listens."""
 
+            def sendall(self, data: Any, *flags: int) -> None:
+                super().sendall(data, *flags)
+                listener.sendto(*listener.recvfrom(100))
+
+        monkeypatch.setattr(probe.socket, "socket", Heard)
         target = {"kind": "udp", "label": "udp", "address": list(listener.getsockname())}
-        with pytest.MonkeyPatch.context() as patch:
-
-            class Heard(socket.socket):
-                def sendall(self, data: Any, *flags: int) -> None:
-                    super().sendall(data, *flags)
-                    echo()
-
-            patch.setattr(probe.socket, "socket", Heard)
-            assert probe.reach(target, b"nonce", ("unix", "inet"))["outcome"] == "reached"
+        assert probe.reach(target, b"nonce", ("unix", "inet"))["outcome"] == "reached"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
 
 import pytest
 from tests.support.wire import CHAT, STREAMED, Asked, Gateway, get, play, post, request, run
@@ -17,7 +18,7 @@ KINDS = (http.Connection, Exchange, Inference, engines._Connection, engines._Cal
 
 
 def alive() -> list[str]:
-    """Connections of ours that are still in memory; none is looked for that cannot be reached."""
+    """What is still in memory of ours, whether anything reaches it or not."""
     return [type(item).__name__ for item in gc.get_objects() if issubclass(type(item), KINDS)]
 
 
@@ -28,7 +29,7 @@ def forget(gateway: Gateway) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_collector() -> object:
+def _no_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()
     yield
