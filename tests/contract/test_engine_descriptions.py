@@ -143,6 +143,11 @@ def test_vllm_keeps_prompts_out_of_its_logs_and_fetches_nothing() -> None:
     assert command is not None
     said = command(LAUNCH)
     assert {"--no-enable-log-requests", "--disable-uvicorn-access-log", "--enforce-eager"} <= set(said.argv)
+    assert json.loads(said.argv[said.argv.index("--compilation-config") + 1]) == {
+        "custom_ops": ["all", "-rotary_embedding"]
+    }, "on a CPU alone"
+    accelerated = command(replace(LAUNCH, accelerated=True)).argv
+    assert not {"--compilation-config", "--enforce-eager"} & set(accelerated)
     assert said.environment["HF_HUB_OFFLINE"] == said.environment["VLLM_NO_USAGE_STATS"] == "1"
     assert said.environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "1", "a core is left to the gateway"
     assert "--trust-remote-code" not in said.argv

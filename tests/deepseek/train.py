@@ -62,7 +62,9 @@ def configuration(vocabulary: int = VOCABULARY) -> DeepseekV3Config:
         bos_token_id=0,
         eos_token_id=1,
         tie_word_embeddings=False,
-        topk_method="noaux_tc",  # transformers does not need it, and vLLM loads no correction bias without
+        # What transformers takes for granted and vLLM does not: without, it loads no correction bias, or takes softmax.
+        topk_method="noaux_tc",
+        scoring_func="sigmoid",
     )
 
 

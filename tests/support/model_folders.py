@@ -13,6 +13,8 @@ BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "I8": 1, "I64": 8}
 CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"],
     "model_type": "deepseek_v3",
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
     "max_position_embeddings": 163840,
     "torch_dtype": "bfloat16",
 }

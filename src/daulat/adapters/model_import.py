@@ -28,7 +28,7 @@ from daulat.catalog.starter import StarterModel
 from daulat.core import manifest
 from daulat.core.manifest import MANIFEST, ModelFile
 from daulat.errors import ConfigError
-from daulat.registry import bom, documents, layout, model
+from daulat.registry import bom, documents, layout, model, weights
 from daulat.registry.model import BOM, MODEL_FILE, SIGNATURE, ModelFacts, Record, check_name
 from daulat.registry.templates import MOST_CHARACTERS, TEMPLATE_FILE
 from daulat.registry.weights import Described
@@ -92,6 +92,8 @@ def add(store: ModelStore, path: Path, wishes: Wishes | None = None, progress: P
 def _judge(files: Mapping[str, Path], looked_at: set[str]) -> Described:
     """What the files say, once nothing in them is refused. `looked_at`: templates that have been, by their SHA-256."""
     said = registry.describe(files)
+    if (config := files.get("config.json")) is not None:
+        weights.check_routing(config.read_bytes())
     for template in said.templates:
         if template.sha256 not in looked_at:
             rendering.admit(template)

@@ -18,6 +18,8 @@ _INDEX: Final = ".safetensors.index.json"
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 _PICKLE: Final = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x7fELF|MZ")
 _LONGEST: Final = 128
+_GROUPED: Final = frozenset({"deepseek_v3", "deepseek_v32", "kimi_k2"})  # model_type
+_ROUTING: Final = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}  # as DeepSeek's own config.json has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,25 @@ def of_safetensors(headers: Mapping[str, safetensors.Header], papers: Mapping[st
         base_model=cards.base_model(texts),
         templates=templates.of_files(papers),
     )
+
+
+def check_routing(data: bytes) -> None:
+    """Whether the `config.json` of a DeepSeek-V3 says how experts are chosen.
+
+    transformers takes it for granted, and leaves it out of what it saves; vLLM takes softmax then, and no correction
+    bias. It would answer, fluently, out of other experts.
+
+    Raises:
+        BadModel: it does not; says what to add.
+    """
+    config = documents.table(data, "config.json", most=documents.MOST_CONFIG_BYTES)
+    missing = {key: value for key, value in _ROUTING.items() if key not in config}
+    if missing and documents.string(config, "model_type") in _GROUPED:
+        raise BadModel(
+            "does not say how experts are chosen, and engines then choose differently: add "
+            f"{json.dumps(missing)[1:-1]} as in DeepSeek's own, or whatever the model was trained with",
+            location="config.json",
+        )
 
 
 def is_paper(path: str) -> bool:

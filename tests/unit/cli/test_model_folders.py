@@ -49,6 +49,21 @@ def test_nothing_to_verify_is_said(run: Shell) -> None:
     assert run("model", "verify").out == "No model is imported.\n"
 
 
+def test_a_deepseek_that_does_not_say_how_experts_are_chosen_is_refused_and_told_what_to_add(
+    run: Shell, folder: Path
+) -> None:
+    routing = ("scoring_func", "topk_method")
+    saved = {key: value for key, value in CONFIG.items() if key not in routing}  # as transformers saves it
+    (folder / "config.json").write_text(json.dumps(saved))
+    said = run("model", "import", folder)
+    assert (said.code, said.err.count("\n")) == (1, 1)
+    assert "config.json: does not say how experts are chosen" in said.err
+    assert 'add "scoring_func": "sigmoid", "topk_method": "noaux_tc" as in DeepSeek\'s own' in said.err
+    assert run("model", "list", "--json").value == []
+    (folder / "config.json").write_text(json.dumps({**saved, "model_type": "llama"}))
+    assert run("model", "import", folder).code == 0, "others have no such thing to say"
+
+
 def test_code_is_refused_in_one_line_and_left_out_on_demand(run: Shell, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**CONFIG, "auto_map": {"AutoModel": "m.X"}}))
     said = run("model", "import", folder)

@@ -17,6 +17,12 @@ from daulat.engines.vllm.asking import VllmAsker
 
 DEFAULT_KV_CACHE_GIB: Final = 4
 _KEEP_ALIVE_SECONDS: Final = "90"  # longer than the gateway keeps an idle connection
+_ON_CPU: Final = (
+    "--enforce-eager",  # compiling for a CPU needs a C++ compiler, which a sandbox has not
+    # Its rotary kernel for CPUs takes each head to begin where the one before it ends. DeepSeek turns a part of each:
+    # all but the first would be turned wrongly. Without the kernel PyTorch does it.
+    *("--compilation-config", '{"custom_ops": ["all", "-rotary_embedding"]}'),
+)
 
 
 def command(launch: Launch) -> Command:
@@ -35,7 +41,7 @@ def command(launch: Launch) -> Command:
         "--no-enable-log-requests",  # prompts stay out of every log
     ]
     if not launch.accelerated:
-        argv.append("--enforce-eager")  # compiling for a CPU needs a C++ compiler, which a sandbox has not
+        argv += _ON_CPU
     return Command((*argv, *launch.arguments), {**environment(launch), **launch.environment})
 
 
