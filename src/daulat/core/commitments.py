@@ -43,16 +43,11 @@ class Salter:
         self._inner = bytes(byte ^ 0x36 for byte in padded) + b"daulat/salt/v1\n"
         self._outer = bytes(byte ^ 0x5C for byte in padded)
 
-    def salt(self, request_id: str, kind: Kind) -> bytes:
-        """The same 32 bytes as `salt`."""
-        inner = _sha256(self._inner + f"{request_id}\n{kind}".encode()).digest()
-        return _sha256(self._outer + inner).digest()
-
-    def commit(self, request_id: str, kind: Kind, body: bytes) -> str:
-        """`commit` under the salt of this request and kind."""
-        hash_ = _sha256(_PREFIX[kind] + self.salt(request_id, kind))
-        hash_.update(body)
-        return b2a_base64(hash_.digest(), newline=False).decode()
+    def salts(self, request_id: str) -> tuple[bytes, bytes]:
+        """The same as `salt` for request and response: by the time of the latter this would have to be found again."""
+        inner, outer = self._inner + request_id.encode(), self._outer
+        request, response = _sha256(inner + b"\nrequest").digest(), _sha256(inner + b"\nresponse").digest()
+        return _sha256(outer + request).digest(), _sha256(outer + response).digest()
 
 
 def salt(epoch_key: bytes, request_id: str, kind: Kind) -> bytes:

@@ -37,6 +37,7 @@ class Attributes:
 class Principal:
     """An authenticated API key with its person and tenant. Built once per snapshot, never per request."""
 
+    digest: bytes = field(repr=False)  # SHA-256 of the key
     key_id: str
     person_id: str
     tenant_id: str

@@ -124,14 +124,20 @@ def window(period: str, now_ms: int) -> tuple[int, int]:
     A period that never ends, as that of `streams`, is ("", ...) -> (0, a long time from now).
     """
     if period == "minute":
-        return (number := now_ms // MINUTE_MS), (number + 1) * MINUTE_MS
+        return _one(now_ms // MINUTE_MS, MINUTE_MS)
     if period == "day":
-        return (number := now_ms // DAY_MS), (number + 1) * DAY_MS
+        return _one(now_ms // DAY_MS, DAY_MS)
     if period == "month":
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         number = now.year * 12 + now.month - 1
         return number, days_of(number).stop * DAY_MS
     return 0, 1 << 62
+
+
+@functools.lru_cache(maxsize=16)
+def _one(number: int, length: int) -> tuple[int, int]:
+    """The same two numbers for all accounts: with many of them each would have its own in memory."""
+    return number, (number + 1) * length
 
 
 def days_of(month: int) -> range:

@@ -26,7 +26,7 @@ class Directory:
         self._people = {row.id: row for row in roll.people}
         self._keys = {row.digest: row for row in roll.keys}
         self._by_id = {row.id: row for row in roll.keys}
-        self._used: dict[bytes, tuple[bytes, Principal]] = {}
+        self._used: dict[bytes, Principal] = {}
         self._auditors = {bytes.fromhex(row.digest): row for row in roll.auditors}
         self._limits = {(row.scope, row.subject): row for row in roll.quotas}
         self.prices = Prices(roll.currency, roll.prices)
@@ -41,11 +41,11 @@ class Directory:
         # The comparison is in constant time all the same.
         digest = hashlib.sha256(secret).digest()
         found = self._used.get(digest) or self._first_use(digest)
-        if found is None or not hmac.compare_digest(found[0], digest):
+        if found is None or not hmac.compare_digest(found.digest, digest):
             raise Unauthenticated("Incorrect API key provided: it is unknown, or has been revoked.")
-        return found[1]
+        return found
 
-    def _first_use(self, digest: bytes) -> tuple[bytes, Principal] | None:
+    def _first_use(self, digest: bytes) -> Principal | None:
         key = self._keys.get(digest.hex())
         if key is None:
             return None
@@ -53,8 +53,8 @@ class Directory:
         tenant = self._tenants.get(person.tenant) if person is not None else None
         if person is None or tenant is None:
             return None
-        held = bytes.fromhex(key.digest)
-        found = self._used[held] = (held, _principal(key, person, tenant))
+        found = _principal(key, person, tenant)
+        self._used[found.digest] = found
         return found
 
     def limit(self, scope: str, subject: str) -> Limit | None:
@@ -79,8 +79,7 @@ class Directory:
         if key is None:
             return None
         digest = bytes.fromhex(key.digest)
-        found = self._used.get(digest) or self._first_use(digest)
-        return None if found is None else found[1]
+        return self._used.get(digest) or self._first_use(digest)
 
 
 def expired(principal: Principal) -> Unauthenticated:
@@ -103,6 +102,7 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
     own = personal(epoch_key, person.id)
     version = hashlib.sha256(repr((key, person, tenant.id, tenant.pseudonym)).encode()).digest()
     return Principal(
+        digest=bytes.fromhex(key.digest),
         key_id=key.id,
         person_id=person.id,
         tenant_id=tenant.id,

@@ -9,6 +9,7 @@ Pure; the clock is the caller's.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,7 +17,7 @@ from daulat.core.quota import Limit
 from daulat.metering.remaining import Remaining
 from daulat.metering.slices import Found
 
-MOST: Final = 16
+MOST: Final = 64
 """Requests in a purse."""
 _PART: Final = 16
 """At most this part of what a worker has of any limit goes into one purse."""
@@ -37,28 +38,41 @@ class Limited:
         self.purse: Purse | None = None  # that is open
 
 
-class Purse:
-    """Some requests and tokens, until `ends`."""
+class Purse(Remaining):
+    """Some requests and tokens, until `ends`; and what was left beside it when it was filled."""
 
-    __slots__ = ("_beside", "ends", "flying", "found", "limited", "open", "requests", "tokens", "used")
+    __slots__ = ("_numbers", "ends", "flying", "found", "limited", "open", "requests")
 
     def __init__(self, limited: Limited, found: Found, requests: int, tokens: int, now_ms: int) -> None:
         """`found`: whose slices it was taken from, just now."""
-        self.limited, self.found = limited, found
-        self.requests, self.tokens, self.used = requests, tokens, now_ms
+        super().__init__(found)
+        self.limited, self.found, self.requests = limited, found, requests
+        # In one place: new numbers with every request would in time lie all over the memory of ten thousand keys. They
+        # fit into 64 bits: a part of `slices.ENDLESS` at most, and usage (`pipeline.usage`) is below 2**55.
+        self._numbers = array("q", (tokens, now_ms))
         self.ends = min([slices.ends for slices, _ in found])  # Unix milliseconds
         self.flying = 0  # requests of it that are under way
         self.open = True
-        self._beside = Remaining(found)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are left in it."""
+        return self._numbers[0]
+
+    @property
+    def used(self) -> int:
+        """When any of it was last taken, Unix milliseconds."""
+        return self._numbers[1]
 
     def take(self, tokens: int, now_ms: int) -> bool:
         """Take a request that is expected to use so many tokens; whether there was one."""
-        if not self.requests or tokens > self.tokens or now_ms >= self.ends:
+        numbers = self._numbers
+        left = numbers[0] - tokens
+        if not self.requests or left < 0 or now_ms >= self.ends:
             return False
+        numbers[0], numbers[1] = left, now_ms
         self.requests -= 1
-        self.tokens -= tokens
         self.flying += 1
-        self.used = now_ms
         return True
 
     def settle(self, taken: int, tokens: int) -> bool:
@@ -67,12 +81,13 @@ class Purse:
         if not self.open:
             return False
         self.flying -= 1
-        self.tokens = left = self.tokens + taken - tokens
+        numbers = self._numbers
+        numbers[0] = left = numbers[0] + taken - tokens
         return left >= 0
 
     def lines(self, now_ms: int) -> str:
         """`x-ratelimit-*`: what is left in it, and was beside it when it was filled."""
-        return self._beside.lines(now_ms, self.requests, self.tokens)
+        return self.render(now_ms, self.requests, self._numbers[0])
 
 
 def fitting(found: Found, tokens: int) -> int:

@@ -200,7 +200,7 @@ class Quotas:
         """`x-ratelimit-*` of these limits."""
         if limited.purse is not None:
             return limited.purse.lines(now_ms)
-        return Remaining(self._found(limited, now_ms)).lines(now_ms)
+        return Remaining(self._found(limited, now_ms)).render(now_ms)
 
     def _found(self, limited: Limited, now_ms: int) -> Found:
         """The slices of these limits, now."""

@@ -7,42 +7,46 @@ from typing import Final
 
 from daulat.metering.slices import ENDLESS, Account, Found
 
-_REQUESTS, _TOKENS = (
-    f"x-ratelimit-limit-{kind}: %d\r\nx-ratelimit-remaining-{kind}: %d\r\nx-ratelimit-reset-{kind}: %s\r\n"
-    for kind in ("requests", "tokens")
+_KINDS: Final = ("requests", "tokens")
+_LINES: Final = (
+    "x-ratelimit-limit-{kind}: {limit}\r\nx-ratelimit-remaining-{kind}: %d\r\nx-ratelimit-reset-{kind}: %s\r\n"
 )
-_BOTH: Final = _REQUESTS + _TOKENS
-_NOTHING: Final = 0  # as a limit: there is none
+_NO_LINES: Final = "%.0s%.0s"  # takes the same two, and says nothing
 
 
 class Remaining:
     """Of requests and of tokens, the tightest limit that there is, and what was left of it."""
 
-    __slots__ = ("_requests", "_requests_end", "_requests_left", "_tokens", "_tokens_end", "_tokens_left")
+    __slots__ = ("_form", "_requests_end", "_requests_left", "_tokens_end", "_tokens_left")
 
     def __init__(self, found: Found) -> None:
         """`found`: slices, as they are now."""
         requests: Account | None = None
         tokens: Account | None = None
-        self._requests_left = self._tokens_left = ENDLESS
+        requests_left = tokens_left = ENDLESS
         for slices, _ in found:
-            if (left := slices.requests + slices.beyond_requests) < self._requests_left:
-                requests, self._requests_left = slices.tightest_requests, left
-            if (left := slices.tokens + slices.beyond_tokens) < self._tokens_left:
-                tokens, self._tokens_left = slices.tightest_tokens, left
-        self._requests, self._requests_end = (_NOTHING, 0) if requests is None else (requests.limit, requests.ends)
-        self._tokens, self._tokens_end = (_NOTHING, 0) if tokens is None else (tokens.limit, tokens.ends)
+            if (left := slices.requests + slices.beyond_requests) < requests_left:
+                requests, requests_left = slices.tightest_requests, left
+            if (left := slices.tokens + slices.beyond_tokens) < tokens_left:
+                tokens, tokens_left = slices.tightest_tokens, left
+        self._requests_left, self._tokens_left = max(0, requests_left), max(0, tokens_left)
+        self._requests_end = 0 if requests is None else requests.ends
+        self._tokens_end = 0 if tokens is None else tokens.ends
+        self._form = _form(requests and requests.limit, tokens and tokens.limit)
 
-    def lines(self, now_ms: int, requests: int = 0, tokens: int = 0) -> str:
+    def render(self, now_ms: int, requests: int = 0, tokens: int = 0) -> str:
         """Lines of a head, each with its end; `requests` and `tokens`: so many more are left."""
-        first = "" if not self._requests else duration(self._requests_end - now_ms)
-        if not self._tokens:
-            return _REQUESTS % (self._requests, max(0, self._requests_left + requests), first) if first else ""
-        second = first if self._tokens_end == self._requests_end else duration(self._tokens_end - now_ms)
-        left = max(0, self._tokens_left + tokens)
-        if not first:
-            return _TOKENS % (self._tokens, left, second)
-        return _BOTH % (self._requests, max(0, self._requests_left + requests), first, self._tokens, left, second)
+        first = second = duration(self._requests_end - now_ms)
+        if self._tokens_end != self._requests_end:
+            second = duration(self._tokens_end - now_ms)
+        return self._form % (self._requests_left + requests, first, self._tokens_left + tokens, second)
+
+
+@functools.lru_cache(maxsize=1024)  # one text for all keys of the same limits
+def _form(*limits: int | None) -> str:
+    """The lines of these limits (of requests, of tokens) but for what is left, and until when."""
+    pairs = zip(_KINDS, limits, strict=True)
+    return "".join([_LINES.format(kind=kind, limit=limit) if limit else _NO_LINES for kind, limit in pairs])
 
 
 @functools.lru_cache(maxsize=1024)  # requests that come together have the same

@@ -94,8 +94,8 @@ class Inference(Recorded):
             self._refuse(error)
             return
         self._service.active.add(self)
-        crowded = self._service.load.get(route.replica.id, 0) >= route.room
-        if grant.limited.limits or crowded:
+        limited, crowded = grant.limited, self._service.load.get(route.replica.id, 0) >= route.room
+        if crowded or limited.purse is not None or limited.limits:
             self._begin_turn(grant, route, crowded=crowded)
         else:
             self._admit()
@@ -313,8 +313,7 @@ class Inference(Recorded):
 
     def _start(self) -> None:
         self._started, self._status, self._first = True, 200, time.monotonic()
-        salt = self._principal.salter.salt(self.request_id, "response")
-        self._sent = commitments.opening(salt, "response")  # what has gone out, on its way to a commitment
+        self._sent = commitments.opening(self._salt, "response")  # what has gone out, on its way to a commitment
         self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
 
     def _engine_gave_up(self, error: DaulatError) -> None:

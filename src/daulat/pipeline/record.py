@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from daulat.core import commitments
 from daulat.core.decision import Decision
 from daulat.core.principal import Principal
 from daulat.core.snapshot import ModelRow
@@ -18,7 +19,7 @@ from daulat.pipeline.service import Service
 from daulat.pipeline.turns import Turn
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.wording import capped, rule
-from daulat.pipeline.world import Grant, Route, describe
+from daulat.pipeline.world import Grant, Route
 
 
 class Recorded:
@@ -26,7 +27,7 @@ class Recorded:
 
     __slots__ = (
         "_action", "_attempts", "_begun", "_body", "_done", "_error", "_first", "_grant", "_lines", "_model",
-        "_overhead", "_peek", "_principal", "_purse", "_record", "_reply", "_sequence", "_service", "_status",
+        "_overhead", "_peek", "_principal", "_purse", "_record", "_reply", "_salt", "_sequence", "_service", "_status",
         "_stream", "_taken", "_time", "_turn", "request_id",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Recorded:
     _purse: Purse | None  # or out of what it was paid,
     _taken: int  # with how many tokens,
     _lines: str  # and what its answer's headers say of that
+    _salt: bytes  # of the response
     _attempts: list[tuple[Route, str]]
     _model: ModelRow | None
     _grant: Grant | None
@@ -57,7 +59,8 @@ class Recorded:
     request_id: str
 
     def _admission(self, who: str, under: str) -> bytes:
-        commitment = self._principal.salter.commit(self.request_id, "request", self._body)
+        salt, self._salt = self._principal.salter.salts(self.request_id)
+        commitment = commitments.commit(salt, "request", self._body)
         if self._model is not None:
             model = self._service.world.quoted.get(self._model.name) or capped(self._model.name)
         else:
@@ -113,8 +116,8 @@ class Recorded:
             who, under = self._grant.who, self._grant.under
         else:
             name = "gateway.rate" if self._turn is not None and isinstance(error, Overloaded) else rule(error)
-            who = describe(self._principal, self._action, Decision("deny", (name,)))
-            under = service.world.under(self._model.index if self._model else None, None, None)
+            of = (self._model.index if self._model else None, None, None)
+            who, under = service.world.describe(self._principal, self._action, Decision("deny", (name,)), of)
         self._status, self._error = rendered.status, error.code
         admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
         completion = self._completion(outcome, Usage(), self._commit(rendered.body))
@@ -134,4 +137,4 @@ class Recorded:
         return self._turn.lines or self._service.turns.header_lines(self._turn, self._service.clock.now_ms())
 
     def _commit(self, body: bytes) -> str:
-        return self._principal.salter.commit(self.request_id, "response", body)
+        return commitments.commit(self._salt, "response", body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,8 +37,8 @@ class Grant:
     """A decision, and the part of the admission record that is the same for every request it covers."""
 
     decision: Decision
-    who: str  # from "action" to "policies"
-    under: str  # from "snapshot" to "worker", for this route
+    who: str  # from "action" to "key"
+    under: str  # from "attributes" to "worker", for this route; one text for all of whom the same is said
     allowed: bool
     limited: Limited  # what it counts against
     weight: int = 1  # of its tenant, where the engines are full
@@ -78,8 +79,7 @@ class World:
             **{row.index: json.loads(row.entry) for row in snapshot.models},
             **{row.index: json.loads(row.entry) for row in snapshot.leases},
         }
-        self._grants: dict[Hashable, Grant] = {}
-        self._unders: dict[tuple[int | None, ...], str] = {}
+        self._grants: dict[Hashable, dict[int, Grant]] = {}  # by what is asked of whom, then by who asks
         admitted = {(row.name, row.index): row for row in snapshot.models}
         self._reach = {
             name: _reach(
@@ -129,10 +129,13 @@ class World:
 
     def grant(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
         """The decision on this person, action, model and lease, remembered while nothing of that changes."""
-        key = (principal.version, action, model.index, route.lease.index, route.replica.index)
-        found = self._grants.get(key)
+        asked = (action, model.index, route.lease.index, route.replica.index)
+        grants = self._grants.get(asked)  # with ten thousand keys each tuple would be memory to be read
+        if grants is None:
+            grants = self._grants[asked] = {}
+        found = grants.get(principal.version)
         if found is None:
-            found = self._grants[key] = self._decide(principal, action, model, route)
+            found = grants[principal.version] = self._decide(principal, action, model, route)
         return found
 
     def _decide(self, principal: Principal, action: str, model: ModelRow, route: Route) -> Grant:
@@ -149,8 +152,7 @@ class World:
                 lease=lease,
             ),
         )
-        who = describe(principal, action, decision)
-        under = self.under(model.index, route.replica.index, route.lease.index)
+        who, under = self.describe(principal, action, decision, (model.index, route.replica.index, route.lease.index))
         scopes = (("key", principal.key), ("tenant", principal.tenant), ("model", model.name))
         found = [self.directory.limit(scope, subject) for scope, subject in scopes]
         return Grant(
@@ -163,16 +165,21 @@ class World:
             priority=next((limit.priority for limit in found[:2] if limit is not None and limit.priority), 0),
         )
 
-    def under(self, model: int | None, replica: int | None, lease: int | None) -> str:
-        """The log indices of an admission record, as JSON members."""
-        found = self._unders.get((model, replica, lease))
-        if found is None:  # one text for all: with ten thousand keys each would have its own
-            model_, replica_, lease_ = (json.dumps(index) for index in (model, replica, lease))
-            found = self._unders[model, replica, lease] = (
-                f'"snapshot":{self.snapshot.number},"policy":{self.snapshot.policy.index},"model":{model_},'
-                f'"replica":{replica_},"lease":{lease_},"worker":{self._worker}'
-            )
-        return found
+    def describe(
+        self, principal: Principal, action: str, decision: Decision, of: tuple[int | None, int | None, int | None]
+    ) -> tuple[str, str]:
+        """The part of an admission record that says who asked what, and the one that says what was decided, and under
+        what: JSON members. `of`: the log indices of model, replica and lease."""
+        who = {"action": action, "tenant": principal.tenant, "principal": principal.person, "key": principal.key}
+        under = {
+            "attributes": principal.attributes.as_dict(),
+            **decision.as_dict(),
+            "snapshot": self.snapshot.number,
+            "policy": self.snapshot.policy.index,
+            **dict(zip(("model", "replica", "lease"), of, strict=True)),
+            "worker": self._worker,
+        }
+        return _members(who), sys.intern(_members(under))
 
     def not_ready(self) -> list[str]:
         """Why this worker cannot answer at all, in words; empty when it can for at least one model."""
@@ -214,14 +221,6 @@ def _reach(found: Iterable[Route]) -> _Reach:
     return routes, expires, min((lease.expires_boottime for lease in leases), default=0.0)
 
 
-def describe(principal: Principal, action: str, decision: Decision) -> str:
-    """The part of an admission record that says who asked what, and what was decided, as JSON members."""
-    fields = {
-        "action": action,
-        "tenant": principal.tenant,
-        "principal": principal.person,
-        "key": principal.key,
-        "attributes": principal.attributes.as_dict(),
-        **decision.as_dict(),
-    }
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[1:-1]  # as `core.entries` writes
+def _members(fields: Mapping[str, object]) -> str:
+    """As `core.entries` writes them."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[1:-1]

@@ -7,13 +7,14 @@ import hashlib
 
 import pytest
 
-from daulat.core.commitments import Salter, personal, pseudonym, salt
+from daulat.core.commitments import Kind, Salter, personal, pseudonym, salt
 from daulat.core.principal import Attributes
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
 from daulat.identity import secrets
 from daulat.identity.directory import Directory, expired
 
+KINDS: tuple[Kind, ...] = ("request", "response")
 EPOCH = bytes(range(32))
 SECRET = "sk-" + "a" * 43
 TOKEN = "at-" + "b" * 43
@@ -31,7 +32,7 @@ def directory(**changes: object) -> Directory:
 def test_a_key_leads_to_its_person_and_expires_with_whichever_ends_first() -> None:
     found = directory().authenticate(SECRET.encode())
     assert (found.key, found.person, found.tenant, found.expires) == ("which", "who", "house", 4000)
-    assert found.salter.salt("req", "request") == salt(personal(EPOCH, "person_1"), "req", "request")
+    assert found.salter.salts("req") == tuple(salt(personal(EPOCH, "person_1"), "req", kind) for kind in KINDS)
     assert directory().principal("key_1") == found
 
 
@@ -90,4 +91,4 @@ def test_secrets_are_long_random_and_stored_as_hashes() -> None:
 def test_pseudonyms_of_two_tenants_cannot_be_linked() -> None:
     assert pseudonym(EPOCH, "principal", "person_1") != pseudonym(bytes(32), "principal", "person_1")
     assert pseudonym(EPOCH, "principal", "person_1") != pseudonym(EPOCH, "key", "person_1")
-    assert Salter(EPOCH).salt(b"r", b"request") != Salter(EPOCH).salt(b"r", b"response")
+    assert len(set(Salter(EPOCH).salts("r"))) == len(KINDS)

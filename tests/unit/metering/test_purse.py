@@ -85,6 +85,17 @@ def test_the_next_requests_of_a_key_are_taken_at_once() -> None:
     assert not purse.take(0, NOW)
 
 
+def test_what_is_taken_and_settled_makes_no_new_objects() -> None:
+    """With ten thousand keys they would in time lie all over the memory."""
+    *_, purse = filled(KEY, TENANT)
+    before = [getattr(purse, name) for name in type(purse).__mro__[1].__slots__] + [purse._numbers, purse.ends]
+    assert purse.take(10, NOW + 5)
+    assert purse.settle(10, 3)
+    assert (purse.tokens, purse.used) == (MOST * 10 - 3, NOW + 5)
+    after = [getattr(purse, name) for name in type(purse).__mro__[1].__slots__] + [purse._numbers, purse.ends]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+
+
 def test_closed_it_has_taken_what_was_used_and_nothing_else() -> None:
     lender, quotas, limited, purse = filled(KEY, TENANT)
     for tokens in (3, 25, 10):

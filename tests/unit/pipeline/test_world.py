@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.support.worlds import MODEL, SECRET, StillClock, key, lease, replica, snapshot, world
+from tests.support.worlds import MODEL, OTHER_SECRET, SECRET, WORKER, StillClock, key, lease, replica, snapshot, world
 
 from daulat.core.decision import Decision, Question
 from daulat.core.snapshot import STRICT_SECONDS, LeaseRow
@@ -91,6 +91,19 @@ def test_a_renewed_lease_on_the_same_evidence_is_no_new_question_and_on_other_ev
     elsewhere = {**json.loads(lease(9).entry), "jurisdiction": "SG"}
     assert not granted(replace(lease(10), entry=json.dumps(elsewhere)))
     assert counting.asked == 3
+
+
+def test_what_is_said_alike_of_many_is_one_text() -> None:
+    made = world(StillClock())
+    (route,) = made.routes(MODEL)
+    one, other = (made.directory.authenticate(secret.encode()) for secret in (SECRET, OTHER_SECRET))
+    first, second = (made.grant(who, "chat.completions", made.models[MODEL], route) for who in (one, other))
+    assert first.who != second.who
+    assert first.under is second.under
+    assert made.grant(one, "chat.completions", made.models[MODEL], route) is first
+    said = json.loads(f"{{{first.who},{first.under}}}")
+    assert list(said)[:6] == ["action", "tenant", "principal", "key", "attributes", "effect"]
+    assert (said["tenant"], said["key"], said["worker"]) == (one.tenant, one.key, WORKER)
 
 
 def test_no_replica_no_lease_and_no_model_are_different_reasons() -> None:
