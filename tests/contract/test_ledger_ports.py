@@ -238,6 +238,28 @@ class TestSeal:
         assert set(seal.load().cursors) == {4}
 
 
+@pytest.mark.parametrize("table", ["cursor", "opened", "staged_bundle"])
+def test_whoever_reads_while_another_advances_sees_one_checkpoint_with_what_belongs_to_it(
+    tmp_path: Path, table: str
+) -> None:
+    path = tmp_path / "seal.db"
+    writer, reader = SqliteSeal(path, "test/1"), SqliteSeal(path, "test/1")
+    writer.advance(b"", FIRST)
+    advanced = list[str]()
+
+    def advance(statement: str) -> None:
+        if f"FROM {table}" in statement and not advanced:
+            advanced.append(statement)
+            writer.advance(FIRST.checkpoint, SECOND)
+
+    reader._db.set_trace_callback(advance)
+    assert reader.load() == FIRST
+    assert advanced
+    assert reader.load() == SECOND
+    reader.close()
+    writer.close()
+
+
 def test_what_an_earlier_version_has_staged_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "seal.db"
     seal = SqliteSeal(path, "test/1")

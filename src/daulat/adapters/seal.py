@@ -66,6 +66,10 @@ class SqliteSeal:
 
     def load(self) -> Sealed | None:
         """See `ledger.sequencer.Seal.load`."""
+        with transaction(self._db, reads=True):  # `daulat log fsck` reads beside a sequencer that goes on
+            return self._load()
+
+    def _load(self) -> Sealed | None:
         row = self._db.execute(
             "SELECT size, checkpoint, base_size, base_checkpoint FROM seal WHERE origin = ?", (self._origin,)
         ).fetchone()

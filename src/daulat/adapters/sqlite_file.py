@@ -25,13 +25,15 @@ def opened(path: Path, schema: str, *pragmas: str) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, *, reads: bool = False) -> Iterator[None]:
     """What is executed within happens wholly, and as durably as the file's pragmas say, or not at all.
+
+    `reads`: it changes nothing, and sees the file as it is at its first statement, whoever writes meanwhile.
 
     Raises:
         sqlite3.Error: it did not.
     """
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")

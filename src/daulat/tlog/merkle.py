@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from daulat.errors import VerificationFailed
@@ -30,16 +30,9 @@ class Frontier:
 
     __slots__ = ("_nodes", "size")
 
-    def __init__(self, size: int = 0, nodes: Iterable[bytes] = ()) -> None:
-        """Continue a tree of `size` leaves from the roots of its complete subtrees, largest first.
-
-        Raises:
-            ValueError: a tree of that size has another number of complete subtrees.
-        """
-        self.size = size
-        self._nodes = list(nodes)
-        if len(self._nodes) != size.bit_count():
-            raise ValueError(f"{len(self._nodes)} subtree roots, a tree of {size} leaves has {size.bit_count()}")
+    def __init__(self) -> None:
+        self.size = 0
+        self._nodes: list[bytes] = []
 
     @property
     def nodes(self) -> tuple[bytes, ...]:

@@ -39,7 +39,6 @@ def test_every_way_to_a_root_agrees_with_the_rfc_and_with_an_independent_library
     assert frontier.root() == merkle.root(all_leaves) == merkle.batch(all_leaves)[0] == expected
     if count:
         assert oracle.get_root() == expected
-    assert merkle.Frontier(frontier.size, frontier.nodes).root() == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 8, 9, 21, 64, 65])
@@ -82,5 +81,3 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
         merkle.verify_inclusion(b"", 0, 0, (), merkle.EMPTY_ROOT)
     with pytest.raises(VerificationFailed):
         merkle.verify_consistency(2, b"", 1, b"", ())
-    with pytest.raises(ValueError, match="subtree roots"):
-        merkle.Frontier(3, [b""])
