@@ -92,7 +92,7 @@ def add(store: ModelStore, path: Path, wishes: Wishes | None = None, progress: P
 def _judge(files: Mapping[str, Path], looked_at: set[str]) -> Described:
     """What the files say, once nothing in them is refused. `looked_at`: templates that have been, by their SHA-256."""
     said = registry.describe(files)
-    if (config := files.get("config.json")) is not None:
+    if (config := files.get("config.json")) is not None:  # here, not there: what a store has already stays readable
         weights.check_routing(config.read_bytes())
     for template in said.templates:
         if template.sha256 not in looked_at:

@@ -94,8 +94,8 @@ class Inference(Recorded):
             self._refuse(error)
             return
         self._service.active.add(self)
-        limited, crowded = grant.limited, self._service.load.get(route.replica.id, 0) >= route.room
-        if crowded or limited.purse is not None or limited.limits:
+        crowded = self._service.load.get(route.replica.id, 0) >= route.room
+        if grant.limited.limits or crowded:
             self._begin_turn(grant, route, crowded=crowded)
         else:
             self._admit()
