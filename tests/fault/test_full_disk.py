@@ -190,7 +190,7 @@ os.posix_fallocate(filler, 0, facts.f_bavail * facts.f_frsize)
 number = 0
 try:
     while True:
-        record = records.record(records.ADMISSION, number + 1, bytes(1_000_000))
+        record = (records.head(records.ADMISSION, number + 1, 1_000_000), bytes(1_000_000))
         segments.commit(records.encode_group(number, record))
         number += 1
 except OSError as error:

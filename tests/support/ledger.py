@@ -7,6 +7,7 @@ import json
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from daulat.core import entries
@@ -21,7 +22,8 @@ _PATIENCE = 20.0
 
 def group_of(number: int, items: Iterable[tuple[int, int, bytes]]) -> bytes:
     """A journal's group of (kind, sequence, payload) records."""
-    return records.encode_group(number, [part for item in items for part in records.record(*item)])
+    parts = [(records.head(kind, sequence, len(payload)), payload) for kind, sequence, payload in items]
+    return records.encode_group(number, chain.from_iterable(parts))
 
 
 class Crash(BaseException):

@@ -383,9 +383,10 @@ class Published:
         """The promise for entry `of`, in one group commit with the entries `names`."""
         wanted = [*names, of]
         members = [self._member(name) for name in wanted]
-        root, paths = merkle.batch([merkle.leaf_hash(_leaf(*member)) for member in members])
+        leaves = [merkle.leaf_hash(_leaf(*member)) for member in members]
+        root, path = merkle.root(leaves), merkle.inclusion_path(len(leaves) - 1, leaves)
         id_, admission = members[-1]
-        made = Promise(id_, ORIGIN, self.names["worker"], 7, len(members), len(members) - 1, admission, paths[-1], root,
+        made = Promise(id_, ORIGIN, self.names["worker"], 7, len(members), len(members) - 1, admission, path, root,
                        T0 + 700_000, b"")  # fmt: skip
         made = replace(made, **other)
         text = signed_text(made.origin, made.worker, made.batch, made.size, made.root, made.deadline)

@@ -30,8 +30,9 @@ from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.forward import Forwarder
-from daulat.gateway.http import Connection, Server
+from daulat.gateway.http import Connection
 from daulat.gateway.metrics import Metrics
+from daulat.gateway.server import Server
 from daulat.ledger import records
 from daulat.ledger.journal import Journal
 from daulat.pipeline.service import Service

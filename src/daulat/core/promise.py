@@ -15,9 +15,9 @@ request has no entry by its deadline, or an entry with other admission bytes, pr
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -76,8 +76,7 @@ def headers(
     batch: int,
     members: Sequence[str],
     admissions: Sequence[bytes],
-    paths: Sequence[Sequence[str]],
-    root: bytes,
+    tree: Sequence[Sequence[bytes]],
     deadline: int,
     signature: bytes,
 ) -> list[str]:
@@ -86,20 +85,39 @@ def headers(
     Args:
         members: request ids, in leaf order.
         admissions: the leaf hashes of their admission records.
-        paths: each member's inclusion path, its nodes put into text already (`node`).
-        root: of the tree over `leaves` of the two.
+        tree: all levels of that over `leaves` of the two (`tlog.merkle.levels`).
     """
     shared = f'", origin="{origin}", worker={worker}, batch={batch}, size={len(members)}, index='
-    end = f"), root={node(root)}, deadline={deadline}, sig={node(signature)}"
+    end = f"), root={node(tree[-1][0])}, deadline={deadline}, sig={node(signature)}"
     return [
-        f'id="{request_id}{shared}{index}, admission={node(admission)}, path=({" ".join(path)}{end}'
-        for index, (request_id, admission, path) in enumerate(zip(members, admissions, paths, strict=True))
+        f'id="{request_id}{shared}{index}, admission={admission}, path=({path[1:]}{end}'
+        for index, (request_id, admission, path) in enumerate(
+            zip(members, _texts(admissions), _paths(tree), strict=True)
+        )
     ]
+
+
+def _paths(tree: Sequence[Sequence[bytes]]) -> list[str]:
+    """Every leaf's inclusion path, a space before each of its nodes. From the root downwards: two neighbours' paths are
+    each other, and then the same. A level's odd last node has no neighbour."""
+    found = [""]
+    for level in reversed(tree[:-1]):
+        texts, above, found = [f" {text}" for text in _texts(level)], found, []
+        for left, right, path in zip(texts[::2], texts[1::2], above, strict=False):
+            found += (right + path, left + path)
+        if len(level) & 1:
+            found.append(above[-1])
+    return found
+
+
+def _texts(hashes: Sequence[bytes]) -> list[str]:
+    """`node` of each, without a call for each."""
+    return [f":{b2a_base64(hash_, newline=False).decode()}:" for hash_ in hashes]
 
 
 def node(data: bytes) -> str:
     """Bytes as an RFC 9651 Byte Sequence."""
-    return f":{binascii.b2a_base64(data, newline=False).decode()}:"
+    return f":{b2a_base64(data, newline=False).decode()}:"
 
 
 def leaf_data(request_id: str, admission: bytes) -> bytes:

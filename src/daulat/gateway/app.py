@@ -68,7 +68,7 @@ def credential(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class App:
-    """Takes every whole request of one worker (`gateway.http.Server.handle`)."""
+    """Takes every whole request of one worker (`gateway.server.Server.handle`)."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class App:
             exchange.fail(DaulatError("internal error"))
 
     def refuse(self, exchange: Exchange, error: DaulatError) -> None:
-        """Answer what never became a whole request (`gateway.http.Server.refuse`). Where it was a question, and its key
-        is good, the log has an entry of it."""
+        """Answer what never became a whole request (`gateway.server.Server.refuse`). Where it was a question, and its
+        key is good, the log has an entry of it."""
         action = _INFERENCE.get(exchange.target.partition(b"?")[0]) if exchange.method == b"POST" else None
         try:
             if action is not None:

@@ -20,6 +20,7 @@ from daulat.engines import address as addresses
 from daulat.engines.dialect import Dialect, EngineRequest
 from daulat.errors import DaulatError, EngineDead, EngineError, EngineRequestFailed
 from daulat.gateway import translated
+from daulat.gateway.heads import Answered
 from daulat.pipeline.ports import EngineCall, EngineSink
 
 _TYPE_LENGTH: Final = len(b"content-type")
@@ -29,6 +30,7 @@ _HEAD: Final = (
     b"%b %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\naccept: */*\r\ncontent-length: %d\r\n\r\n"
 )
 _HOST: Final = b"host: engine\r\n"
+_ANEW_SECONDS: Final = 1.0  # between two looks at how an engine's answers begin: some name the second
 
 
 class Pool:
@@ -49,6 +51,7 @@ class Pool:
         self._dialects: dict[str, Dialect | None] = {}
         self._connect_seconds = connect_seconds
         self._outgoing: list[tuple[Any, bytes]] = []
+        self.answered: dict[str, Answered] = {}  # by address: how whole answers begin
 
     def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall:
         """Ask an engine. Nothing is raised here: failures reach the sink, from the loop."""
@@ -86,6 +89,7 @@ class Pool:
         """Forget replicas that are no longer in the snapshot."""
         self._dialects = {id_: dialect for id_, dialect in self._dialects.items() if id_ in replicas}
         self._heads = {address: head for address, head in self._heads.items() if address in addresses}
+        self.answered = {address: head for address, head in self.answered.items() if address in addresses}
         for address in [address for address in self._idle if address not in addresses]:
             for connection in self._idle.pop(address):
                 connection.close()
@@ -259,10 +263,16 @@ class _Connection(asyncio.Protocol):
         self._pool.write(self._transport, call.data)
 
     def data_received(self, data: bytes) -> None:
+        call, first = self._call, not self._seen
         self._seen = True
-        if self._call is None:
+        if call is None:
             self.close()  # an engine that speaks unasked
             return
+        if first:
+            known = self._pool.answered.get(self._address)
+            if known is not None and (start := known.body(data)):
+                self._take_whole(call, known.type, data[start:])
+                return
         self._beside += len(data)
         try:
             self._parser.feed_data(data)
@@ -275,6 +285,21 @@ class _Connection(asyncio.Protocol):
                 self._hand_on()
             if self._beside > _MAX_BESIDE:
                 self._broke("The engine's answer has too large headers.")
+            elif first and self._call is None and self.usable and self._status == 200:  # noqa: PLR2004
+                self._remember(data)
+
+    def _take_whole(self, call: _Call, type_: bytes, body: bytes) -> None:
+        """An answer that is as others were which the parser has read, and here from its first byte to its last."""
+        if call.sink is not None:
+            call.sink.engine_head(200, type_)
+            call.sink.engine_data(body)
+        self._ended(keep=True)
+
+    def _remember(self, answer: bytes) -> None:
+        """It came as a whole: the next may begin in the same way."""
+        known, now = self._pool.answered.get(self._address), time.monotonic()
+        if known is None or now - known.since > _ANEW_SECONDS:
+            self._pool.answered[self._address] = Answered(answer, self._type, now)
 
     def _broke(self, words: str) -> None:
         if self._parts:
@@ -312,8 +337,12 @@ class _Connection(asyncio.Protocol):
             return
         if self._parts:
             self._hand_on()
+        self._ended(keep=self._parser.should_keep_alive())
+
+    def _ended(self, *, keep: bool) -> None:
+        """The answer is over; `keep`: another may come on this connection."""
         call, self._call = self._call, None
-        if self.usable and self._parser.should_keep_alive():
+        if keep and self.usable:
             if self._paused:
                 self.resume()
             self._pool.release(self._address, self)

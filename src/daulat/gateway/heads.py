@@ -1,9 +1,10 @@
-"""The head that a client says again with every request of a connection, but for its key and its body's length. Pure.
+"""Heads that are said again and again: a client's, but for its key and its body's length, and an engine's. Pure.
 
 Clients keep connections open and repeat themselves: `httptools` and `framing` then come to the same as before. So what
 they made of a head is kept, and taken again where the next one is that one byte for byte, up to two values: the digits
 of Content-Length, and the API key, as proxies speak for many. Nothing else is ever taken as the same: each of the two
-stands alone on a line which a good head has once, and is made of characters that mean nothing else there.
+stands alone on a line which a good head has once, and is made of characters that mean nothing else there. Engines
+repeat themselves as well (`Answered`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _MOST_BYTES: Final = 4096  # kept a connection
 _DIGITS: Final = b"0123456789"
 _TOKEN: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" + _DIGITS + b"-._~+/="  # RFC 6750 section 2.1
 _MOST_TOKEN: Final = 256
+_OK: Final = b"HTTP/1.1 200 "
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _KEY: Final = re.compile(
     rb"\r\n(?:authorization: (bearer )|x-api-key: ())([A-Za-z0-9._~+/=-]{1,%d})\r\n" % _MOST_TOKEN, re.IGNORECASE
@@ -96,3 +98,30 @@ class Repeated:
 
 VARIED: Final = Repeated(b"\n", [((1, 1), _Value(b"", b"", b"", 0))], b"", {})
 """In place of one where another head has come: no request begins with it."""
+
+
+class Answered:
+    """The head of a whole answer of an engine that was good, and is likely to come again, but for its body's length."""
+
+    __slots__ = ("_before", "_behind", "since", "type")
+
+    def __init__(self, answer: bytes, type_: bytes, now: float) -> None:
+        """`answer`: an HTTP/1.1 message of status 200, alone and whole, that leaves its connection open. `type_`: its
+        Content-Type; `now`: monotonic seconds. One that does not state its length is like no other."""
+        head = answer[: answer.find(b"\r\n\r\n") + 4]
+        length = _LENGTH.search(head) if len(head) <= _MOST_BYTES and head.startswith(_OK) else None
+        start, end = length.span(1) if length is not None else (0, 0)
+        self._before, self._behind = (head[:start], head[end:]) if length is not None else (b"\n", b"")
+        self.type, self.since = type_, now
+
+    def body(self, data: bytes) -> int:
+        """Where the body begins, if `data` is this head and a whole body; else 0."""
+        if not data.startswith(self._before):
+            return 0
+        start = len(self._before)
+        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self._behind, end):
+            return 0
+        end += len(self._behind)
+        return end if int(digits) == len(data) - end else 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -26,69 +26,14 @@ from daulat.gateway.errors import REASONS
 from daulat.gateway.exchange import Exchange, Incoming, Sink
 from daulat.gateway.framing import HOSTS, wire_error
 from daulat.gateway.heads import VARIED, Repeated
+from daulat.gateway.server import Server
 from daulat.pipeline.actions import PATHS
 
 _USUAL: Final = frozenset(b"POST %b HTTP/1.1" % path.encode() for path in PATHS.values())
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_SECONDS: Final = 2.0
-_SMALL_BODY: Final = 65_536  # anybody may send one
 _STEP: Final = 1 << 20  # of a body that is taken as it comes: its time counts anew with each
-
-
-class Server:
-    """What the connections of one worker share."""
-
-    def __init__(
-        self,
-        handle: Callable[[Exchange], None],
-        limits: Callable[[], Limits],
-        refuse: Callable[[Exchange, DaulatError], None],
-        allow: Callable[[bytes, Mapping[bytes, bytes]], bool],
-    ) -> None:
-        """`handle` gets every whole request, and every `Incoming` one; `refuse` answers what never became one, with its
-        method and headers only where its head was good; `allow` raises where the sender of this target and these
-        headers may not send a large body, and says whether it is taken as it comes."""
-        self.handle, self.refuse, self.allow = handle, refuse, allow
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.date = self.ok = b""
-        self._unwritten: list[Exchange] = []  # that have bytes to write
-        self._limits = limits
-        self.tick()
-
-    def connection(self) -> Connection:
-        """The protocol factory for `loop.create_server`."""
-        return Connection(self)
-
-    def tick(self) -> None:
-        """About once a second: the limits in force, the `Date` header's text, and the usual first lines."""
-        self.limits = self._limits()
-        self.small = min(_SMALL_BODY, self.limits.body_bytes)
-        self.date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
-        self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
-
-    def soon(self, exchange: Exchange) -> None:
-        """Have it flushed at the end of this turn of the loop: what it has got by then is one write."""
-        if not self._unwritten:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unwritten.append(exchange)
-
-    def _flush(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        for exchange in unwritten:
-            exchange.flush()
-
-    def sweep(self, now: float) -> None:
-        """End waits that are over; `now` is monotonic seconds."""
-        for connection in list(self.connections):
-            connection.sweep(now)
-
-    def drain(self) -> None:
-        """Close idle connections, and the others when they have answered."""
-        self.draining = True
-        for connection in list(self.connections):
-            connection.close_if_idle()
 
 
 class Connection(asyncio.Protocol):
@@ -175,7 +120,9 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) > self._server.limits.header_bytes:
                 self._pause_reading()
             return
-        self._advance()
+        repeated = self._repeated
+        if repeated is None or self._state != "head" or not self._take_again(repeated):
+            self._advance()
 
     def _advance(self) -> None:
         try:
@@ -194,8 +141,6 @@ class Connection(asyncio.Protocol):
         limits = self._server.limits
         if self._buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignore an empty line before a request
             self._buffer = self._buffer[2:]
-        if self._repeated is not None and self._take_again(self._repeated):
-            return True
         end = self._buffer.find(b"\r\n\r\n", 0, limits.header_bytes + 4)
         if end < 0:
             if len(self._buffer) > limits.header_bytes:
@@ -225,15 +170,26 @@ class Connection(asyncio.Protocol):
         return True
 
     def _take_again(self, repeated: Repeated) -> bool:
-        """Take a request that has the same head again, and is here as a whole; whether it was one."""
-        end, headers = repeated.match(self._buffer, self._server.limits.header_bytes + 4)
-        length = len(self._buffer) - end
-        if not end or int(headers[b"content-length"]) != length or length > self._server.small:
+        """Take a request that has the same head again; whether it was one."""
+        buffer, server = self._buffer, self._server
+        end, headers = repeated.match(buffer, server.limits.header_bytes + 4)
+        if not end:
             return False
+        length = int(headers[b"content-length"])
+        missing = length - (len(buffer) - end)
+        if length > server.small or missing < 0:  # there is another behind it
+            return False
+        if missing:
+            self._begin()
         self.version, self._method, self._target = "1.1", b"POST", repeated.target
-        self._headers, self.keeps = headers, not self._server.draining
-        body, self._buffer = self._buffer[end:], b""
-        self._complete(body)
+        self._headers, self.keeps = headers, not server.draining
+        if not missing:
+            self._buffer = b""
+            self._complete(buffer[end:])
+            return True
+        self._buffer, self._left, self._state = buffer[end:], length, "body"
+        self._deadline = time.monotonic() + server.limits.body_seconds
+        self._advance()
         return True
 
     def _take_body(self) -> bool:
@@ -401,7 +357,8 @@ class Connection(asyncio.Protocol):
         self._state, self._target = "head", b""
         limits = self._server.limits
         self._deadline = time.monotonic() + (limits.header_seconds if self._buffer else limits.idle_seconds)
-        self._read_on()
+        if not self._reading:
+            self._read_on()
         if self._buffer:
             # Not recursively: a client may pipeline a thousand requests that are answered at once.
             asyncio.get_running_loop().call_soon(self._advance)

@@ -66,17 +66,19 @@ class Metrics:
         self.limits: dict[tuple[str, str], int] = {}  # refusals by scope and resource
 
     def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
-        """Count one request; `started` and `first` (byte) are monotonic seconds."""
+        """See `Meter.finished`."""
         key = (action, status, outcome)
         self._requests[key] = self._requests.get(key, 0) + 1  # a Counter's += asks twice, in Python
         self._input += usage.prompt_tokens
         self._cached += usage.cached_tokens
         self._output += usage.completion_tokens
-        to_first, to_last = first - started, time.monotonic() - started
-        self._first.total += to_first
-        self._first.buckets[bisect_left(BUCKETS, to_first)] += 1
-        self._whole.total += to_last
-        self._whole.buckets[bisect_left(BUCKETS, to_last)] += 1
+        seconds = time.monotonic() - started
+        self._whole.total += seconds
+        self._whole.buckets[bisect_left(BUCKETS, seconds)] += 1
+        if first:
+            seconds = first - started
+        self._first.total += seconds
+        self._first.buckets[bisect_left(BUCKETS, seconds)] += 1
 
     def refused(self, reason: str) -> None:
         self._refusals[reason] += 1

@@ -13,6 +13,7 @@ acknowledged any more: what the kernel still has is unknown (it may have dropped
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import queue
 import threading
@@ -22,10 +23,10 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from daulat.core.clock import Clock
-from daulat.core.promise import headers, leaves, node, signed_text
+from daulat.core.promise import headers, leaves, signed_text
 from daulat.ledger import records
-from daulat.ledger.records import ADMISSION, ATTEMPT, COMPLETION, REFUSALS, record
-from daulat.tlog.merkle import levels, paths
+from daulat.ledger.records import ADMISSION, ATTEMPT, COMPLETION, REFUSALS, head
+from daulat.tlog.merkle import levels
 
 _sha256 = hashlib.sha256
 Durable = Callable[[], None]
@@ -88,15 +89,13 @@ class _Group:
     def deliver(self, origin: str, worker: int, signature: bytes) -> None:
         """Tell everyone. Callbacks may ask for more records."""
         if self.promised:
-            nodes = [[node(hash_) for hash_ in level] for level in self.tree[:-1]]
             made = headers(
                 origin=origin,
                 worker=worker,
                 batch=self.number,
                 members=[request_id for request_id, _, _ in self.promised],
                 admissions=self.hashes,
-                paths=paths([*nodes, []]) if nodes else [[]],
-                root=self.tree[-1][0],
+                tree=self.tree,
                 deadline=self.deadline,
                 signature=signature,
             )
@@ -138,7 +137,7 @@ class Journal:
         self._flying: deque[_Group] = deque()
         self._scheduled = self._waiting = self._closed = False
         self._groups: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
-        self._sequence = 0
+        self.next_sequence = itertools.count(1).__next__  # under which one request's records stand: no gaps
         self._rate, self._flushed = 0.0, time.monotonic()
         self._counts: Counter[str] = Counter()
         self._principals: Counter[str] = Counter()
@@ -146,15 +145,10 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def next_sequence(self) -> int:
-        """The number under which one request's records stand: 1, 2, 3 ... without gaps."""
-        self._sequence += 1
-        return self._sequence
-
     def admit(self, sequence: int, request_id: str, admission: bytes, on_durable: Promised) -> None:
         group = self._open
         group.urgent = True
-        group.parts += record(ADMISSION, sequence, admission)
+        group.parts += (head(ADMISSION, sequence, len(admission)), admission)
         group.promised.append((request_id, admission, on_durable))
         if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
             self._wake(group)
@@ -172,7 +166,8 @@ class Journal:
         """Both records in one group, for answers that are known at once: refusals by policy, above all."""
         group = self._open
         group.urgent = True
-        group.parts += (*record(ADMISSION, sequence, admission), *record(COMPLETION, sequence, completion))
+        group.parts += (head(ADMISSION, sequence, len(admission)), admission)
+        group.parts += (head(COMPLETION, sequence, len(completion)), completion)
         group.promised.append((request_id, admission, on_durable))
         self._wake(group)
 
@@ -210,7 +205,7 @@ class Journal:
     def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None, *, urgent: bool = True) -> None:
         group = self._open
         group.urgent = group.urgent or urgent
-        group.parts += record(kind, sequence, payload)
+        group.parts += (head(kind, sequence, len(payload)), payload)
         if callback is not None:
             group.callbacks.append(callback)
         if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:

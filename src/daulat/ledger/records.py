@@ -29,6 +29,8 @@ _HEADER: Final = b'{"format":"daulat/journal/v1",'
 _MAGIC: Final = b"DJG1"
 _GROUP: Final = struct.Struct("<4sQII")
 _RECORD: Final = struct.Struct("<BQI")
+head: Final = _RECORD.pack
+"""`head(kind, sequence, length)`: what stands before a record's payload."""
 MAX_HEADER: Final = 4096
 MAX_GROUP: Final = 64 * 1024 * 1024
 
@@ -65,11 +67,6 @@ def header_length(data: bytes) -> int:
     if data.find(_MAGIC) >= 0:
         raise SealBroken("a journal segment does not begin with its header line")
     return 0
-
-
-def record(kind: int, sequence: int, payload: bytes) -> tuple[bytes, bytes]:
-    """One record's head, and its payload as it is."""
-    return _RECORD.pack(kind, sequence, len(payload)), payload
 
 
 def encode_group(number: int, parts: Iterable[bytes]) -> bytes:

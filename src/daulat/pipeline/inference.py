@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from daulat.core import commitments
@@ -39,7 +40,7 @@ from daulat.pipeline import asking, empty, stored, typed, whole
 from daulat.pipeline import body as bodies
 from daulat.pipeline.actions import COUNTING, MESSAGES, PATHS, RESPONSES, UNSTREAMED
 from daulat.pipeline.events import EventStream
-from daulat.pipeline.ports import EngineCall, Headers, Reply
+from daulat.pipeline.ports import EngineCall, Reply
 from daulat.pipeline.record import Recorded
 from daulat.pipeline.service import Service
 from daulat.pipeline.turns import Turn
@@ -69,6 +70,7 @@ class Inference(Recorded):
         self._sequence = self._status = self._overhead = 0
         self._turn: Turn | None = None
         self._purse: Purse | None = None
+        self._lines = ""
         self._attempts: list[tuple[Route, str]] = []
         self._model: ModelRow | None = None
         self._grant: Grant | None = None
@@ -175,11 +177,11 @@ class Inference(Recorded):
             self._dispatch()
 
     def _admitted(self, promise: str) -> None:
-        self._reply.mark(self.request_id, promise, self._limits())
-        if self._call is None or self._events is not None:
-            self._release()
-        else:
+        self._reply.mark(self.request_id, promise, self._lines if self._turn is None else self._limits())
+        if self._events is None and self._route is not None and self._route.local:
             self._undurable -= 1  # a whole answer is held by its completion anyway
+        else:
+            self._release()
 
     # Step 7.
 
@@ -360,8 +362,8 @@ class Inference(Recorded):
             self._answered("ok" if ok else "failed", usage, answer)
 
     def _answered(self, outcome: str, usage: Usage | None, answer: bytes) -> None:
-        self._complete(outcome, usage or Usage(), self._commit(answer))
-        self._service.ledger.complete(self._sequence, self._record, lambda: self._deliver(answer, ()))
+        self._complete(outcome, usage or Usage(), commitments.commit(self._salt, "response", answer))
+        self._service.ledger.complete(self._sequence, self._record, partial(self._reply.send, self._status, (), answer))
 
     def _hand_over(self, answer: bytes, usage: Usage, then: Callable[[], None]) -> None:
         """What is to be stored is durable in the vault before the answer's end goes out; the end says if it is not."""
@@ -383,13 +385,9 @@ class Inference(Recorded):
     def _fail(self, error: DaulatError, usage: Usage | None = None) -> None:
         rendered = self._service.render(error, self._action)
         self._status, self._error = rendered.status, error.code
-        self._complete("failed", usage or Usage(), self._commit(rendered.body))
-        self._service.ledger.complete(
-            self._sequence, self._record, lambda: self._deliver(rendered.body, rendered.headers)
-        )
-
-    def _deliver(self, body: bytes, headers: Headers) -> None:
-        self._reply.send(self._status, headers, body)
+        self._complete("failed", usage or Usage(), commitments.commit(self._salt, "response", rendered.body))
+        answer = partial(self._reply.send, rendered.status, rendered.headers, rendered.body)
+        self._service.ledger.complete(self._sequence, self._record, answer)
 
     def _end_stream(self, outcome: str, final: bytes) -> None:
         """The final frame is part of the commitment, and held until the completion is durable."""
@@ -403,7 +401,7 @@ class Inference(Recorded):
         self._sent.update(final)
         usage = self._events.usage if self._events is not None else None
         self._complete(outcome, usage or self._counted(), self._digest())
-        self._service.ledger.complete(self._sequence, self._record, lambda: self._reply.finish(final), patient=True)
+        self._service.ledger.complete(self._sequence, self._record, partial(self._reply.finish, final), patient=True)
 
     def _stream_broke(self, error: DaulatError) -> None:
         """After the first byte there is no status left to send: an error event, never a silent end."""

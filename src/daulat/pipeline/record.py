@@ -5,8 +5,6 @@ The records are written by hand, for every request; their fields and order are t
 
 from __future__ import annotations
 
-import time
-
 from daulat.core import commitments
 from daulat.core.decision import Decision
 from daulat.core.principal import Principal
@@ -94,7 +92,7 @@ class Recorded:
                 service.turns.settle_late(self._purse, self._taken, tokens)
         elif self._turn is not None:
             service.turns.settle(self._turn, usage)
-        service.meter.finished(self._action, self._status, outcome, usage, self._begun, self._first or time.monotonic())
+        service.meter.finished(self._action, self._status, outcome, usage, self._begun, self._first)
 
     def _refuse(self, error: DaulatError) -> None:
         """A denial is one entry of its own, admission and completion in one commit, and then the answer."""
@@ -104,7 +102,7 @@ class Recorded:
         if self._turn is not None:
             service.turns.leave(self._turn)
         outcome = "failed" if isinstance(error, InvalidRequest) else "denied"
-        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, time.monotonic())
+        service.meter.finished(self._action, rendered.status, outcome, Usage(), self._begun, 0.0)
         # What is left of a full disk belongs to answers under way: denials become counts then, too.
         if service.ledger.shortage or not service.denials.spend(self._principal.key_id, service.clock.now_ms()):
             service.ledger.refuse_principal(self._principal.person)
@@ -120,7 +118,8 @@ class Recorded:
             who, under = service.world.describe(self._principal, self._action, Decision("deny", (name,)), of)
         self._status, self._error = rendered.status, error.code
         admission = self._admission(who, under)  # before the completion, so that the times in them do not cross
-        completion = self._completion(outcome, Usage(), self._commit(rendered.body))
+        commitment = commitments.commit(self._salt, "response", rendered.body)
+        completion = self._completion(outcome, Usage(), commitment)
 
         def answer(promise: str) -> None:
             self._reply.mark(self.request_id, promise, limits)
@@ -130,11 +129,6 @@ class Recorded:
 
     def _limits(self) -> str:
         """What the answer's headers say of its limits."""
-        if self._purse is not None:
-            return self._lines
         if self._turn is None:
-            return ""
+            return self._lines
         return self._turn.lines or self._service.turns.header_lines(self._turn, self._service.clock.now_ms())
-
-    def _commit(self, body: bytes) -> str:
-        return commitments.commit(self._salt, "response", body)

@@ -43,7 +43,10 @@ class Ledger(Protocol):
 class Meter(Protocol):
     """Port: `gateway.metrics`."""
 
-    def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None: ...
+    def finished(self, action: str, status: int, outcome: str, usage: Usage, started: float, first: float) -> None:
+        """Count one request that ends now; `started` and `first` (byte) are monotonic seconds. 0 as `first`: its answer
+        is one piece."""
+        ...
 
 
 class Running(Protocol):

@@ -66,7 +66,8 @@ def of_answer(body: bytes) -> Usage | None:
         EngineRequestFailed: the body is no JSON object, so it is no answer.
     """
     try:
-        _must_be_text(body)
+        if not body.isascii():
+            body.decode()  # JSON is UTF-8 (RFC 8259 section 8.1), also where it is skipped
         try:
             found = _answer(body).usage
         except msgspec.ValidationError:
@@ -80,7 +81,7 @@ def of_answer(body: bytes) -> Usage | None:
 def error_message(body: bytes) -> str:
     """What an error envelope says, OpenAI's or Anthropic's; "" where a body is none that clients could read."""
     try:
-        _must_be_text(body)
+        body.decode()
         return _error(body).error.message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
@@ -95,16 +96,6 @@ def of_event(data: bytes) -> tuple[Usage | None, bool]:
     if found.usage is None:
         return None, False
     return _plain(found.usage), not found.choices
-
-
-def _must_be_text(body: bytes) -> None:
-    """JSON is UTF-8 (RFC 8259 section 8.1), also where it is skipped.
-
-    Raises:
-        UnicodeDecodeError: it is not.
-    """
-    if not body.isascii():
-        body.decode()
 
 
 def _plain(found: _Usage) -> Usage:

@@ -36,9 +36,10 @@ from daulat.gateway.app import App, render
 from daulat.gateway.engines import Pool
 from daulat.gateway.forward import Forwarder
 from daulat.gateway.handover import Handover
-from daulat.gateway.http import Server
+from daulat.gateway.http import Connection
 from daulat.gateway.metrics import Metrics
 from daulat.gateway.peers import Network
+from daulat.gateway.server import Server
 from daulat.identity.directory import Directory
 from daulat.ledger.journal import Journal
 from daulat.pipeline.service import Service
@@ -268,7 +269,7 @@ async def run(arguments: argparse.Namespace) -> int:
         _log.error("unexpected: %s", context.get("message"), exc_info=context.get("exception"))
 
     loop.set_exception_handler(broken)
-    server = await loop.create_server(worker.server.connection, sock=listen(arguments.host, arguments.port))
+    server = await loop.create_server(lambda: Connection(worker.server), sock=listen(arguments.host, arguments.port))
     borrowing = loop.create_task(worker.borrower.run(worker.service.turns))
     borrowing.add_done_callback(worker.unlent)
     every(POLL_SECONDS, worker.poll)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from daulat.errors import VerificationFailed
 
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 _sha256 = hashlib.sha256
-_Node = TypeVar("_Node")
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -67,34 +66,16 @@ def root(leaves: Sequence[bytes]) -> bytes:
     return level[0]
 
 
-def batch(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
-    """The root over leaf hashes and every leaf's inclusion path, in O(n log n).
+def levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    """All levels of a tree, leaves first; the last one holds the root.
 
     A level's odd last node is promoted unchanged, which is the same tree as RFC 6962's recursion; such a leaf's path
     has no element at that level.
     """
-    tree = levels(leaves)
-    return (tree[-1][0] if leaves else EMPTY_ROOT), [tuple(path) for path in paths(tree)]
-
-
-def levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    """All levels of a tree, leaves first; the last one holds the root."""
     tree = [list(leaves)]
     while len(tree[-1]) > 1:
         tree.append(_parents(tree[-1]))
     return tree
-
-
-def paths(tree: Sequence[Sequence[_Node]]) -> list[list[_Node]]:
-    """Every leaf's inclusion path through the levels of a tree, whatever form its nodes have been put into."""
-    found: list[list[_Node]] = [[] for _ in tree[0]]
-    for height, level in enumerate(tree[:-1]):
-        width = len(level)
-        for index, path in enumerate(found):
-            sibling = (index >> height) ^ 1
-            if sibling < width:
-                path.append(level[sibling])
-    return found
 
 
 def inclusion_path(index: int, leaves: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -103,7 +103,7 @@ def test_a_killed_worker_is_dead_and_its_journal_can_be_read(tmp_path: Path) -> 
     program = (
         "import os,sys,signal; from pathlib import Path; from daulat.adapters.journal_files import WorkerSegments;"
         "from daulat.ledger import records; s=WorkerSegments(Path(sys.argv[1]),7,'test/1');"
-        "s.commit(records.encode_group(0,records.record(records.ADMISSION,1,b'x'))); "
+        "s.commit(records.encode_group(0,(records.head(records.ADMISSION,1,1),b'x'))); "
         "print('up',flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as process:

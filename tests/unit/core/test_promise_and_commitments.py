@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daulat.core import commitments
-from daulat.core.promise import Promise, parse_header, signed_text
+from daulat.core.promise import Promise, headers, leaves, parse_header, signed_text
 from daulat.errors import VerificationFailed
+from daulat.tlog import merkle
 
 HASH = st.binary(min_size=32, max_size=32)
 PROMISES = st.builds(
@@ -32,6 +33,19 @@ PROMISES = st.builds(
 @given(PROMISES)
 def test_a_promise_survives_its_header(promise: Promise) -> None:
     assert parse_header(promise.header()) == promise
+
+
+@pytest.mark.parametrize("size", [*range(1, 40), 255, 256, 257])
+def test_the_headers_of_one_commit_are_those_of_its_promises(size: int) -> None:
+    members = [f"req_{number:032x}" for number in range(size)]
+    admissions = [merkle.leaf_hash(member.encode()) for member in members]
+    hashes = leaves(members, admissions)
+    said = {"origin": "o/2026", "worker": 7, "batch": 9, "deadline": 5, "signature": b"s" * 64}
+    made = headers(members=members, admissions=admissions, tree=merkle.levels(hashes), **said)  # type: ignore[arg-type]
+    for index, header in enumerate(made):
+        path, root = merkle.inclusion_path(index, hashes), merkle.root(hashes)
+        own = {"request_id": members[index], "index": index, "admission": admissions[index], "path": path}
+        assert header == Promise(size=size, root=root, **own, **said).header()  # type: ignore[arg-type]
 
 
 @given(PROMISES, st.data())

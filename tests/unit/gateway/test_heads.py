@@ -12,7 +12,8 @@ from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError
 from daulat.gateway.exchange import Exchange
 from daulat.gateway.heads import VARIED, Repeated
-from daulat.gateway.http import Connection, Server
+from daulat.gateway.http import Connection
+from daulat.gateway.server import Server
 
 BEFORE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer sk-1\r\nContent-Length: "
 BEHIND = b"\r\nContent-Type: application/json\r\nAccept: */*\r\n\r\n"
@@ -245,3 +246,17 @@ def test_what_was_kept_does_not_keep_a_draining_connection_open() -> None:
     seen.server.draining = True
     seen.connection.data_received(request(b"{}"))
     assert seen.taken[0][-1] is False
+
+
+@pytest.mark.parametrize("cut", [0, 2, 4])
+def test_the_body_may_come_behind_it(cut: int) -> None:
+    """As with clients that write the head and then the body."""
+    seen, data = Seen(), request(b'{"a":1}')
+    seen.remember()
+    parser, at = seen.connection._parser, len(request(b"")) + cut
+    for part in (data[:at], data[at:]):
+        assert not seen.taken
+        seen.connection.data_received(part)
+    assert seen.taken[0][:2] == (b"POST", PATH)
+    assert seen.taken[0][3] == b'{"a":1}'
+    assert seen.connection._parser is parser, "it was not asked again"

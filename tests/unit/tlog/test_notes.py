@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from daulat.errors import VerificationFailed
 from daulat.tlog import checkpoint, note, proof
 from daulat.tlog.checkpoint import Checkpoint
-from daulat.tlog.merkle import batch, leaf_hash
+from daulat.tlog.merkle import inclusion_path, leaf_hash, root
 from daulat.tlog.note import Signer, Verifier
 
 # The example of c2sp.org/signed-note, *Verifier keys*.
@@ -100,9 +100,8 @@ def test_a_checkpoint_of_another_origin_is_refused() -> None:
 
 def test_a_proof_stands_on_its_own_and_breaks_when_touched() -> None:
     leaves = [leaf_hash(b"%d" % number) for number in range(5)]
-    root, paths = batch(leaves)
-    signed = checkpoint.sign(Checkpoint(SIGNER.name, 5, root), [SIGNER])
-    made = proof.Proof(3, paths[3], signed, b"extra")
+    signed = checkpoint.sign(Checkpoint(SIGNER.name, 5, root(leaves)), [SIGNER])
+    made = proof.Proof(3, inclusion_path(3, leaves), signed, b"extra")
     read = proof.parse(made.encode())
     assert read == made
     assert read.verify(leaves[3], Verifier(SIGNER.vkey)).size == 5
