@@ -110,12 +110,12 @@ class Pen:
         inner, refuse = gateway._handle, gateway.server.refuse
 
         def handle(exchange: Any) -> None:
-            peer = exchange._connection._transport.get_extra_info("peername")
+            peer = exchange.wire._transport.get_extra_info("peername")
             self._methods.setdefault(peer, []).append(exchange.method)
             inner(exchange)
 
         def refused(exchange: Any, error: Any) -> None:
-            self._refused[exchange._connection._transport.get_extra_info("peername")] = exchange.method
+            self._refused[exchange.wire._transport.get_extra_info("peername")] = exchange.method
             refuse(exchange, error)
 
         gateway.server.handle, gateway.server.refuse = handle, refused

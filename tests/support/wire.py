@@ -70,6 +70,9 @@ class Memory:
     def all(self) -> list[records.Record]:
         return [record for group in records.groups(b"".join(self.groups), 0, 0) for record in group.records]
 
+    def admissions(self) -> list[dict[str, Any]]:
+        return [json.loads(record.payload) for record in self.all() if record.kind == records.ADMISSION]
+
     def completions(self) -> list[dict[str, Any]]:
         return [json.loads(record.payload) for record in self.all() if record.kind == records.COMPLETION]
 

@@ -263,16 +263,26 @@ class _Connection(asyncio.Protocol):
         self._pool.write(self._transport, call.data)
 
     def data_received(self, data: bytes) -> None:
-        call, first = self._call, not self._seen
-        self._seen = True
+        call = self._call
         if call is None:
             self.close()  # an engine that speaks unasked
             return
-        if first:
-            known = self._pool.answered.get(self._address)
-            if known is not None and (start := known.body(data)):
-                self._take_whole(call, known.type, data[start:])
-                return
+        if self._seen:
+            self._parse(data)
+            return
+        self._seen = True
+        known = self._pool.answered.get(self._address)
+        if known is None or not (start := known.body(data)):
+            self._parse(data)
+            if self._call is None and self.usable and self._status == 200:  # noqa: PLR2004
+                self._remember(data)
+            return
+        if call.sink is not None:
+            call.sink.engine_head(200, known.type)
+            call.sink.engine_data(data[start:])
+        self._ended(keep=True)
+
+    def _parse(self, data: bytes) -> None:
         self._beside += len(data)
         try:
             self._parser.feed_data(data)
@@ -285,15 +295,6 @@ class _Connection(asyncio.Protocol):
                 self._hand_on()
             if self._beside > _MAX_BESIDE:
                 self._broke("The engine's answer has too large headers.")
-            elif first and self._call is None and self.usable and self._status == 200:  # noqa: PLR2004
-                self._remember(data)
-
-    def _take_whole(self, call: _Call, type_: bytes, body: bytes) -> None:
-        """An answer that is as others were which the parser has read, and here from its first byte to its last."""
-        if call.sink is not None:
-            call.sink.engine_head(200, type_)
-            call.sink.engine_data(body)
-        self._ended(keep=True)
 
     def _remember(self, answer: bytes) -> None:
         """It came as a whole: the next may begin in the same way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from daulat.core.principal import Principal
 from daulat.errors import DaulatError
 from daulat.gateway import errors as wire_errors
 from daulat.pipeline.ports import Headers, Listener
@@ -22,6 +23,9 @@ class Wire(Protocol):
     write: Callable[[bytes], object]
     soon: Callable[[Exchange], None]
     """Have `flush` called at the end of this turn of the loop."""
+
+    asker: tuple[bytes | None, bytes | None, object, Principal] | None
+    """Who asked on it last: with which Authorization and X-Api-Key, of which roll (`Directory.mark`)."""
 
     def status_line(self, status: int) -> bytes: ...
 
@@ -64,7 +68,6 @@ class Exchange:
 
     __slots__ = (
         "_chunked",
-        "_connection",
         "_keep",
         "_marks",
         "_unwritten",
@@ -73,10 +76,11 @@ class Exchange:
         "listener",
         "method",
         "target",
+        "wire",
     )
 
     def __init__(self, wire: Wire, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
-        self._connection: Wire | None = wire
+        self.wire: Wire | None = wire  # None: it is answered, or its client has left
         self.method, self.target, self.headers, self.body = method, target, headers, body
         self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
         self._marks = self._unwritten = b""
@@ -86,7 +90,7 @@ class Exchange:
     @property
     def address(self) -> str:
         """That at the connection's other end; empty when it is gone."""
-        return "" if self._connection is None else self._connection.address
+        return "" if self.wire is None else self.wire.address
 
     def mark(self, request_id: str, promise: str, more: str = "") -> None:
         """See `Reply.mark`."""
@@ -100,7 +104,7 @@ class Exchange:
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer; JSON unless `headers` name another type."""
-        connection = self._connection
+        connection = self.wire
         if connection is None:
             return
         keep = connection.keeps and self._keep
@@ -122,11 +126,12 @@ class Exchange:
                 b"" if self.method == b"HEAD" else body,
             )
         )
-        self._end(keep=keep)
+        self.wire = self.listener = None
+        connection.answered(keep=keep)
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """Begin a streamed answer: chunked, or of a known length, or for HTTP/1.0 until the connection closes."""
-        connection = self._connection
+        connection = self.wire
         if connection is None:
             return
         bodiless = status in _BODILESS
@@ -154,7 +159,7 @@ class Exchange:
 
     def _put(self, data: bytes) -> None:
         """Write it at the end of this turn of the loop, with whatever else comes until then."""
-        connection = self._connection
+        connection = self.wire
         if connection is not None:
             if not self._unwritten:
                 connection.soon(self)
@@ -162,9 +167,9 @@ class Exchange:
 
     def flush(self) -> None:
         """Write what there is to write."""
-        if self._unwritten and self._connection is not None:
+        if self._unwritten and self.wire is not None:
             data, self._unwritten = self._unwritten, b""
-            self._connection.write(data)
+            self.wire.write(data)
 
     def finish(self, data: bytes) -> None:
         """The last bytes and the end, in one write."""
@@ -172,7 +177,9 @@ class Exchange:
         if self._chunked and self.method != b"HEAD":
             self._put(b"0\r\n\r\n")
         self.flush()
-        self._end(keep=self._keep)
+        connection, self.wire, self.listener = self.wire, None, None
+        if connection is not None:
+            connection.answered(keep=self._keep)
 
     def fail(self, error: DaulatError, more: Headers = ()) -> None:
         """A whole answer from an error, for those that never became a logged request."""
@@ -184,21 +191,16 @@ class Exchange:
     def abandon(self) -> None:
         """Nothing sensible can be said any more: close the connection."""
         self.flush()
-        connection, self._connection = self._connection, None
+        connection, self.wire = self.wire, None
         if connection is not None:
             connection.close()
 
     def gone(self) -> None:
         """The client has left."""
-        self._connection = None
+        self.wire = None
         listener, self.listener = self.listener, None
         if listener is not None:
             listener.client_gone()
-
-    def _end(self, *, keep: bool) -> None:
-        connection, self._connection, self.listener = self._connection, None, None
-        if connection is not None:
-            connection.answered(keep=keep)
 
 
 class Incoming(Exchange):
@@ -214,14 +216,14 @@ class Incoming(Exchange):
 
     def pour(self, sink: Sink) -> bool:
         """Whether the client is still there to send it."""
-        if self._connection is None:
+        if self.wire is None:
             return False
         self._source.pour(sink)
         return True
 
     def hold(self) -> None:
         """Until the next `pour`."""
-        if self._connection is not None:
+        if self.wire is not None:
             self._source.hold()
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:

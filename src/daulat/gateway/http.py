@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import httptools
 
+from daulat.core.principal import Principal
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import framing
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_target",
         "_transport",
         "_whole",
+        "asker",
         "keeps",
         "soon",
         "version",
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._stalled = self._deadline = 0.0  # since when the client has taken nothing; when it is out of time
         self._repeated: Repeated | None = None
         self.keeps, self.version = True, "1.1"
+        self.asker: tuple[bytes | None, bytes | None, object, Principal] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -103,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._state, self.write = "closed", _discard
+        self._state, self.write, self.asker = "closed", _discard, None
         self._parser = None  # it holds us: a cycle would wait for the collector, with what is in it, a key above all
         exchange, self._exchange, self._incoming, self._sink = self._exchange, None, None, None
         if exchange is not None:

@@ -27,6 +27,7 @@ class Directory:
         self._keys = {row.digest: row for row in roll.keys}
         self._by_id = {row.id: row for row in roll.keys}
         self._used: dict[bytes, Principal] = {}
+        self.mark = object()  # for whoever remembers what it said, and must not keep it in memory
         self._auditors = {bytes.fromhex(row.digest): row for row in roll.auditors}
         self._limits = {(row.scope, row.subject): row for row in roll.quotas}
         self.prices = Prices(roll.currency, roll.prices)

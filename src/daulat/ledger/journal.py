@@ -150,7 +150,7 @@ class Journal:
         group.urgent = True
         group.parts += (head(ADMISSION, sequence, len(admission)), admission)
         group.promised.append((request_id, admission, on_durable))
-        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+        if not (self._scheduled or self._flying) or len(group.parts) >= _MAX_GROUP_PARTS:
             self._wake(group)
 
     def attempt(self, sequence: int, replica: bytes, on_durable: Durable) -> None:
@@ -208,7 +208,7 @@ class Journal:
         group.parts += (head(kind, sequence, len(payload)), payload)
         if callback is not None:
             group.callbacks.append(callback)
-        if not self._scheduled or len(group.parts) >= _MAX_GROUP_PARTS:
+        if not (self._scheduled or (urgent and self._flying)) or len(group.parts) >= _MAX_GROUP_PARTS:
             self._wake(group)
 
     def _wake(self, group: _Group) -> None:

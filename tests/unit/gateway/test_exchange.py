@@ -15,6 +15,7 @@ class Wire:
         self.waiting: list[Exchange] = []
         self.soon = self.waiting.append
         self.ended: list[str] = []
+        self.asker = None
 
     def status_line(self, status: int) -> bytes:
         return b"HTTP/1.1 %d\r\n" % status
