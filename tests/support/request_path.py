@@ -276,7 +276,7 @@ class Path:
     ) -> tuple[Inference, Client]:
         """Start one request."""
         client = Client()
-        inference = Inference(self.service, client, who or self.principal(secret), action)
+        inference = Inference(self.service, client, who or self.principal(secret), action, self.service.clock.now_ms())
         inference.run(body)
         return inference, client
 

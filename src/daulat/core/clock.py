@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Protocol
 
 
@@ -20,5 +21,4 @@ class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def boottime(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    boottime = staticmethod(partial(time.clock_gettime, time.CLOCK_BOOTTIME))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from typing import Final
 
 _DIGITS: Final = 20
@@ -19,14 +18,13 @@ class RequestIds:
         self._random: list[str] = []
         self._time, self._beginning = 0, ""
 
-    def next(self) -> str:
+    def next(self, now_ms: int) -> str:
         """`req_` and 32 hex digits: 48 bits of Unix milliseconds, then 80 random bits (as RFC 9562's UUIDv7)."""
         if not self._random:
             digits = os.urandom(_DIGITS // 2 * _AT_ONCE).hex()
             self._random = [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
-        now = time.time_ns() // 1_000_000
-        if now != self._time:
-            self._time, self._beginning = now, f"req_{now:012x}"
+        if now_ms != self._time:
+            self._time, self._beginning = now_ms, f"req_{now_ms:012x}"
         return self._beginning + self._random.pop()
 
 

@@ -127,8 +127,10 @@ class App:
     def _infer(self, exchange: Exchange, action: str, refusal: DaulatError | None = None) -> None:
         """From here on the log has an entry, whatever comes of it. `refusal`: the wire's own."""
         headers = exchange.headers
-        principal = self._asker(exchange)
-        inference = Inference(self._service, exchange, principal, action)
+        service = self._service
+        now = service.clock.now_ms()
+        principal = self._asker(exchange, now)
+        inference = Inference(service, exchange, principal, action, now)
         exchange.listener = inference
         kind = headers.get(b"content-type", b"")
         if principal.networks and (elsewhere := self._elsewhere(principal, exchange)):
@@ -228,7 +230,7 @@ class App:
         """
         if target.startswith((_ADMIN, _SCIM)):
             raise framing.too_large(MOST_BYTES)
-        self.authenticate(headers)
+        self.authenticate(headers, self._service.clock.now_ms())
         return target.partition(b"?")[0] == _FILES
 
     def _vault(self, exchange: Exchange) -> None:
@@ -239,38 +241,32 @@ class App:
         exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
         self._kept.forward(exchange, str(self._address(exchange) or ""))
 
-    def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
+    def authenticate(self, headers: Mapping[bytes, bytes], now_ms: int) -> Principal:
         """Who asks.
 
         Raises:
             Unauthenticated: nobody who may.
         """
-        service, secret = self._service, credential(headers)
-        principal = service.world.directory.authenticate(secret)
-        if principal.expires <= service.clock.now_ms():
+        principal = self._service.world.directory.authenticate(credential(headers))
+        if principal.expires <= now_ms:
             raise expired(principal)
         return principal
 
-    def _asker(self, exchange: Exchange) -> Principal:
+    def _asker(self, exchange: Exchange, now_ms: int) -> Principal:
         """`authenticate`; of a connection on which the same head comes again, and so the very same key, in no time."""
-        headers, service, wire = exchange.headers, self._service, exchange.wire
-        said, key, roll = headers.get(b"authorization"), headers.get(b"x-api-key"), service.world.directory.mark
+        headers, wire, roll = exchange.headers, exchange.wire, self._service.world.directory.mark
+        said, key = headers.get(b"authorization"), headers.get(b"x-api-key")
         if wire is not None and wire.asker is not None:
             last_said, last_key, last_roll, principal = wire.asker
-            if (
-                said is last_said
-                and key is last_key
-                and roll is last_roll
-                and principal.expires > service.clock.now_ms()
-            ):
+            if said is last_said and key is last_key and roll is last_roll and principal.expires > now_ms:
                 return principal
-        principal = self.authenticate(headers)
+        principal = self.authenticate(headers, now_ms)
         if wire is not None:
             wire.asker = said, key, roll, principal
         return principal
 
     def _present(self, exchange: Exchange) -> Principal:
-        principal = self._asker(exchange)
+        principal = self._asker(exchange, self._service.clock.now_ms())
         if principal.networks:
             peers.check(principal, self._address(exchange))
         return principal

@@ -50,7 +50,7 @@ class Pool:
         self._makers = dialects
         self._dialects: dict[str, Dialect | None] = {}
         self._connect_seconds = connect_seconds
-        self._outgoing: list[tuple[Any, bytes]] = []
+        self.outgoing: list[tuple[Any, bytes]] = []  # transports, and what is to be written to each
         self.answered: dict[str, Answered] = {}  # by address: how whole answers begin
 
     def call(self, replica: ReplicaRow, request: EngineRequest, sink: EngineSink) -> EngineCall:
@@ -121,14 +121,9 @@ class Pool:
 
         return fetch
 
-    def write(self, transport: Any, data: bytes) -> None:
-        """Write at the end of this turn of the loop: requests that came together wake the engine together, once."""
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._outgoing.append((transport, data))
-
-    def _write(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
+    def flush(self) -> None:
+        """Write what is `outgoing`, at the end of a turn of the loop."""
+        outgoing, self.outgoing = self.outgoing, []
         for transport, data in outgoing:
             if not transport.is_closing():
                 transport.write(data)
@@ -260,7 +255,10 @@ class _Connection(asyncio.Protocol):
         call.connection = self
         self._type, self._status, self._seen, self._reused = b"", 0, False, reused
         self._beside = 0  # bytes since the last one of a body
-        self._pool.write(self._transport, call.data)
+        pool = self._pool  # requests that came together wake the engine together, once
+        if not pool.outgoing:
+            asyncio.get_running_loop().call_soon(pool.flush)
+        pool.outgoing.append((self._transport, call.data))
 
     def data_received(self, data: bytes) -> None:
         call = self._call

@@ -187,8 +187,9 @@ class Connection(asyncio.Protocol):
         self.version, self._method, self._target = "1.1", b"POST", repeated.target
         self._headers, self.keeps = headers, not server.draining
         if not missing:
-            self._buffer = b""
-            self._complete(buffer[end:])
+            self._buffer, self._state = b"", "busy"
+            exchange = self._exchange = Exchange(self, b"POST", repeated.target, headers, buffer[end:])
+            server.handle(exchange)
             return True
         self._buffer, self._left, self._state = buffer[end:], length, "body"
         self._deadline = time.monotonic() + server.limits.body_seconds

@@ -73,12 +73,14 @@ class Metrics:
         self._cached += usage.cached_tokens
         self._output += usage.completion_tokens
         seconds = time.monotonic() - started
+        bucket = bisect_left(BUCKETS, seconds)
         self._whole.total += seconds
-        self._whole.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._whole.buckets[bucket] += 1
         if first:
             seconds = first - started
+            bucket = bisect_left(BUCKETS, seconds)
         self._first.total += seconds
-        self._first.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._first.buckets[bucket] += 1
 
     def refused(self, reason: str) -> None:
         self._refusals[reason] += 1

@@ -63,9 +63,9 @@ class Inference(Recorded):
         "_show_usage", "_size", "_started", "_undurable", "_unsaid",
     )  # fmt: skip
 
-    def __init__(self, service: Service, reply: Reply, principal: Principal, action: str) -> None:
+    def __init__(self, service: Service, reply: Reply, principal: Principal, action: str, now_ms: int) -> None:
         self._service, self._reply, self._principal, self._action = service, reply, principal, action
-        self.request_id = service.ids.next()
+        self.request_id, self._time = service.ids.next(now_ms), now_ms
         self._begun, self._first = time.monotonic(), 0.0
         self._sequence = self._status = self._overhead = 0
         self._turn: Turn | None = None
@@ -118,7 +118,7 @@ class Inference(Recorded):
             raise asking.unknown(peek.model)
         asking.check(service, principal, model, action)
         self._show_usage = self._stream and (action in _TYPED or bodies.asks_for_usage(peek))
-        routes = service.world.routes(model.name)
+        routes = service.world.routes(model.name, self._time)
         route = self._route = routes[0] if len(routes) == 1 else asking.route(service, model, peek, ())
         model = self._model = route.model
         grant = self._grant = service.world.grant(principal, action, model, route)
@@ -130,7 +130,7 @@ class Inference(Recorded):
 
     def _begin_turn(self, grant: Grant, route: Route, *, crowded: bool) -> None:
         service, peek = self._service, self._peek
-        generates, now = self._action not in UNSTREAMED, service.clock.now_ms()
+        generates, now = self._action not in UNSTREAMED, self._time
         prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
         purse = grant.limited.purse
         if purse is not None and not crowded and purse.take(prompt + completion, now):

@@ -63,7 +63,8 @@ class Recorded:
             model = self._service.world.quoted.get(self._model.name) or capped(self._model.name)
         else:
             model = capped(self._peek.model) if self._peek is not None else '""'
-        self._time = self._service.clock.now_ms()
+        if self._turn is not None:
+            self._time = self._service.clock.now_ms()  # it may have waited for that
         return (
             f'{{"request_id":"{self.request_id}","time":{self._time},{who},{under},'
             f'"sequence":{self._sequence},"requested_model":{model},"stream":{"true" if self._stream else "false"},'
@@ -71,13 +72,18 @@ class Recorded:
         ).encode()
 
     def _completion(self, outcome: str, usage: Usage, response: str | None) -> bytes:
-        attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
+        if len(self._attempts) == 1:
+            ((route, result),) = self._attempts
+            attempts = f'{route.attempt}"{result}"}}'
+        else:
+            attempts = ",".join([f'{route.attempt}"{result}"}}' for route, result in self._attempts])
         now = max(self._time, self._service.clock.now_ms())  # a clock that was set back meanwhile makes no lie of it
         error = "null" if self._error is None else f'"{self._error}"'
         committed = "null" if response is None else f'"{response}"'
         return (
             f'{{"time":{now},"outcome":"{outcome}","status":{self._status},"error":{error},"attempts":[{attempts}],'
-            f'"usage":{usage.json()},"overhead":{self._overhead},"response":{committed}}}'
+            f'"usage":{{"prompt_tokens":{usage.prompt_tokens},"cached_tokens":{usage.cached_tokens},'
+            f'"completion_tokens":{usage.completion_tokens}}},"overhead":{self._overhead},"response":{committed}}}'
         ).encode()
 
     def _complete(self, outcome: str, usage: Usage, response: str | None) -> None:

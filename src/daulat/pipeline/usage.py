@@ -16,12 +16,6 @@ class Usage(msgspec.Struct):
     cached_tokens: int = 0
     completion_tokens: int = 0
 
-    def json(self) -> str:
-        return (
-            f'{{"prompt_tokens":{self.prompt_tokens},"cached_tokens":{self.cached_tokens},'
-            f'"completion_tokens":{self.completion_tokens}}}'
-        )
-
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # what is no count is not counted
 

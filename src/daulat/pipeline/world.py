@@ -94,13 +94,14 @@ class World:
     def margin_ms(self) -> int:
         return self._charter.margin_seconds * 1000
 
-    def routes(self, model: str) -> tuple[Route, ...]:
-        """Where this model may be answered now.
+    def routes(self, model: str, now_ms: int | None = None) -> tuple[Route, ...]:
+        """Where this model may be answered now; `now_ms`, Unix, where the caller has just looked.
 
         Raises:
             Unavailable: nowhere; says why.
         """
-        now, boot = self._clock.now_ms(), self._clock.boottime()
+        now = self._clock.now_ms() if now_ms is None else now_ms
+        boot = self._clock.boottime()
         if self._charter.strict:
             self._must_be_fresh(boot)
         routes, until, until_boot = self._reach.get(model, _NOWHERE)
