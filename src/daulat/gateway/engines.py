@@ -45,7 +45,7 @@ class Pool:
         """`dialects`: makers of dialects by the replica's `dialect`; replicas of others, and those for which a maker
         makes none, are spoken to directly. `key(path)`: the API key of a server outside Daulat."""
         self._key = key
-        self._heads: dict[str, bytes] = {}  # by address, where requests do not begin with `_HEAD`
+        self.heads: dict[str, bytes] = {}  # by address, where requests do not begin with `_HEAD`
         self._idle: dict[str, deque[_Connection]] = {}
         self._makers = dialects
         self._dialects: dict[str, Dialect | None] = {}
@@ -73,7 +73,7 @@ class Pool:
             lines = b"host: %b\r\n" % addresses.parse(replica.address).authority.encode()
             if replica.key_file:
                 lines += b"authorization: Bearer %b\r\n" % self._key(replica.key_file).encode()
-            self._heads[replica.address] = _HEAD.replace(_HOST, lines.replace(b"%", b"%%"))
+            self.heads[replica.address] = _HEAD.replace(_HOST, lines.replace(b"%", b"%%"))
         maker = self._makers.get(replica.dialect)
         dialect = None if maker is None else maker(replica, self.fetcher(replica.address))
         self._dialects[replica.id] = dialect
@@ -81,14 +81,14 @@ class Pool:
 
     def _refused(self, address: str, error: DaulatError, sink: EngineSink) -> EngineCall:
         """A call that is not made: its sink hears of it from the loop."""
-        call = _Call(self, address, b"", sink)
+        call = _Call(self, address, "", "", b"", sink)
         asyncio.get_running_loop().call_soon(call.failed, error)
         return call
 
     def retain(self, replicas: set[str], addresses: set[str]) -> None:
         """Forget replicas that are no longer in the snapshot."""
         self._dialects = {id_: dialect for id_, dialect in self._dialects.items() if id_ in replicas}
-        self._heads = {address: head for address, head in self._heads.items() if address in addresses}
+        self.heads = {address: head for address, head in self.heads.items() if address in addresses}
         self.answered = {address: head for address, head in self.answered.items() if address in addresses}
         for address in [address for address in self._idle if address not in addresses]:
             for connection in self._idle.pop(address):
@@ -96,8 +96,7 @@ class Pool:
 
     def post(self, address: str, path: str, body: bytes, sink: EngineSink, *, method: str = "POST") -> EngineCall:
         """One request to one address."""
-        head = self._heads.get(address, _HEAD)
-        call = _Call(self, address, head % (method.encode(), path.encode(), len(body)) + body, sink)
+        call = _Call(self, address, method, path, body, sink)
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
@@ -176,10 +175,10 @@ class Pool:
 class _Call:
     """One request under way (`pipeline.ports.EngineCall`)."""
 
-    __slots__ = ("address", "connection", "data", "overhead", "pool", "sink", "task")
+    __slots__ = ("address", "body", "connection", "method", "overhead", "path", "pool", "sink", "task")
 
-    def __init__(self, pool: Pool, address: str, data: bytes, sink: EngineSink) -> None:
-        self.pool, self.address, self.data = pool, address, data
+    def __init__(self, pool: Pool, address: str, method: str, path: str, body: bytes, sink: EngineSink) -> None:
+        self.pool, self.address, self.method, self.path, self.body = pool, address, method, path, body
         self.sink: EngineSink | None = sink
         self.connection: _Connection | None = None
         self.task: asyncio.Task[None] | None = None
@@ -258,7 +257,10 @@ class _Connection(asyncio.Protocol):
         pool = self._pool  # requests that came together wake the engine together, once
         if not pool.outgoing:
             asyncio.get_running_loop().call_soon(pool.flush)
-        pool.outgoing.append((self._transport, call.data))
+        head = pool.heads.get(self._address, _HEAD)
+        # Made as late as can be: many wait for their answers, and what they keep in memory is in no cache.
+        data = head % (call.method.encode(), call.path.encode(), len(call.body)) + call.body
+        pool.outgoing.append((self._transport, data))
 
     def data_received(self, data: bytes) -> None:
         call = self._call
