@@ -37,6 +37,7 @@ class Contestant:
     server: Server
     cores: dict[str, Sequence[int]]
     keys: Path | None = None  # API keys that are used in turn, where it is more than the server's own
+    json_only: bool = False
 
     def requests(self, name: str, body: bytes) -> list[Path]:
         """One whole HTTP request in a file, or of many keys as many as our load generator takes."""
@@ -44,7 +45,8 @@ class Contestant:
         return [load.request_file(f"{name}-{self.name}-{n}", body, key) for n, key in enumerate(keys)]
 
 
-PEERS: Final = ("nginx", "vllm-router", "vllm-router-rr", "litellm")
+PEERS: Final = ("nginx", "nginx-tcp", "vllm-router", "vllm-router-rr", "litellm")
+_JSON_ONLY: Final = ("nginx-tcp", "litellm")
 # "daulat": all of its processes share the proxy's one core. "daulat-split": only the worker is there, as a second core
 # of a real machine would have it; sequencer, pages and control share the other core with the stub and the load.
 _SPLIT: Final = {"sequencer": (LOAD_CORE,), "pages": (LOAD_CORE,), "control": (LOAD_CORE,), "helper": (LOAD_CORE,)}
@@ -59,16 +61,19 @@ def contestants(stack: ExitStack, peers: Sequence[str], tenants: int) -> list[Co
     found = [Contestant("direct", engine, {"engine": (LOAD_CORE,)})]
     start: dict[str, Callable[[], Any]] = {
         "nginx": servers.nginx,
+        "nginx-tcp": lambda: servers.nginx(18350, tcp=True),
         "vllm-router": servers.vllm_router,
         "vllm-router-rr": lambda: servers.vllm_router("round_robin", 18450),
         "litellm": servers.litellm,
     }
     for name in peers:
         print(f"Starting {name} ...", file=sys.stderr, flush=True)
-        found.append(Contestant(name, stack.enter_context(start[name]()), {}))
+        found.append(Contestant(name, stack.enter_context(start[name]()), {}, json_only=name in _JSON_ONLY))
     print("Starting daulat ...", file=sys.stderr, flush=True)
     ours = stack.enter_context(servers.daulat())
     found += [Contestant("daulat", ours, {}), Contestant("daulat-split", ours, _SPLIT)]
+    over_tcp = stack.enter_context(servers.daulat(port=18800, tcp=True))
+    found.append(Contestant("daulat-tcp-split", over_tcp, _SPLIT, json_only=True))
     if tenants:
         print(f"Starting daulat with {tenants} tenants ...", file=sys.stderr, flush=True)
         many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
@@ -170,7 +175,7 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
         "stagger_us": CHUNKS * PERIOD_MS * 1000 // STREAMS,
         "seconds": max(1, round(seconds)),
     }
-    for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
+    for number, one in _rounds(rounds, [each for each in all_of_them if not each.json_only]):
         requests = one.requests("stream", load.chat(stream=True))
 
         def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:
@@ -183,7 +188,7 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
 def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, rate: int = 1000) -> list[Row]:
     """Random arrivals, 1,000 requests a second, against an instant engine: added latency."""
     engine, rows = all_of_them[0].server, []
-    for number, one in _rounds(rounds, [each for each in all_of_them if each.name != "litellm"]):
+    for number, one in _rounds(rounds, [each for each in all_of_them if not each.json_only]):
         requests = one.requests("open", load.chat(stream=False))
 
         def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:

@@ -92,7 +92,8 @@ def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, s
     text = _table([*head, "p50 ms", "p99 ms", "others' cores", "errors"], lines)
     targets = []
     for name in filter(lambda name: name.startswith(_OURS), servers):
-        for peer, least in (("nginx", 0.25), ("vllm-router", 1.6), ("litellm", 150.0)):
+        bare = "nginx-tcp" if "-tcp" in name else "nginx"
+        for peer, least in ((bare, 0.25), ("vllm-router", 1.6), ("litellm", 150.0)):
             if rate.get(peer):
                 ratio = rate[name] / rate[peer]
                 words = f"{name}, {connections} connections: requests/s, at least {least:g} of {peer}"
@@ -100,8 +101,8 @@ def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, s
         used = median(servers[name], _cpu("requests", "worker")) or 0.0
         words = f"{name}, {connections} connections: worker's CPU a request, at most 60 us"
         targets.append((words, f"{used:.1f} us", used <= 60))
-        if theirs := median(servers.get("nginx", ()), _cpu("requests")):
-            words = f"{name}, {connections} connections: worker's CPU, at most {_MOST_OF_NGINX:.1f} of nginx's"
+        if theirs := median(servers.get(bare, ()), _cpu("requests")):
+            words = f"{name}, {connections} connections: worker's CPU, at most {_MOST_OF_NGINX:.1f} of {bare}'s"
             targets.append((words, f"{used / theirs:.2f}", used / theirs <= _MOST_OF_NGINX))
     return text, targets
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from benchmarks import host
 from benchmarks.environments import ROOT, WORK, environment, program
 
 STUB_PORT: Final = 18200
+STUB_SOCKET: Final = Path(tempfile.gettempdir()) / f"daulat-benchmark-{os.getuid()}"
+"""The same stub's Unix socket; not in `WORK`, whose path may be longer than a socket's can be."""
 MASTER_KEY: Final = "sk-benchmark"
 _START_SECONDS: Final = 120
 
@@ -100,19 +103,21 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str, key: str = "")
 
 @contextmanager
 def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterator[Server]:
-    """The engine that computes nothing, on the load's core."""
-    with _process("stub", port, [program("stub"), str(port), str(chunks), str(period_ms)], host.LOAD_CORE) as process:
+    """The engine that computes nothing, on the load's core; on TCP and on a Unix socket."""
+    command = [program("stub"), f"{port},{STUB_SOCKET}", str(chunks), str(period_ms)]
+    with _process("stub", port, command, host.LOAD_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server("direct", port, roles={"engine": [process.pid]})
 
 
 @contextmanager
-def nginx(port: int = 18300) -> Iterator[Server]:
+def nginx(port: int = 18300, *, tcp: bool = False) -> Iterator[Server]:
     """nginx as a bare reverse proxy with pooled connections, else as it comes: what forwarding itself costs.
 
     Streams have a port of their own, without the buffering that would hold events back.
     """
-    folder = WORK / "nginx"
+    name, engine = ("nginx-tcp", f"127.0.0.1:{STUB_PORT}") if tcp else ("nginx", f"unix:{STUB_SOCKET}")
+    folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     places = "".join(
@@ -123,7 +128,7 @@ worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; {places} keepalive_requests 100000000;
-  upstream engine {{ server 127.0.0.1:{STUB_PORT}; keepalive 512; keepalive_requests 100000000; }}
+  upstream engine {{ server {engine}; keepalive 512; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://engine; }}
@@ -136,10 +141,10 @@ http {{
   }}
 }}""")
     command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-    with _process("nginx", port, command, host.PROXY_CORE) as process:
+    with _process(name, port, command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server(
-            "nginx", port, roles={"worker": host.descendants(process.pid), "master": [process.pid]}, streams=port + 1
+            name, port, roles={"worker": host.descendants(process.pid), "master": [process.pid]}, streams=port + 1
         )
 
 
@@ -175,11 +180,11 @@ def litellm(port: int = 18500) -> Iterator[Server]:
 
 
 @contextmanager
-def daulat(workers: int = 1, port: int = 18600, tenants: int = 0) -> Iterator[Server]:
+def daulat(workers: int = 1, port: int = 18600, tenants: int = 0, *, tcp: bool = False) -> Iterator[Server]:
     """A fresh installation of Daulat with every control on, and so many tenants more, with limits (`serve.py`)."""
-    home = home_of(workers, tenants)
+    home = home_of(workers, tenants, tcp=tcp)
     shutil.rmtree(home, ignore_errors=True)
-    engine = f"tcp:127.0.0.1:{STUB_PORT}"
+    engine = f"tcp:127.0.0.1:{STUB_PORT}" if tcp else f"unix:{STUB_SOCKET}"
     command = [sys.executable, "-m", "benchmarks.serve", home, engine, str(port), str(workers), str(tenants)]
     name = home.name.replace("home", "daulat")
     with _process(name, port, command, host.PROXY_CORE) as process:
@@ -195,6 +200,6 @@ def daulat(workers: int = 1, port: int = 18600, tenants: int = 0) -> Iterator[Se
     shutil.rmtree(home, ignore_errors=True)
 
 
-def home_of(workers: int = 1, tenants: int = 0) -> Path:
-    """Where `daulat(workers, tenants=tenants)` keeps its state while it runs."""
-    return WORK / (f"home-{workers}-{tenants}" if tenants else f"home-{workers}")
+def home_of(workers: int = 1, tenants: int = 0, *, tcp: bool = False) -> Path:
+    """Where `daulat` keeps its state while it runs."""
+    return WORK / f"home-{workers}{f'-{tenants}' if tenants else ''}{'-tcp' if tcp else ''}"

@@ -1,6 +1,6 @@
 /* An engine that computes nothing: the fastest thing that speaks OpenAI's wire, so that it is never the limit.
  *
- *   stub PORT|/unix/path [CHUNKS [PERIOD_MS]]
+ *   stub PORT|/unix/path[,...] [CHUNKS [PERIOD_MS]]
  *
  * A request with `"stream":true` (or a space after the colon) gets CHUNKS events, the first at once and then one each
  * PERIOD_MS, a usage event when `include_usage` stands in its body, and `data: [DONE]`. Any other POST gets one 1.1 KB
@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <time.h>
@@ -30,6 +31,7 @@ typedef struct {
 } conn;
 
 static conn *conns[MAX];
+static char listens[MAX];
 static int chunks = 100, period_ms = 5, epoll_fd;
 static char json[4096], event[512], models[512];
 static int json_len, event_len, models_len;
@@ -123,6 +125,7 @@ static int listening(const char *where) {
         unlink(where);
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
         if (bind(fd, (void *)&a, sizeof a)) perror("bind"), exit(1);
+        chmod(where, 0666); /* nginx, started by root, works as somebody else */
     } else {
         int one = 1;
         struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(where)),
@@ -148,7 +151,7 @@ static void tick(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) return fprintf(stderr, "usage: stub PORT|/path [CHUNKS [PERIOD_MS]]\n"), 2;
+    if (argc < 2) return fprintf(stderr, "usage: stub PORT|/path[,...] [CHUNKS [PERIOD_MS]]\n"), 2;
     if (argc > 2) chunks = atoi(argv[2]);
     if (argc > 3) period_ms = atoi(argv[3]);
     char body[2048], filler[900];
@@ -167,12 +170,16 @@ int main(int argc, char **argv) {
     models_len = snprintf(models, sizeof models,
                           "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n%s", strlen(list), list);
 
-    int listener = listening(argv[1]), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct itimerspec every = {{0, 500000}, {0, 500000}};
     timerfd_settime(timer, 0, &every, NULL);
     epoll_fd = epoll_create1(0);
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = listener};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
+    struct epoll_event e = {.events = EPOLLIN};
+    for (char *where = strtok(argv[1], ","); where; where = strtok(NULL, ",")) {
+        e.data.fd = listening(where);
+        listens[e.data.fd] = 1;
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, e.data.fd, &e);
+    }
     e.data.fd = timer;
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer, &e);
     puts("ready");
@@ -182,9 +189,9 @@ int main(int argc, char **argv) {
         int count = epoll_wait(epoll_fd, events, 256, -1);
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
-            if (fd == listener) {
+            if (listens[fd]) {
                 int client;
-                while ((client = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+                while ((client = accept4(fd, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                     if (client >= MAX) { close(client); continue; }
                     int one = 1;
                     setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

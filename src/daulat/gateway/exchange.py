@@ -108,24 +108,13 @@ class Exchange:
         if connection is None:
             return
         keep = connection.keeps and self._keep
-        kind = b"content-type: application/json\r\n"
-        others = b""
-        for name, value in headers:
-            others += b"%b: %b\r\n" % (name, value)
-            if name == b"content-type":
-                kind = b""
-        connection.write(
-            b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (
-                connection.status_line(status),
-                self._marks,
-                others,
-                kind,
-                len(body),
-                b"\r\n" if keep else b"connection: close\r\n\r\n",
-                b"" if self.method == b"HEAD" else body,
-            )
-        )
+        others = b"content-type: application/json\r\n"
+        if headers:
+            named = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            others = named if any(name == b"content-type" for name, _ in headers) else named + others
+        framing = b"content-length: %d\r\n\r\n" if keep else b"content-length: %d\r\nconnection: close\r\n\r\n"
+        start = connection.status_line(status), self._marks, others, framing % len(body)
+        connection.write(b"".join(start if self.method == b"HEAD" else (*start, body)))
         self.wire = self.listener = None
         connection.answered(keep=keep)
 

@@ -158,7 +158,12 @@ class Journal:
 
     def complete(self, sequence: int, completion: bytes, on_durable: Durable, *, patient: bool = False) -> None:
         """`patient`: a stream's end may be 3 ms late, if it then shares a commit with somebody's beginning."""
-        self._put(COMPLETION, sequence, completion, on_durable, urgent=not patient)
+        group = self._open
+        group.urgent = group.urgent or not patient
+        group.parts += (head(COMPLETION, sequence, len(completion)), completion)
+        group.callbacks.append(on_durable)
+        if not (self._scheduled or (self._flying and not patient)) or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
@@ -202,14 +207,13 @@ class Journal:
         self._groups.put(None)
         self._thread.join()
 
-    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None, *, urgent: bool = True) -> None:
+    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None) -> None:
         group = self._open
-        group.urgent = group.urgent or urgent
+        group.urgent = True
         group.parts += (head(kind, sequence, len(payload)), payload)
         if callback is not None:
             group.callbacks.append(callback)
-        if not (self._scheduled or (urgent and self._flying)) or len(group.parts) >= _MAX_GROUP_PARTS:
-            self._wake(group)
+        self._wake(group)
 
     def _wake(self, group: _Group) -> None:
         """Something has joined this group: see that it will be on its way."""
