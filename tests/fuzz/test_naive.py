@@ -177,7 +177,7 @@ def asked_an_engine(case: Case, action: str, secret: str, *, later: int = 0) -> 
     path.clock.pass_seconds(later / 1000)
     app: Any = SimpleNamespace(_service=path.service)  # of an app only what knows who asks
     try:
-        principal = App.authenticate(app, {b"authorization": f"Bearer {secret}".encode()})
+        principal = App.authenticate(app, {b"authorization": f"Bearer {secret}".encode()}, path.clock.now_ms())
     except Unauthenticated:
         return False
     path.ask(
@@ -230,7 +230,7 @@ def _keys_are_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _leases_live_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "routes", lambda self, model: self._reach[model][0])
+    monkeypatch.setattr(World, "routes", lambda self, model, _now=None: self._reach[model][0])
 
 
 @pytest.mark.parametrize(

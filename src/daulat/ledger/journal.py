@@ -3,8 +3,9 @@
 The loop's thread gathers records into a group, with the group's Merkle tree (`core.promise`); one committing thread
 signs the tree's root, once a group, and writes the group durably; then the loop's thread hands out what was promised.
 The committing thread needs the interpreter for microseconds only: more would cost the loop a thread switch each time.
-The next group is whatever arrives meanwhile. A quiet journal commits at once; a busy one waits a moment first, because
-what a commit costs (a sync, a signature, the switches) is then shared by many. Who is patient waits for company anyway.
+The next group is whatever arrives meanwhile, and what comes for as long as every turn of the loop brings more: what a
+commit costs (a sync, a signature, the switches) is then shared by many, and nobody waits who has no company. Who is
+patient waits for it anyway.
 
 What must hold: a callback runs only after its record is durable. After the first failed write or sync nothing is
 acknowledged any more: what the kernel still has is unknown (it may have dropped the dirty pages), so the worker ends.
@@ -32,10 +33,8 @@ _sha256 = hashlib.sha256
 Durable = Callable[[], None]
 Promised = Callable[[str], None]  # takes the Daulat-Promise header's value
 _MAX_GROUP_PARTS: Final = 2048  # two a record
-_BUSY_RATE: Final = 4000.0  # records a second from which on gathering pays
-_GATHER_SECONDS: Final = 0.0005
+_GATHER_SECONDS: Final = 0.01  # at most, however much more comes
 _PATIENCE_SECONDS: Final = 0.003
-_SMOOTHING: Final = 0.1
 _MAX_PRINCIPALS: Final = 256  # named in one refusals record; the rest are counted together
 
 
@@ -136,9 +135,9 @@ class Journal:
         self._open = _Group()
         self._flying: deque[_Group] = deque()
         self._scheduled = self._waiting = self._closed = False
+        self._seen, self._until = 0, 0.0  # parts of the open group a turn ago, and until when more are waited for
         self._groups: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self.next_sequence = itertools.count(1).__next__  # under which one request's records stand: no gaps
-        self._rate, self._flushed = 0.0, time.monotonic()
         self._counts: Counter[str] = Counter()
         self._principals: Counter[str] = Counter()
         self._refused_from = clock.now_ms()
@@ -236,10 +235,19 @@ class Journal:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        if self._rate > _BUSY_RATE:
-            self._loop.call_later(_GATHER_SECONDS, self._flush)
+        self._seen, self._until = len(self._open.parts), time.monotonic() + _GATHER_SECONDS
+        self._loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """A turn of the loop is over: flush, or see what the next one brings."""
+        parts = len(self._open.parts)
+        if not self._scheduled:
+            return  # it went as it was full, or at the end
+        if parts == self._seen or time.monotonic() >= self._until:
+            self._flush()
         else:
-            self._loop.call_soon(self._flush)
+            self._seen = parts
+            self._loop.call_soon(self._gather)
 
     def _flush(self) -> None:
         """Send what has gathered on its way."""
@@ -248,8 +256,6 @@ class Journal:
         if not group.parts:
             return
         self._open = _Group()
-        then, self._flushed = self._flushed, time.monotonic()
-        self._rate += _SMOOTHING * (len(group.parts) / 2 / max(1e-6, self._flushed - then) - self._rate)
         group.close(self.commits, self._clock.now_ms() + self._promise_ms)
         self.commits += 1
         self._flying.append(group)

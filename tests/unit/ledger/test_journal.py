@@ -161,16 +161,36 @@ def test_a_group_has_at_most_1024_records(bench: Bench) -> None:
     assert sequences == list(range(1, 1501))
 
 
-def test_a_busy_journal_gathers_before_it_commits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_coming(bench: Bench, numbers: Iterator[int], then: Callable[[], None] = lambda: None) -> None:
+    """One is admitted with each turn of the loop."""
+    for number in numbers:
+        bench.loop.call_soon(keep_coming, bench, numbers, then)
+        bench.admit(number)
+        then()
+        return
+
+
+def test_who_comes_turn_after_turn_shares_one_commit(bench: Bench) -> None:
+    keep_coming(bench, iter(range(1, 21)))
+    bench.wait(20)
+    assert [len(group.records) for group in bench.segments.groups] == [20]
+    assert not bench.loop.timers
+
+
+def test_nobody_waits_for_long_however_many_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("daulat.ledger.journal.time.monotonic", lambda: now[0])
-    for turn in range(20):  # 100 records a millisecond
-        now[0] += 0.001
-        for number in range(100):
-            bench.admit(100 * turn + number + 1)
-        bench.wait(100 * (turn + 1))
-    assert bench.loop.timers
-    assert all(0 < delay <= 0.005 for delay in bench.loop.timers)
+
+    def later() -> None:
+        now[0] += 0.002
+
+    bench.segments.before = (gate := Gate())
+    keep_coming(bench, iter(range(1, 21)), later)
+    bench.loop.run(gate.reached.is_set)
+    assert bench.journal.commits == 1
+    gate.open()
+    bench.wait(20)
+    assert 5 <= len(bench.segments.groups[0].records) <= 6
 
 
 def test_who_is_patient_shares_the_commit_of_who_is_not(bench: Bench) -> None:
