@@ -141,10 +141,11 @@ class App:
             refusal = InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
         elif b"content-encoding" in headers:
             refusal = InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        body, exchange.body = exchange.body, b""  # it is in memory for as long as `inference` needs it
         if refusal is None:
-            inference.run(exchange.body)
+            inference.run(body)
         else:
-            inference.refuse(exchange.body, refusal)
+            inference.refuse(body, refusal)
 
     def _elsewhere(self, principal: Principal, exchange: Exchange) -> PermissionDenied | None:
         """Why a key of certain networks may not be used here."""

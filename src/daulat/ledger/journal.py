@@ -65,25 +65,33 @@ class Loop(Protocol):
 class _Group:
     """One commit in the making, then on its way: its records as they will lie on disk, and whom to tell."""
 
-    __slots__ = ("callbacks", "deadline", "hashes", "number", "parts", "promised", "tree", "urgent")
+    __slots__ = (
+        "admissions", "callbacks", "deadline", "hashes", "members", "number", "parts", "promised", "tree", "urgent",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.urgent = False  # whether anybody in it does not want to wait
         self.parts: list[bytes] = []  # a head and a payload each
-        self.promised: list[tuple[str, bytes, Promised]] = []  # request id, admission record, whom to tell
+        # Of who is promised something: the request's id, its admission record, and whom to tell.
+        self.members: list[str] = []
+        self.admissions: list[bytes] = []
+        self.promised: list[Promised] = []
         self.callbacks: list[Durable] = []
 
-    def close(self, number: int, deadline: int) -> None:
-        """Nothing joins any more: number it, and make the tree of those who are promised something."""
+    def close(self, number: int, deadline: int) -> bytes:
+        """Nothing joins any more: number it, and make the tree of those who are promised something. What is to be
+        written, and is not kept here: until it is, others use its room."""
         self.number, self.deadline = number, deadline
-        self.hashes = [_sha256(b"\0" + admission).digest() for _, admission, _ in self.promised]
-        self.tree = levels(leaves([request_id for request_id, _, _ in self.promised], self.hashes))
+        self.hashes = [_sha256(b"\0" + admission).digest() for admission in self.admissions]
+        self.tree = levels(leaves(self.members, self.hashes))
+        parts, self.parts, self.admissions = self.parts, [], []
+        return records.encode_group(number, parts)
 
     def text(self, origin: str, worker: int) -> bytes:
         """What is signed; empty where nothing is promised."""
         if not self.promised:
             return b""
-        return signed_text(origin, worker, self.number, len(self.promised), self.tree[-1][0], self.deadline)
+        return signed_text(origin, worker, self.number, len(self.members), self.tree[-1][0], self.deadline)
 
     def deliver(self, origin: str, worker: int, signature: bytes) -> None:
         """Tell everyone. Callbacks may ask for more records."""
@@ -92,14 +100,14 @@ class _Group:
                 origin=origin,
                 worker=worker,
                 batch=self.number,
-                members=[request_id for request_id, _, _ in self.promised],
+                members=self.members,
                 admissions=self.hashes,
                 tree=self.tree,
                 deadline=self.deadline,
                 signature=signature,
             )
-            for (_, _, callback), header in zip(self.promised, made, strict=True):
-                callback(header)
+            for promised, header in zip(self.promised, made, strict=True):
+                promised(header)
         for told in self.callbacks:
             told()
 
@@ -148,7 +156,9 @@ class Journal:
         group = self._open
         group.urgent = True
         group.parts += (head(ADMISSION, sequence, len(admission)), admission)
-        group.promised.append((request_id, admission, on_durable))
+        group.members.append(request_id)
+        group.admissions.append(admission)
+        group.promised.append(on_durable)
         if not (self._scheduled or self._flying) or len(group.parts) >= _MAX_GROUP_PARTS:
             self._wake(group)
 
@@ -172,7 +182,9 @@ class Journal:
         group.urgent = True
         group.parts += (head(ADMISSION, sequence, len(admission)), admission)
         group.parts += (head(COMPLETION, sequence, len(completion)), completion)
-        group.promised.append((request_id, admission, on_durable))
+        group.members.append(request_id)
+        group.admissions.append(admission)
+        group.promised.append(on_durable)
         self._wake(group)
 
     def refuse(self, reason: str) -> None:
@@ -256,10 +268,10 @@ class Journal:
         if not group.parts:
             return
         self._open = _Group()
-        group.close(self.commits, self._clock.now_ms() + self._promise_ms)
+        written = group.close(self.commits, self._clock.now_ms() + self._promise_ms)
         self.commits += 1
         self._flying.append(group)
-        self._groups.put((group.text(self._origin, self.worker), records.encode_group(group.number, group.parts)))
+        self._groups.put((group.text(self._origin, self.worker), written))
 
     def _landed(self, signature: bytes) -> None:
         """The oldest group on its way is durable."""

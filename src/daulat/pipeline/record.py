@@ -89,7 +89,11 @@ class Recorded:
     def _complete(self, outcome: str, usage: Usage, response: str | None) -> None:
         """It has ended, with this usage: its completion is ready for the journal, its reservation settled."""
         service = self._service
-        self._done = True
+        self._done, self._body, self._peek = (
+            True,
+            b"",
+            None,
+        )  # what is not needed any more makes room for who comes next
         service.active.discard(self)
         self._record = self._completion(outcome, usage, response)
         if self._purse is not None:
