@@ -18,7 +18,7 @@ import base64
 import hashlib
 import re
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -79,7 +79,7 @@ def headers(
     tree: Sequence[Sequence[bytes]],
     deadline: int,
     signature: bytes,
-) -> list[str]:
+) -> Iterator[str]:
     """`Promise.header` for all members of one group commit: what they share is put into text once.
 
     Args:
@@ -89,12 +89,9 @@ def headers(
     """
     shared = f'", origin="{origin}", worker={worker}, batch={batch}, size={len(members)}, index='
     end = f"), root={node(tree[-1][0])}, deadline={deadline}, sig={node(signature)}"
-    return [
-        f'id="{request_id}{shared}{index}, admission={admission}, path=({path[1:]}{end}'
-        for index, (request_id, admission, path) in enumerate(
-            zip(members, _texts(admissions), _paths(tree), strict=True)
-        )
-    ]
+    each = zip(members, _texts(admissions), _paths(tree), strict=True)
+    for index, (request_id, admission, path) in enumerate(each):
+        yield f'id="{request_id}{shared}{index}, admission={admission}, path=({path[1:]}{end}'
 
 
 def _paths(tree: Sequence[Sequence[bytes]]) -> list[str]:
