@@ -105,9 +105,12 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str, key: str = "")
 def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterator[Server]:
     """The engine that computes nothing, on the load's core; on TCP and on a Unix socket."""
     command = [program("stub"), f"{port},{STUB_SOCKET}", str(chunks), str(period_ms)]
-    with _process("stub", port, command, host.LOAD_CORE) as process:
-        _wait(process, port, "/v1/models")
-        yield Server("direct", port, roles={"engine": [process.pid]})
+    try:
+        with _process("stub", port, command, host.LOAD_CORE) as process:
+            _wait(process, port, "/v1/models")
+            yield Server("direct", port, roles={"engine": [process.pid]})
+    finally:
+        STUB_SOCKET.unlink(missing_ok=True)
 
 
 @contextmanager

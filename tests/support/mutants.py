@@ -165,3 +165,21 @@ def pieces(rng: random.Random, data: bytes) -> list[bytes]:
         return [data]
     cuts = sorted({rng.randrange(len(data) + 1) for _ in range(rng.randint(1, 6))})
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def slips(chance: random.Random, good: bytes, odd: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Short `good` bytes with one to three slips in them, of which `odd` are some, in one piece or in two."""
+    data = bytearray(good)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        at = chance.randrange(len(data))
+        match chance.randrange(4):
+            case 0:
+                data[at : at + 1] = chance.choice(odd)
+            case 1:
+                data[at:at] = chance.choice(odd)
+            case 2:
+                del data[at : at + chance.choice((1, 2, 20))]
+            case _:
+                data[at] = chance.randrange(256)
+    cut = chance.randrange(len(data) + 1)
+    return (bytes(data),) if chance.random() < 0.7 else (bytes(data[:cut]), bytes(data[cut:]))

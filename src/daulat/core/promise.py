@@ -88,7 +88,8 @@ def headers(
         tree: all levels of that over `leaves` of the two (`tlog.merkle.levels`).
     """
     shared = f'", origin="{origin}", worker={worker}, batch={batch}, size={len(members)}, index='
-    end = f"), root={node(tree[-1][0])}, deadline={deadline}, sig={node(signature)}"
+    root, signed = _texts((tree[-1][0], signature))
+    end = f"), root={root}, deadline={deadline}, sig={signed}"
     each = zip(members, _texts(admissions), _paths(tree), strict=True)
     for index, (request_id, admission, path) in enumerate(each):
         yield f'id="{request_id}{shared}{index}, admission={admission}, path=({path[1:]}{end}'
@@ -108,13 +109,8 @@ def _paths(tree: Sequence[Sequence[bytes]]) -> list[str]:
 
 
 def _texts(hashes: Sequence[bytes]) -> list[str]:
-    """`node` of each, without a call for each."""
+    """Each as an RFC 9651 Byte Sequence."""
     return [f":{b2a_base64(hash_, newline=False).decode()}:" for hash_ in hashes]
-
-
-def node(data: bytes) -> str:
-    """Bytes as an RFC 9651 Byte Sequence."""
-    return f":{b2a_base64(data, newline=False).decode()}:"
 
 
 def leaf_data(request_id: str, admission: bytes) -> bytes:

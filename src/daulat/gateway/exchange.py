@@ -14,6 +14,10 @@ _ANTHROPIC: Final = b"/v1/messages"
 _BODILESS: Final = frozenset({204, 304})  # RFC 9112 section 6.3: the head is all of it
 
 
+Asker = tuple[bytes | None, bytes | None, object, Principal]
+"""Who asked: with which Authorization and X-Api-Key, of which roll (`Directory.mark`)."""
+
+
 class Wire(Protocol):
     """What an answer needs of its connection (`gateway.http.Connection`)."""
 
@@ -24,8 +28,8 @@ class Wire(Protocol):
     soon: Callable[[Exchange], None]
     """Have `flush` called at the end of this turn of the loop."""
 
-    asker: tuple[bytes | None, bytes | None, object, Principal] | None
-    """Who asked on it last: with which Authorization and X-Api-Key, of which roll (`Directory.mark`)."""
+    asker: Asker | None
+    """Who asked on it last."""
 
     def status_line(self, status: int) -> bytes: ...
 

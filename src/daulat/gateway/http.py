@@ -19,12 +19,11 @@ from typing import Any, Final
 
 import httptools
 
-from daulat.core.principal import Principal
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError, InvalidRequest, Unavailable
 from daulat.gateway import framing
 from daulat.gateway.errors import REASONS
-from daulat.gateway.exchange import Exchange, Incoming, Sink
+from daulat.gateway.exchange import Asker, Exchange, Incoming, Sink
 from daulat.gateway.framing import HOSTS, wire_error
 from daulat.gateway.heads import VARIED, Repeated
 from daulat.gateway.server import Server
@@ -86,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._stalled = self._deadline = 0.0  # since when the client has taken nothing; when it is out of time
         self._repeated: Repeated | None = None
         self.keeps, self.version = True, "1.1"
-        self.asker: tuple[bytes | None, bytes | None, object, Principal] | None = None
+        self.asker: Asker | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -187,9 +186,8 @@ class Connection(asyncio.Protocol):
         self.version, self._method, self._target = "1.1", b"POST", repeated.target
         self._headers, self.keeps = headers, not server.draining
         if not missing:
-            self._buffer, self._state = b"", "busy"
-            exchange = self._exchange = Exchange(self, b"POST", repeated.target, headers, buffer[end:])
-            server.handle(exchange)
+            self._buffer = b""
+            self._complete(buffer[end:])
             return True
         self._buffer, self._left, self._state = buffer[end:], length, "body"
         self._deadline = time.monotonic() + server.limits.body_seconds

@@ -167,12 +167,7 @@ class Journal:
 
     def complete(self, sequence: int, completion: bytes, on_durable: Durable, *, patient: bool = False) -> None:
         """`patient`: a stream's end may be 3 ms late, if it then shares a commit with somebody's beginning."""
-        group = self._open
-        group.urgent = group.urgent or not patient
-        group.parts += (head(COMPLETION, sequence, len(completion)), completion)
-        group.callbacks.append(on_durable)
-        if not (self._scheduled or (self._flying and not patient)) or len(group.parts) >= _MAX_GROUP_PARTS:
-            self._wake(group)
+        self._put(COMPLETION, sequence, completion, on_durable, urgent=not patient)
 
     def admit_complete(
         self, sequence: int, request_id: str, admission: bytes, completion: bytes, on_durable: Promised
@@ -218,13 +213,14 @@ class Journal:
         self._groups.put(None)
         self._thread.join()
 
-    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None) -> None:
+    def _put(self, kind: int, sequence: int, payload: bytes, callback: Durable | None, *, urgent: bool = True) -> None:
         group = self._open
-        group.urgent = True
+        group.urgent = group.urgent or urgent
         group.parts += (head(kind, sequence, len(payload)), payload)
         if callback is not None:
             group.callbacks.append(callback)
-        self._wake(group)
+        if not (self._scheduled or (urgent and self._flying)) or len(group.parts) >= _MAX_GROUP_PARTS:
+            self._wake(group)
 
     def _wake(self, group: _Group) -> None:
         """Something has joined this group: see that it will be on its way."""
@@ -252,9 +248,9 @@ class Journal:
 
     def _gather(self) -> None:
         """A turn of the loop is over: flush, or see what the next one brings."""
-        parts = len(self._open.parts)
         if not self._scheduled:
             return  # it went as it was full, or at the end
+        parts = len(self._open.parts)
         if parts == self._seen or time.monotonic() >= self._until:
             self._flush()
         else:

@@ -38,13 +38,15 @@ def check(service: Service, principal: Principal, asked: ModelRow, action: str) 
         raise Overloaded("Too many requests are being answered at once.", retry_after=1.0)
 
 
-def route(service: Service, asked: ModelRow, peek: bodies.Peek | None, attempts: Attempts) -> Route:
-    """Where it is answered now.
+def route(
+    service: Service, asked: ModelRow, peek: bodies.Peek | None, attempts: Attempts, now_ms: int | None = None
+) -> Route:
+    """Where it is answered now; `now_ms`: see `World.routes`.
 
     Raises:
         Unavailable: nowhere; EngineDead: every replica was tried.
     """
-    routes = service.world.routes(asked.name)
+    routes = service.world.routes(asked.name, now_ms)
     if len(routes) == 1 and not attempts:
         return routes[0]
     if attempts:  # what was decided was about this model

@@ -118,8 +118,7 @@ class Inference(Recorded):
             raise asking.unknown(peek.model)
         asking.check(service, principal, model, action)
         self._show_usage = self._stream and (action in _TYPED or bodies.asks_for_usage(peek))
-        routes = service.world.routes(model.name, self._time)
-        route = self._route = routes[0] if len(routes) == 1 else asking.route(service, model, peek, ())
+        route = self._route = asking.route(service, model, peek, (), self._time)
         model = self._model = route.model
         grant = self._grant = service.world.grant(principal, action, model, route)
         if not grant.allowed:

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from tests.support.mutants import slips
 
 from daulat.errors import DaulatError
 from daulat.gateway.engines import Pool, _Connection
@@ -139,20 +140,7 @@ def test_no_mutant_is_read_otherwise() -> None:
 
     def mutants() -> None:
         for _ in range(3000):
-            data = bytearray(answer(b'{"a":1}'))
-            for _ in range(chance.choice((1, 1, 2, 3))):
-                at = chance.randrange(len(data))
-                match chance.randrange(4):
-                    case 0:
-                        data[at : at + 1] = chance.choice(odd)
-                    case 1:
-                        data[at:at] = chance.choice(odd)
-                    case 2:
-                        del data[at : at + chance.choice((1, 2, 20))]
-                    case _:
-                        data[at] = chance.randrange(256)
-            cut = chance.randrange(len(data) + 1)
-            both(*((bytes(data),) if chance.random() < 0.7 else (bytes(data[:cut]), bytes(data[cut:]))))
+            both(*slips(chance, answer(b'{"a":1}'), odd))
 
     on_a_loop(mutants)
 

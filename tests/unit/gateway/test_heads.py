@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from tests.support.mutants import slips
 
 from daulat.core.snapshot import Limits
 from daulat.errors import DaulatError
@@ -191,20 +192,7 @@ def test_no_mutant_is_read_otherwise() -> None:
     chance = random.Random(7)  # noqa: S311  the same each time
     good, odd = request(b'{"a":1}'), [b"\r\n", b"\n", b"\0", b" ", b":", b"9", b"-", b"Content-Length: 1\r\n"]
     for _ in range(3000):
-        data = bytearray(good)
-        for _ in range(chance.choice((1, 1, 2, 3))):
-            at = chance.randrange(len(data))
-            match chance.randrange(4):
-                case 0:
-                    data[at : at + 1] = chance.choice(odd)
-                case 1:
-                    data[at:at] = chance.choice(odd)
-                case 2:
-                    del data[at : at + chance.choice((1, 2, 20))]
-                case _:
-                    data[at] = chance.randrange(256)
-        cut = chance.randrange(len(data) + 1)
-        both(*((bytes(data),) if chance.random() < 0.7 else (bytes(data[:cut]), bytes(data[cut:]))))
+        both(*slips(chance, good, odd))
 
 
 def test_no_head_is_kept_where_they_vary() -> None:

@@ -50,6 +50,17 @@ def test_workers_are_added_up_and_the_oldest_snapshot_is_told(tmp_path: Path) ->
     assert text.endswith("\n")
 
 
+def test_an_answer_in_one_piece_begins_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daulat.gateway.metrics.time.monotonic", lambda: 107.0)
+    made = metrics.Metrics()
+    made.finished("chat.completions", 200, "ok", Usage(), 100.0, 0.0)
+    made.finished("chat.completions", 200, "ok", Usage(), 100.0, 102.0)
+    samples = made.samples()
+    assert samples["gen_ai_server_request_duration_seconds"]["_sum"] == 14
+    assert samples["gen_ai_server_time_to_first_token_seconds"]["_sum"] == 9
+    assert samples["gen_ai_server_time_to_first_token_seconds"]['_bucket le="2.5"'] == 1
+
+
 def test_no_label_names_a_person_a_tenant_or_a_key() -> None:
     made = metrics.Metrics()
     made.finished("completions", 200, "ok", Usage(), 0.0, 0.0)

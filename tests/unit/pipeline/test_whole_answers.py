@@ -43,6 +43,19 @@ def test_an_answer_waits_until_its_completion_is_durable() -> None:
     assert path.at_rest()
 
 
+def test_what_was_asked_is_in_memory_until_it_is_answered_and_no_longer() -> None:
+    """Not until that is durable: of many at once, most wait for that."""
+    path = Path()
+    body = chat()
+    inference, client = path.ask(body)
+    assert inference._body is body, "another replica may be asked"
+    path.call.answer(answered())
+    assert not client.status
+    assert (inference._body, inference._peek) == (b"", None)
+    path.journal.commit()
+    assert client.status == 200
+
+
 def test_a_clock_that_is_set_back_meanwhile_makes_no_lie_of_an_answer() -> None:
     path = Path()
     path.ask(chat())
