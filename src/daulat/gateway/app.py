@@ -87,7 +87,9 @@ class App:
         self._kept, self._signin, self._proxies = kept, signin, proxies
 
     def handle(self, exchange: Exchange) -> None:
-        path = exchange.target.partition(b"?")[0]
+        path = exchange.target
+        if b"?" in path:
+            path = path.partition(b"?")[0]
         action = _INFERENCE.get(path)
         try:
             if action is not None and exchange.method == b"POST":
@@ -126,21 +128,19 @@ class App:
 
     def _infer(self, exchange: Exchange, action: str, refusal: DaulatError | None = None) -> None:
         """From here on the log has an entry, whatever comes of it. `refusal`: the wire's own."""
-        headers = exchange.headers
-        service = self._service
-        now = service.clock.now_ms()
-        principal = self._asker(exchange, now)
+        service, headers, wire = self._service, exchange.headers, exchange.wire
+        now, roll = service.clock.now_ms(), service.world.directory.mark
+        asker = None if wire is None else wire.asker
+        # The same head again, and so the very same headers: what was right about them still is, for as long as the key.
+        if asker is not None and asker[0] is headers and asker[1] is roll and asker[2].expires > now:
+            principal = asker[2]
+        else:
+            principal = self.authenticate(headers, now)
+            refusal = self._elsewhere(principal, exchange) or refusal or _unfit(headers)
+            if wire is not None and refusal is None:
+                wire.asker = headers, roll, principal
         inference = Inference(service, exchange, principal, action, now)
         exchange.listener = inference
-        kind = headers.get(b"content-type", b"")
-        if principal.networks and (elsewhere := self._elsewhere(principal, exchange)):
-            refusal = elsewhere
-        elif refusal is not None:
-            pass  # nobody looks at the rest
-        elif kind != _JSON and not kind.lower().startswith(_JSON):
-            refusal = InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
-        elif b"content-encoding" in headers:
-            refusal = InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
         body, exchange.body = exchange.body, b""  # it is in memory for as long as `inference` needs it
         if refusal is None:
             inference.run(body)
@@ -149,6 +149,8 @@ class App:
 
     def _elsewhere(self, principal: Principal, exchange: Exchange) -> PermissionDenied | None:
         """Why a key of certain networks may not be used here."""
+        if not principal.networks:
+            return None
         try:
             peers.check(principal, self._address(exchange))
         except PermissionDenied as error:
@@ -164,7 +166,7 @@ class App:
         elif path.startswith(_FORWARDED):
             self._must_read(exchange)
             if b"x-api-key" in exchange.headers:
-                exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
+                _name_bearer(exchange)
             self._forwarder.forward(exchange, str(self._address(exchange) or ""))
         elif path.startswith(_ADMIN):
             self._administer(exchange)
@@ -239,7 +241,7 @@ class App:
         if exchange.method not in _KEPT_METHODS:
             raise InvalidRequest("This endpoint takes GET, POST and DELETE.", code="method_not_allowed")
         self._present(exchange)
-        exchange.headers[b"authorization"] = b"Bearer " + credential(exchange.headers)
+        _name_bearer(exchange)
         self._kept.forward(exchange, str(self._address(exchange) or ""))
 
     def authenticate(self, headers: Mapping[bytes, bytes], now_ms: int) -> Principal:
@@ -253,21 +255,8 @@ class App:
             raise expired(principal)
         return principal
 
-    def _asker(self, exchange: Exchange, now_ms: int) -> Principal:
-        """`authenticate`; of a connection on which the same head comes again, and so the very same key, in no time."""
-        headers, wire, roll = exchange.headers, exchange.wire, self._service.world.directory.mark
-        said, key = headers.get(b"authorization"), headers.get(b"x-api-key")
-        if wire is not None and wire.asker is not None:
-            last_said, last_key, last_roll, principal = wire.asker
-            if said is last_said and key is last_key and roll is last_roll and principal.expires > now_ms:
-                return principal
-        principal = self.authenticate(headers, now_ms)
-        if wire is not None:
-            wire.asker = said, key, roll, principal
-        return principal
-
     def _present(self, exchange: Exchange) -> Principal:
-        principal = self._asker(exchange, self._service.clock.now_ms())
+        principal = self.authenticate(exchange.headers, self._service.clock.now_ms())
         if principal.networks:
             peers.check(principal, self._address(exchange))
         return principal
@@ -304,6 +293,20 @@ class App:
     def _must_read(exchange: Exchange) -> None:
         if exchange.method not in _READS:
             raise InvalidRequest("This endpoint takes GET.", code="method_not_allowed")
+
+
+def _unfit(headers: Mapping[bytes, bytes]) -> InvalidRequest | None:
+    """Why what comes with these headers is no question that is understood here."""
+    if not headers.get(b"content-type", b"").lower().startswith(_JSON):
+        return InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
+    if b"content-encoding" in headers:
+        return InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+    return None
+
+
+def _name_bearer(exchange: Exchange) -> None:
+    """Whoever takes it from here knows one way to give a key."""
+    exchange.headers = {**exchange.headers, b"authorization": b"Bearer " + credential(exchange.headers)}
 
 
 def _allowed(path: bytes) -> bytes:

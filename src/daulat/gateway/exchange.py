@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from daulat.core.principal import Principal
@@ -14,8 +14,8 @@ _ANTHROPIC: Final = b"/v1/messages"
 _BODILESS: Final = frozenset({204, 304})  # RFC 9112 section 6.3: the head is all of it
 
 
-Asker = tuple[bytes | None, bytes | None, object, Principal]
-"""Who asked: with which Authorization and X-Api-Key, of which roll (`Directory.mark`)."""
+Asker = tuple[Mapping[bytes, bytes], object, Principal]
+"""Who asked: with which headers, that were in order, of which roll (`Directory.mark`)."""
 
 
 class Wire(Protocol):
@@ -83,7 +83,7 @@ class Exchange:
         "wire",
     )
 
-    def __init__(self, wire: Wire, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
+    def __init__(self, wire: Wire, method: bytes, target: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
         self.wire: Wire | None = wire  # None: it is answered, or its client has left
         self.method, self.target, self.headers, self.body = method, target, headers, body
         self.listener: Listener | None = None  # who wants to hear of the client's leaving and slowness
@@ -201,7 +201,9 @@ class Incoming(Exchange):
 
     __slots__ = ("_source", "begun", "length")
 
-    def __init__(self, source: Source, method: bytes, target: bytes, headers: dict[bytes, bytes], length: int) -> None:
+    def __init__(
+        self, source: Source, method: bytes, target: bytes, headers: Mapping[bytes, bytes], length: int
+    ) -> None:
         """`length`: in bytes, or `framing.CHUNKED`."""
         super().__init__(source, method, target, headers, b"")
         self._source, self.length = source, length

@@ -26,6 +26,9 @@ _KEY: Final = re.compile(
 )
 
 
+_NONE: Final[tuple[int, int, Mapping[bytes, bytes]]] = (0, 0, {})
+
+
 class _Value(NamedTuple):
     """One that may be another."""
 
@@ -54,7 +57,8 @@ class Repeated:
         ends = [start for (start, _), _ in values[1:]] + [len(head)]
         self._first = head[: values[0][0][0]]  # what it begins with, up to the first value
         self._parts = [(value, head[begin:end]) for ((_, begin), value), end in zip(values, ends, strict=True)]
-        self.target, self._headers = target, dict(headers)
+        self.target = target
+        self._headers = {name: value for name, value in headers.items() if name != b"content-length"}
 
     @classmethod
     def of(cls, head: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Self | None:
@@ -68,32 +72,35 @@ class Repeated:
             values.append((key.span(3), _Value(name, key[1] or b"", _TOKEN, _MOST_TOKEN)))
         return cls(head, values, target, headers)
 
-    def match(self, data: bytes, most: int) -> tuple[int, dict[bytes, bytes]]:
-        """Where the head ends that `data` begins with, and its headers; 0 and none: it is another, not here yet, or
-        longer than `most` bytes."""
+    def match(self, data: bytes, most: int) -> tuple[int, int, Mapping[bytes, bytes]]:
+        """Where the head ends that `data` begins with, its body's length, and its other headers: the very same mapping
+        for the same key. 0, 0 and none: it is another, not here yet, or longer than `most` bytes."""
         if data.startswith(self._before):  # the same key; looking at each value alone would cost it 1 us more
             start = len(self._before)
             end = data.find(b"\r", start, start + MAX_DIGITS + 1)
             digits = data[start:end]
             if end >= 0 and digits.isdigit() and data.startswith(self._behind, end):
                 end += len(self._behind)
-                return (end, {**self._headers, b"content-length": digits}) if end <= most else (0, {})
+                return (end, int(digits), self._headers) if end <= most else _NONE
         return self._match_other(data, most)
 
-    def _match_other(self, data: bytes, most: int) -> tuple[int, dict[bytes, bytes]]:
+    def _match_other(self, data: bytes, most: int) -> tuple[int, int, Mapping[bytes, bytes]]:
         """The same, of another key."""
         if not data.startswith(self._first):
-            return 0, {}
-        end, headers = len(self._first), {**self._headers}
+            return _NONE
+        end, length, headers = len(self._first), 0, {**self._headers}
         for (name, prefix, characters, longest), behind in self._parts:
             start = end
             end = data.find(b"\r", start, start + longest + 1)
             value = data[start:end]
             if end < 0 or not value or value.translate(None, characters) or not data.startswith(behind, end):
-                return 0, {}
+                return _NONE
             end += len(behind)
-            headers[name] = prefix + value
-        return (end, headers) if end <= most else (0, {})
+            if characters is _DIGITS:
+                length = int(value)
+            else:
+                headers[name] = prefix + value
+        return (end, length, headers) if end <= most else _NONE
 
 
 VARIED: Final = Repeated(b"\n", [((1, 1), _Value(b"", b"", b"", 0))], b"", {})

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import httptools
@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_left",
         "_lingers",
         "_method",
+        "_parsed",
         "_parser",
         "_reading",
         "_repeated",
@@ -89,7 +90,8 @@ class Connection(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
-        self._headers: dict[bytes, bytes] = {}
+        self._parsed: dict[bytes, bytes] = {}
+        self._headers: Mapping[bytes, bytes] = self._parsed
         self._method = self._target = b""
         self._body: list[bytes] = []
         self._size = self._left = self._beside = 0
@@ -174,10 +176,9 @@ class Connection(asyncio.Protocol):
     def _take_again(self, repeated: Repeated) -> bool:
         """Take a request that has the same head again; whether it was one."""
         buffer, server = self._buffer, self._server
-        end, headers = repeated.match(buffer, server.limits.header_bytes + 4)
+        end, length, headers = repeated.match(buffer, server.limits.header_bytes + 4)
         if not end:
             return False
-        length = int(headers[b"content-length"])
         missing = length - (len(buffer) - end)
         if length > server.small or missing < 0:  # there is another behind it
             return False
@@ -282,7 +283,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in framing.KEPT and self._state == "head":
-            headers = self._headers
+            headers = self._parsed
             if name in headers and name in framing.SINGLE:
                 raise InvalidRequest(f"The header '{name.decode()}' is given more than once.")
             headers[name] = value.rstrip(b" \t")
@@ -301,7 +302,7 @@ class Connection(asyncio.Protocol):
     def _read_head(self, head: bytes, limits: Limits) -> None:
         """Parse it, and see to what `framing` asks."""
         self._begin()
-        parser, headers = httptools.HttpRequestParser(self), self._headers
+        parser, headers = httptools.HttpRequestParser(self), self._parsed
         self._parser = parser
         try:  # noqa: SIM105  `suppress` is an object and three calls more
             parser.feed_data(head)
