@@ -277,10 +277,9 @@ class _Connection(asyncio.Protocol):
             if self._call is None and self.usable and self._status == 200:  # noqa: PLR2004
                 self._remember(data)
             return
-        if call.sink is not None:
-            call.sink.engine_head(200, known.type)
-            call.sink.engine_data(data[start:])
-        self._ended(keep=True)
+        sink = self._ended(keep=True)
+        if sink is not None:
+            sink.engine_whole(known.type, data[start:])
 
     def _parse(self, data: bytes) -> None:
         self._beside += len(data)
@@ -338,10 +337,12 @@ class _Connection(asyncio.Protocol):
             return
         if self._parts:
             self._hand_on()
-        self._ended(keep=self._parser.should_keep_alive())
+        sink = self._ended(keep=self._parser.should_keep_alive())
+        if sink is not None:
+            sink.engine_done()
 
-    def _ended(self, *, keep: bool) -> None:
-        """The answer is over; `keep`: another may come on this connection."""
+    def _ended(self, *, keep: bool) -> EngineSink | None:
+        """The answer is over; who is to hear of it. `keep`: another may come on this connection."""
         call, self._call = self._call, None
         if keep and self.usable:
             if self._paused:
@@ -349,11 +350,11 @@ class _Connection(asyncio.Protocol):
             self._pool.release(self._address, self)
         else:
             self.close()
-        if call is not None:
-            call.connection = None
-            sink, call.sink = call.sink, None
-            if sink is not None:
-                sink.engine_done()
+        if call is None:
+            return None
+        call.connection = None
+        sink, call.sink = call.sink, None
+        return sink
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.usable = False
@@ -383,8 +384,10 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-class _Collect:
+class _Collect(EngineSink):
     """A sink that gathers a whole answer for whoever awaits `result`."""
+
+    __slots__ = ("_parts", "_status", "result")
 
     def __init__(self) -> None:
         self.result: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()

@@ -102,7 +102,7 @@ class Several:
             sink.engine_failed(error)
 
 
-class _Part:
+class _Part(EngineSink):
     """One part's `EngineSink`."""
 
     __slots__ = ("_events", "_number", "_owner")

@@ -51,7 +51,7 @@ class Refused:
         """Nothing will come."""
 
 
-class Translated:
+class Translated(EngineSink):
     """One call through a dialect: an `EngineCall` to its owner, an `EngineSink` to the engine's own call."""
 
     __slots__ = (

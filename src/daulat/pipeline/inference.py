@@ -15,7 +15,6 @@ before that of its completion, and every admitted request is completed exactly o
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,13 +35,13 @@ from daulat.errors import (
     Unavailable,
 )
 from daulat.metering.purse import Purse
-from daulat.pipeline import asking, empty, stored, typed, whole
+from daulat.pipeline import asking, stored, typed, whole
 from daulat.pipeline import body as bodies
 from daulat.pipeline.actions import COUNTING, MESSAGES, PATHS, RESPONSES, UNSTREAMED
 from daulat.pipeline.events import EventStream
 from daulat.pipeline.ports import EngineCall, Reply
-from daulat.pipeline.record import Recorded
 from daulat.pipeline.service import Service
+from daulat.pipeline.streamed import EVENT_STREAM, Streamed
 from daulat.pipeline.turns import Turn
 from daulat.pipeline.usage import Usage
 from daulat.pipeline.world import Grant, Route, World
@@ -51,16 +50,14 @@ _TYPED: Final = RESPONSES | MESSAGES
 _MAX_ANSWER: Final = 64 * 1024 * 1024
 _MOST_ATTEMPTS: Final = 8
 _MAX_HELD: Final = 1024 * 1024  # of a stream, while its admission is not durable
-_EVENT_STREAM: Final = b"text/event-stream"
 _ENDINGS: Final = {"engine_timeout": "timeout", "empty_answer": "empty"}  # of an attempt, by its error's code
 
 
-class Inference(Recorded):
+class Inference(Streamed):
     """One authenticated request. Also the `EngineSink` of its engine calls."""
 
     __slots__ = (
-        "_answer", "_call", "_events", "_handing", "_head", "_held", "_kept", "_route", "_said", "_sent",
-        "_show_usage", "_size", "_started", "_undurable", "_unsaid",
+        "_answer", "_call", "_head", "_held", "_route", "_show_usage", "_size", "_undurable",
     )  # fmt: skip
 
     def __init__(self, service: Service, reply: Reply, principal: Principal, action: str, now_ms: int) -> None:
@@ -79,13 +76,10 @@ class Inference(Recorded):
         self._done = self._stream = False
         self._route: Route | None = None
         self._call: EngineCall | None = None
-        self._events: EventStream | typed.TypedStream | None = None
-        self._started = self._show_usage = False
-        self._kept: list[bytes] | None = None  # what has gone out of an answer that is to be stored
-        self._handing = False  # over to the vault, which has not said yet that it has it
+        self._events = self._kept = None
+        self._started = self._show_usage = self._handing = False
         self._undurable = 0  # records (the admission, further attempts) that are not durable yet
         self._head = 0  # the engine's status, once known
-        self._held: list[bytes] = []  # engine bytes that came before those were durable
 
     def run(self, body: bytes) -> None:
         """Steps 3 to 6, and the engine's call. Everything that follows is called back."""
@@ -198,6 +192,7 @@ class Inference(Recorded):
                 if not self._show_usage:
                     body = bodies.with_usage(body, peek)
             self._said, self._unsaid = False, bytearray()
+            self._held: list[bytes] = []  # what came before the records were durable
         self._head = self._size = 0
         self._answer: list[bytes] = []
         load = self._service.load
@@ -207,7 +202,7 @@ class Inference(Recorded):
 
     def engine_head(self, status: int, content_type: bytes) -> None:
         self._head = status
-        if status != 200 or not content_type.startswith(_EVENT_STREAM):  # noqa: PLR2004
+        if status != 200 or not content_type.startswith(EVENT_STREAM):  # noqa: PLR2004
             self._events = None  # a whole answer, whatever was asked: errors, above all
 
     def engine_data(self, data: bytes) -> None:
@@ -223,6 +218,18 @@ class Inference(Recorded):
             self._size += len(data)
             if self._size > _MAX_HELD and self._call is not None:
                 self._call.pause()
+
+    def engine_whole(self, content_type: bytes, data: bytes) -> None:
+        call = self._call
+        self.engine_head(200, content_type)
+        if self._events is None and len(data) <= _MAX_ANSWER:
+            self._leave_engine("ok")
+            if not self._done:
+                self._whole(data)
+            return
+        self.engine_data(data)
+        if self._call is call:  # else it was no good, and another is asked by now
+            self.engine_done()
 
     def engine_done(self) -> None:
         self._leave_engine("ok" if self._head < 400 else "failed")  # noqa: PLR2004
@@ -268,59 +275,11 @@ class Inference(Recorded):
         self._attempts[-1] = (self._attempts[-1][0], "dead")
         self._stream_broke(EngineDead("The engine ended its stream without finishing it."))
 
-    def _pass(self, data: bytes) -> None:
-        events = self._events
-        if events is None or self._done or self._handing:
-            return
-        try:
-            passed = events.feed(data)
-        except ValueError as error:
-            self._engine_gave_up(EngineRequestFailed(f"{error}.", status=502))
-            return
-        if not self._said:
-            passed = self._first_words(passed, ended=events.final is not None)
-            if self._done or events is not self._events:
-                return
-        if passed:
-            self._sent.update(passed)
-            self._reply.write(passed)
-            if self._kept is not None:
-                self._kept.append(passed)
-        if events.final is not None:
-            self._end_stream("ok", events.final)
-
-    def _first_words(self, passed: bytes, *, ended: bool) -> bytes:
-        """While nothing is said, nothing goes out: another replica may still answer instead of an empty one."""
-        unsaid = self._unsaid
-        self._said = empty.speaks(passed, len(unsaid)) or (ended and not self._ended_empty(bytes(unsaid) + passed))
-        if not self._said and ended:
-            self._engine_gave_up(empty.failure())
-            return b""
-        if not self._said and (unsaid or not passed.startswith(b":")):  # a comment keeps a connection alive: it passes
-            unsaid += passed
-            return b""
-        if unsaid:
-            passed, self._unsaid = bytes(unsaid) + passed, bytearray()
-        if not self._started:
-            self._start()
-        return passed
-
-    def _ended_empty(self, events: bytes) -> bool:
-        final, usage = (self._events.final, self._events.usage) if self._events is not None else (None, None)
-        return empty.ended_empty(self._action, events, final or b"", usage, self._asked())
-
-    def _asked(self) -> empty.Asked:
-        members = self._peek.members if self._peek is not None else {}
-        return empty.Asked(members, self._model.context_length if self._model is not None else 0)
-
-    def _start(self) -> None:
-        self._started, self._status, self._first = True, 200, time.monotonic()
-        self._sent = commitments.opening(self._salt, "response")  # what has gone out, on its way to a commitment
-        self._reply.start(200, [(b"content-type", _EVENT_STREAM), (b"cache-control", b"no-cache")])
-
     def _engine_gave_up(self, error: DaulatError) -> None:
         if self._call is not None:
             self._call.abort()
+        else:  # it had ended before what it said could be looked at
+            self._attempts[-1] = (self._attempts[-1][0], _ENDINGS.get(error.code, "dead"))
         self.engine_failed(error)
 
     def _retry(self, error: DaulatError) -> None:
@@ -484,13 +443,6 @@ class Inference(Recorded):
         self._attempts.append((self._route, outcome))
         if self._service.turns.waiting:
             self._service.turns.freed(self._route.model.name)
-
-    def _counted(self) -> Usage:
-        """For answers that ended early: the engine has not said, so the events that went through are counted."""
-        return Usage(completion_tokens=self._events.events if self._events is not None else 0)
-
-    def _digest(self) -> str:
-        return base64.b64encode(self._sent.digest()).decode()
 
 
 def _nothing() -> None:

@@ -79,7 +79,9 @@ class EngineCall(Protocol):
 
 
 class EngineSink(Protocol):
-    """Who listens to a call. `engine_done` or `engine_failed` comes last, once."""
+    """Who listens to a call. `engine_done` or `engine_failed` comes last, once; `engine_whole` alone, if at all."""
+
+    __slots__ = ()
 
     def engine_head(self, status: int, content_type: bytes) -> None: ...
 
@@ -88,6 +90,13 @@ class EngineSink(Protocol):
     def engine_done(self) -> None: ...
 
     def engine_failed(self, error: DaulatError) -> None: ...
+
+    def engine_whole(self, content_type: bytes, data: bytes) -> None:
+        """An answer of status 200 that came at once, for those who would rather have it so."""
+        self.engine_head(200, content_type)
+        if data:
+            self.engine_data(data)
+        self.engine_done()
 
 
 class Engines(Protocol):

@@ -13,6 +13,7 @@ from tests.support.mutants import slips
 from daulat.errors import DaulatError
 from daulat.gateway.engines import Pool, _Connection
 from daulat.gateway.heads import Answered
+from daulat.pipeline.ports import EngineSink
 
 ADDRESS = "unix:/engine"
 BEFORE = b"HTTP/1.1 200 OK\r\nContent-Type: Application/JSON\r\nContent-Length: "
@@ -40,7 +41,7 @@ class Transport:
         pass
 
 
-class Heard:
+class Heard(EngineSink):
     """A sink, and what it heard."""
 
     def __init__(self) -> None:
