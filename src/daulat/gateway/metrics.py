@@ -52,6 +52,10 @@ class _Histogram:
         self.buckets = [0] * (len(BUCKETS) + 1)  # the last: beyond them
         self.total = 0.0
 
+    def add(self, seconds: float) -> None:
+        self.total += seconds
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+
 
 class Metrics:
     """One worker's (`pipeline.service.Meter`)."""
@@ -60,7 +64,8 @@ class Metrics:
         self._requests: dict[tuple[str, int, str], int] = {}
         self._refusals: Counter[str] = Counter()
         self._input = self._cached = self._output = 0
-        self._first, self._whole = _Histogram(), _Histogram()
+        self._whole = _Histogram()  # of answers in one piece, whose first byte comes with their last
+        self._first, self._last = _Histogram(), _Histogram()  # of streams
         self.gauges: dict[str, float] = {}
         self.loads: dict[str, int] = {}  # requests in flight by replica
         self.limits: dict[tuple[str, str], int] = {}  # refusals by scope and resource
@@ -73,14 +78,11 @@ class Metrics:
         self._cached += usage.cached_tokens
         self._output += usage.completion_tokens
         seconds = time.monotonic() - started
-        bucket = bisect_left(BUCKETS, seconds)
-        self._whole.total += seconds
-        self._whole.buckets[bucket] += 1
         if first:
-            seconds = first - started
-            bucket = bisect_left(BUCKETS, seconds)
-        self._first.total += seconds
-        self._first.buckets[bucket] += 1
+            self._first.add(first - started)
+            self._last.add(seconds)
+        else:
+            self._whole.add(seconds)
 
     def refused(self, reason: str) -> None:
         self._refusals[reason] += 1
@@ -98,8 +100,8 @@ class Metrics:
                 'gen_ai_token_type="cached"': self._cached,
                 'gen_ai_token_type="output"': self._output,
             },
-            "gen_ai_server_time_to_first_token_seconds": _cumulative(self._first),
-            "gen_ai_server_request_duration_seconds": _cumulative(self._whole),
+            "gen_ai_server_time_to_first_token_seconds": _cumulative(self._whole, self._first),
+            "gen_ai_server_request_duration_seconds": _cumulative(self._whole, self._last),
         }
         found[REPLICA_LOAD] = {f'replica="{replica}"': count for replica, count in self.loads.items()}
         found["daulat_limit_refusals_total"] = {
@@ -116,13 +118,15 @@ class Metrics:
         beside.replace(path)
 
 
-def _cumulative(histogram: _Histogram) -> dict[str, float]:
+def _cumulative(*histograms: _Histogram) -> dict[str, float]:
+    """Of what these counted together."""
     found: dict[str, float] = {}
     total = 0
-    for bound, count in zip((*(f"{bound:g}" for bound in BUCKETS), "+Inf"), histogram.buckets, strict=True):
-        total += count
+    counts = zip(*(histogram.buckets for histogram in histograms), strict=True)
+    for bound, each in zip((*(f"{bound:g}" for bound in BUCKETS), "+Inf"), counts, strict=True):
+        total += sum(each)
         found[f'_bucket le="{bound}"'] = total
-    found["_sum"], found["_count"] = histogram.total, total
+    found["_sum"], found["_count"] = sum(histogram.total for histogram in histograms), total
     return found
 
 

@@ -28,6 +28,10 @@ EMPTY = {
     "no byte": ("chat.completions", b""),
     "no choice": ("chat.completions", answer(None, tokens=7)),
     "no choices": ("chat.completions", b'{"usage":{"completion_tokens":3}}'),
+    "what looks like a message where the pattern would begin": (
+        "chat.completions",
+        b'{"messa":{"content":"x"},"choices":[]}',
+    ),
     "no content": ("chat.completions", answer({"role": "assistant", "content": ""})),
     "null content": ("chat.completions", answer({"role": "assistant", "content": None, "tool_calls": []})),
     "no usage either": ("chat.completions", answer({"content": ""}, tokens=None)),
