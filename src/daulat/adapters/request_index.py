@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from daulat.adapters.sqlite_file import opened, transaction
+from daulat.core.ids import REQUEST_ID_LENGTH
 from daulat.errors import SealBroken
 
 _SCHEMA: Final = """
@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS state(origin TEXT PRIMARY KEY, size INTEGER NOT NULL)
 """
 _TYPE_OF: Final = "SELECT type FROM control WHERE origin = ? AND position = ?"
 # The layout is fixed (`core.entries`), so the id need not be parsed out of the JSON.
-_INFERENCE: Final = re.compile(rb'\{"type":"inference/v1","admission":\{"request_id":"(req_[0-9a-f]{32})"')
+_BEFORE: Final = b'{"type":"inference/v1","admission":{"request_id":"'
+_ID: Final = slice(len(_BEFORE), len(_BEFORE) + REQUEST_ID_LENGTH)
 
 
 class RequestIndex:
@@ -35,12 +36,12 @@ class RequestIndex:
         (self.size,) = self._db.execute("SELECT size FROM state WHERE origin = ?", (origin,)).fetchone()
 
     def add(self, first: int, new: Sequence[bytes]) -> None:
-        requests, control = [], []
+        requests, control, origin = [], [], self._origin
         for index, entry in enumerate(new, first):
-            if match := _INFERENCE.match(entry):
-                requests.append((match[1].decode(), self._origin, index))
+            if entry.startswith(_BEFORE):
+                requests.append((entry[_ID].decode(), origin, index))
             else:
-                control.append((self._origin, index, json.loads(entry)["type"]))
+                control.append((origin, index, json.loads(entry)["type"]))
         try:
             with transaction(self._db):
                 self._db.executemany("INSERT OR REPLACE INTO request VALUES (?,?,?)", requests)

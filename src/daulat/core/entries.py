@@ -344,7 +344,7 @@ def encode(type_: str, fields: Mapping[str, Any]) -> bytes:
 
 def join_inference(admission: bytes, completion: bytes) -> bytes:
     """The `inference/v1` entry of two journalled records, each a JSON object, byte for byte."""
-    return _INFERENCE_HEAD + admission + _INFERENCE_MIDDLE + completion + b"}"
+    return b"".join((_INFERENCE_HEAD, admission, _INFERENCE_MIDDLE, completion, b"}"))
 
 
 def admission_bytes(entry: bytes) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from daulat.core import entries
 from daulat.core.clock import Clock
@@ -40,12 +42,11 @@ class Cursor:
     group: int = 0
 
 
-@dataclass(slots=True)
-class Open:
-    """An admission whose completion has not been seen."""
+class Open(msgspec.Struct):
+    """An admission whose completion has not been seen. A Struct, because one is made for every entry."""
 
     admission: bytes
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = []  # a list of its own for each
 
 
 class Intake:
@@ -92,8 +93,7 @@ class Intake:
             if segment > cursor.segment:
                 cursor = Cursor(segment, 0, cursor.group)
             for group in self._groups(journals, worker, segment, cursor):
-                for record in group.records:
-                    self._record(worker, record, taken, clock)
+                self._group(worker, group, taken, clock)
                 cursor = Cursor(segment, group.end, group.number + 1)
                 self.cursors[worker] = cursor
                 if len(taken) >= limit:
@@ -116,20 +116,22 @@ class Intake:
             # A living worker may have written this group and the next while we read: by now the first is whole.
             return read()
 
-    def _record(self, worker: int, record: records.Record, taken: list[bytes], clock: Clock) -> None:
-        key = (worker, record.sequence)
-        if record.kind == records.ADMISSION:
-            if key in self.opened:
-                raise SealBroken(f"worker {worker} admitted sequence {record.sequence} twice")
-            self.opened[key] = Open(record.payload)
-        elif record.kind == records.REFUSALS:
-            taken.append(_refusals(worker, record.payload, clock))
-        elif key not in self.opened:
-            raise SealBroken(f"worker {worker}: sequence {record.sequence} was not admitted, or completed twice")
-        elif record.kind == records.ATTEMPT:
-            self.opened[key].attempts.append(json.loads(record.payload))
-        else:
-            taken.append(entries.join_inference(self.opened.pop(key).admission, record.payload))
+    def _group(self, worker: int, group: records.Group, taken: list[bytes], clock: Clock) -> None:
+        opened = self.opened
+        for record in group.records:
+            kind, payload, key = record.kind, record.payload, (worker, record.sequence)
+            if kind == records.ADMISSION:
+                if key in opened:
+                    raise SealBroken(f"worker {worker} admitted sequence {record.sequence} twice")
+                opened[key] = Open(payload)
+            elif kind == records.REFUSALS:
+                taken.append(_refusals(worker, payload, clock))
+            elif key not in opened:
+                raise SealBroken(f"worker {worker}: sequence {record.sequence} was not admitted, or completed twice")
+            elif kind == records.ATTEMPT:
+                opened[key].attempts.append(json.loads(payload))
+            else:
+                taken.append(entries.join_inference(opened.pop(key).admission, payload))
 
     def _interrupt(self, worker: int, clock: Clock) -> Iterator[bytes]:
         """Entries for what a dead worker left open."""

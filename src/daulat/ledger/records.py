@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+import msgspec
+
 from daulat.errors import SealBroken
 
 ADMISSION: Final = ord("A")  # payload: the admission record
@@ -35,7 +37,9 @@ MAX_HEADER: Final = 4096
 MAX_GROUP: Final = 64 * 1024 * 1024
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A Struct, because two are made for every entry."""
+
     kind: int
     sequence: int
     payload: bytes
@@ -119,12 +123,12 @@ def _group(data: bytes, offset: int) -> Group | None:
 
 def _records(body: bytes) -> tuple[Record, ...] | None:
     found: list[Record] = []
-    position, size = 0, len(body)
+    position, size, head_size, unpack = 0, len(body), _RECORD.size, _RECORD.unpack_from
     while position < size:
-        start = position + _RECORD.size
+        start = position + head_size
         if start > size:
             return None
-        kind, sequence, length = _RECORD.unpack_from(body, position)
+        kind, sequence, length = unpack(body, position)
         position = start + length
         if kind not in KINDS or position > size:
             return None
