@@ -10,8 +10,8 @@ repeat themselves as well (`Answered`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Final, Self
 
 from daulat.gateway.framing import MAX_DIGITS
 
@@ -26,53 +26,42 @@ _KEY: Final = re.compile(
 )
 
 
-_NONE: Final[tuple[int, int, Mapping[bytes, bytes]]] = (0, 0, {})
-
-
-class _Value(NamedTuple):
-    """One that may be another."""
-
-    name: bytes  # of its header
-    prefix: bytes  # that stays
-    characters: bytes  # of the rest
-    most: int  # of them
+Headers = Mapping[bytes, bytes]
+Span = tuple[int, int]
+_NONE: Final[tuple[int, int, Headers]] = (0, 0, {})
 
 
 class Repeated:
     """A head that was good, and is likely to come again. It holds an API key, and is gone with its connection."""
 
-    __slots__ = ("_before", "_behind", "_first", "_headers", "_parts", "target")
+    __slots__ = ("_before", "_behind", "_between", "_first", "_headers", "_key", "_key_first", "_last", "target")
 
     def __init__(
-        self,
-        head: bytes,
-        values: Sequence[tuple[tuple[int, int], _Value]],
-        target: bytes,
-        headers: Mapping[bytes, bytes],
+        self, head: bytes, length: Span, key: tuple[Span, bytes, bytes] | None, target: bytes, headers: Headers
     ) -> None:
-        """`values`: what may be another, each with where it stands; that of Content-Length is the first."""
-        (start, end), _ = values[0]
-        self._before, self._behind = head[:start], head[end:]
-        values = sorted(values)
-        ends = [start for (start, _), _ in values[1:]] + [len(head)]
-        self._first = head[: values[0][0][0]]  # what it begins with, up to the first value
-        self._parts = [(value, head[begin:end]) for ((_, begin), value), end in zip(values, ends, strict=True)]
-        self.target = target
+        """`length`: where the digits of Content-Length stand; `key`: where the API key does, in which header, and what
+        stands before it there."""
+        start, end = length
+        self._before, self._behind = head[:start], head[end:]  # of the same key: that differs in its length alone
+        self.target, self._key = target, None if key is None else key[1:]
         self._headers = {name: value for name, value in headers.items() if name != b"content-length"}
+        first, last = sorted((length, length if key is None else key[0]))
+        self._key_first = last == length
+        self._first, self._between, self._last = head[: first[0]], head[first[1] : last[0]], head[last[1] :]
 
     @classmethod
-    def of(cls, head: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Self | None:
+    def of(cls, head: bytes, target: bytes, headers: Headers) -> Self | None:
         """What is kept of a head with a body of known length, from its first byte to its empty line; None: nothing."""
         length = _LENGTH.search(head) if len(head) <= _MOST_BYTES else None
         if length is None:
             return None
-        values = [(length.span(1), _Value(b"content-length", b"", _DIGITS, MAX_DIGITS))]
-        if key := _KEY.search(head):
-            name = b"x-api-key" if key[1] is None else b"authorization"
-            values.append((key.span(3), _Value(name, key[1] or b"", _TOKEN, _MOST_TOKEN)))
-        return cls(head, values, target, headers)
+        key = _KEY.search(head)
+        if key is None:
+            return cls(head, length.span(1), None, target, headers)
+        name = b"x-api-key" if key[1] is None else b"authorization"
+        return cls(head, length.span(1), (key.span(3), name, key[1] or b""), target, headers)
 
-    def match(self, data: bytes, most: int) -> tuple[int, int, Mapping[bytes, bytes]]:
+    def match(self, data: bytes, most: int) -> tuple[int, int, Headers]:
         """Where the head ends that `data` begins with, its body's length, and its other headers: the very same mapping
         for the same key. 0, 0 and none: it is another, not here yet, or longer than `most` bytes."""
         if data.startswith(self._before):  # the same key; looking at each value alone would cost it 1 us more
@@ -82,29 +71,29 @@ class Repeated:
             if end >= 0 and digits.isdigit() and data.startswith(self._behind, end):
                 end += len(self._behind)
                 return (end, int(digits), self._headers) if end <= most else _NONE
-        return self._match_other(data, most)
+        return _NONE if self._key is None else self._match_other(data, most, *self._key)
 
-    def _match_other(self, data: bytes, most: int) -> tuple[int, int, Mapping[bytes, bytes]]:
+    def _match_other(self, data: bytes, most: int, name: bytes, prefix: bytes) -> tuple[int, int, Headers]:
         """The same, of another key."""
         if not data.startswith(self._first):
             return _NONE
-        end, length, headers = len(self._first), 0, {**self._headers}
-        for (name, prefix, characters, longest), behind in self._parts:
-            start = end
-            end = data.find(b"\r", start, start + longest + 1)
-            value = data[start:end]
-            if end < 0 or not value or value.translate(None, characters) or not data.startswith(behind, end):
-                return _NONE
-            end += len(behind)
-            if characters is _DIGITS:
-                length = int(value)
-            else:
-                headers[name] = prefix + value
-        return (end, length, headers) if end <= most else _NONE
+        start = len(self._first)
+        end = data.find(b"\r", start, start + _MOST_TOKEN + 1)
+        value = data[start:end]
+        if end < 0 or not data.startswith(self._between, end):
+            return _NONE
+        start = end + len(self._between)
+        end = data.find(b"\r", start, start + _MOST_TOKEN + 1)
+        key, digits = (value, data[start:end]) if self._key_first else (data[start:end], value)
+        if end < 0 or not key or key.translate(None, _TOKEN) or not digits.isdigit() or len(digits) > MAX_DIGITS:
+            return _NONE
+        if not data.startswith(self._last, end) or end + len(self._last) > most:
+            return _NONE
+        return end + len(self._last), int(digits), {**self._headers, name: prefix + key}
 
 
-VARIED: Final = Repeated(b"\n", [((1, 1), _Value(b"", b"", b"", 0))], b"", {})
-"""In place of one where another head has come: no request begins with it."""
+VARIED: Final = Repeated(b"\n\n", (1, 1), None, b"", {})
+"""In place of one where another head has come: nothing is the same, as what would follow digits is no CR."""
 
 
 class Answered:
@@ -118,7 +107,7 @@ class Answered:
         head = answer[: answer.find(b"\r\n\r\n") + 4]
         length = _LENGTH.search(head) if len(head) <= _MOST_BYTES and head.startswith(_OK) else None
         start, end = length.span(1) if length is not None else (0, 0)
-        self._before, self._behind = (head[:start], head[end:]) if length is not None else (b"\n", b"")
+        self._before, self._behind = (head[:start], head[end:]) if length is not None else (b"\n", b"\n")
         self.type, self.since = type_, now
 
     def body(self, data: bytes) -> int:

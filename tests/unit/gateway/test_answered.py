@@ -158,7 +158,8 @@ def test_no_mutant_is_read_otherwise() -> None:
 def test_heads_of_another_form_are_like_none(said: bytes) -> None:
     known = Answered(said, b"", 0.0)
     assert not known.body(said)
-    assert not known.body(b"")
+    for data in (b"", b"\n1\r", b"\n2\r\n", b"\n\n", b"\n0\n"):
+        assert not known.body(data)
 
 
 @pytest.mark.parametrize(

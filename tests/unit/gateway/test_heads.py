@@ -222,6 +222,11 @@ def test_no_head_is_kept_where_they_vary() -> None:
         assert (seen.connection._repeated is not VARIED) == kept
 
 
+@pytest.mark.parametrize("data", [b"\n2\r", b"\n2\r\n{}", b"\n\n", b"\n\n2\r\n", b"\n2\n", b"2\r\n"])
+def test_where_heads_vary_nothing_is_the_same(data: bytes) -> None:
+    assert VARIED.match(data, 500) == (0, 0, {})
+
+
 def test_one_head_is_kept_for_all_who_ask_through_one_connection() -> None:
     seen = Seen()
     seen.remember()
