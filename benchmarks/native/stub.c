@@ -32,7 +32,7 @@ typedef struct {
 
 static conn *conns[MAX];
 static char listens[MAX];
-static int chunks = 100, period_ms = 5, epoll_fd;
+static int chunks = 100, period_ms = 5, epoll_fd, timer, streaming, highest;
 static char json[4096], event[512], models[512];
 static int json_len, event_len, models_len;
 
@@ -59,15 +59,26 @@ static void put_chunk(conn *c, const char *data) {
     put(c, out, n);
 }
 
+/* The timer runs while anything is streaming: at rest the stub is at rest, and leaves its core to the others. */
+static void stream(conn *c, int on) {
+    if (c->streaming == on) return;
+    c->streaming = on, streaming += on ? 1 : -1;
+    if (streaming != on) return; /* neither the first nor the last */
+    struct timespec step = {0, on ? 500000 : 0};
+    struct itimerspec every = {step, step};
+    timerfd_settime(timer, 0, &every, NULL);
+}
+
 static void finish(conn *c) {
     if (c->usage)
         put_chunk(c, "data: {\"id\":\"chatcmpl-stub\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":"
                      "{\"prompt_tokens\":400,\"completion_tokens\":100,\"total_tokens\":500}}\n\n");
     put(c, "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", 24);
-    c->streaming = 0;
+    stream(c, 0);
 }
 
 static void drop(conn *c) {
+    stream(c, 0);
     close(c->fd);
     conns[c->fd] = NULL;
     free(c);
@@ -82,7 +93,8 @@ static void answer(conn *c, char *head, char *body, int body_len) {
     body[body_len] = 0;
     if (strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true")) {
         c->usage = strstr(body, "include_usage") != NULL;
-        c->streaming = 1, c->left = chunks;
+        stream(c, 1);
+        c->left = chunks;
         put(c, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n", 80);
         /* The first event goes out at once: the ticks' grain must not show in the time to first token. */
         put(c, event, event_len);
@@ -140,7 +152,7 @@ static int listening(const char *where) {
 
 static void tick(void) {
     long long now = now_us();
-    for (int fd = 0; fd < MAX; fd++) {
+    for (int fd = 0; fd <= highest; fd++) {
         conn *c = conns[fd];
         if (!c || !c->streaming) continue;
         while (c->streaming && c->due <= now) {
@@ -170,9 +182,7 @@ int main(int argc, char **argv) {
     models_len = snprintf(models, sizeof models,
                           "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n%s", strlen(list), list);
 
-    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
-    struct itimerspec every = {{0, 500000}, {0, 500000}};
-    timerfd_settime(timer, 0, &every, NULL);
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     epoll_fd = epoll_create1(0);
     struct epoll_event e = {.events = EPOLLIN};
     for (char *where = strtok(argv[1], ","); where; where = strtok(NULL, ",")) {
@@ -197,6 +207,7 @@ int main(int argc, char **argv) {
                     setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                     conns[client] = calloc(1, sizeof(conn));
                     conns[client]->fd = client;
+                    if (client > highest) highest = client;
                     e.data.fd = client;
                     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, client, &e);
                 }
