@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
 import statistics
+import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,6 +18,8 @@ from typing import Any, Final, Self
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 LOAD_CORE: Final = 0
 PROXY_CORE: Final = 1
+_BETWEEN_SECONDS: Final = 0.1  # two looks at a core's pace
+_FEW: Final = 5  # looks, of which the median is nobody's luck
 
 
 def pin(pid: int, cores: Iterable[int]) -> None:
@@ -108,6 +112,58 @@ class Window:
         """This process and its ended children, the load generators."""
         who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, who))
+
+
+class Pace:
+    """How fast a core is, against the fastest that it has been for a second: 1 or so, or less. One whose silicon does
+    another machine's work beside ours does a third less, from one second to the next, and nothing in /proc says so."""
+
+    def __init__(self, core: int) -> None:
+        self._core = core
+        self._fastest = math.inf  # seconds of a fixed piece of work, a median
+
+    def wait(self, least: float, seconds: float) -> None:
+        """Until it has been that for a second, or so many seconds are over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with self.watched() as seen:
+                time.sleep(1.0)
+            if seen() >= least:
+                return
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], float]]:
+        """The mean of it, for whoever asks behind the `with`. It takes a quarter of a per cent of the core; what else
+        runs there is not counted."""
+        works: list[float] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            os.sched_setaffinity(0, {self._core})  # of this thread
+            while not over.wait(_BETWEEN_SECONDS):
+                works.append(_work())
+
+        def mean() -> float:
+            known = works and self._fastest < math.inf
+            return statistics.fmean(self._fastest / seconds for seconds in works) if known else 1.0
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield mean
+        finally:
+            over.set()
+            thread.join()
+            if len(works) >= _FEW:
+                self._fastest = min(self._fastest, statistics.median(works))
+
+
+def _work() -> float:
+    """Seconds of the processor that a fixed piece of work takes."""
+    began, total = time.thread_time(), 0
+    for number in range(10_000):
+        total += number
+    return time.thread_time() - began
 
 
 def describe(folder: Path) -> dict[str, Any]:

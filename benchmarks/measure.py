@@ -17,6 +17,7 @@ from benchmarks.servers import Server
 
 Row = dict[str, Any]
 NOISY: Final = 0.25  # cores used by others during a measurement beyond which it is made again
+STEADY: Final = 0.9  # pace of the proxy's core (`host.Pace`) below which it is made again
 ATTEMPTS: Final = 3
 CONCURRENT: Final = (256, 64)  # closed loops of JSON requests
 STREAMS: Final = 256
@@ -25,8 +26,10 @@ _SLOW: Final = {"litellm": 20.0}
 """Seconds that a closed loop of these takes at least. LiteLLM answers all open requests in one go, more than a second
 after they came: in three seconds it had answered one batch of 256 or two, and that decided what it was said to do."""
 _SETTLED: Final = 0.03  # cores
+_PATIENCE: Final = 20.0  # seconds that are waited at most, for calm before a measurement, and for rest behind it
 _MOST_FILES: Final = 64
 TENANTS: Final = 10_000
+_PACE: Final = host.Pace(PROXY_CORE)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def use_each(one: Contestant) -> None:
 
 def settle(server: Server) -> None:
     """Wait until the server has done what it does after its answers; Daulat integrates its log for a moment."""
-    while True:
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
         before = host.cpu_seconds(server.processes)
         time.sleep(0.6)
         if host.cpu_seconds(server.processes) - before < _SETTLED:
@@ -111,22 +115,31 @@ def _window(contestant: Contestant, engine: Server) -> Iterator[host.Window]:
         settle(contestant.server)
 
 
-def measured(suite: str, contestant: Contestant, engine: Server, round_: int, run: Callable[[], Row]) -> Row:
-    """One measurement, repeated while others disturb it; the least disturbed counts."""
+def measured(
+    suite: str, contestant: Contestant, engine: Server, round_: int, run: Callable[[], Row], *, attempts: int = ATTEMPTS
+) -> Row:
+    """One measurement, begun in calm and repeated while others disturb it; the least disturbed counts."""
     best: Row = {}
-    for attempt in range(1, ATTEMPTS + 1):
-        with _window(contestant, engine) as window:
+    for attempt in range(1, attempts + 1):
+        _PACE.wait(STEADY, _PATIENCE)
+        with _window(contestant, engine) as window, _PACE.watched() as pace:
             seen = run()
         row = {"suite": suite, "server": contestant.name, "round": round_, "attempt": attempt}
-        row |= {"load": seen, "window": window.result}
+        row |= {"load": seen, "window": {**window.result, "pace": round(pace(), 3)}}
         if contestant.name != "litellm" and not (seen.get("requests") or seen.get("completed")):
             raise RuntimeError(f"{contestant.name} answered nothing: {seen}")
-        if not best or row["window"]["other_cores"] < best["window"]["other_cores"]:
+        if not best or _disturbed(row) < _disturbed(best):
             best = row
-        if best["window"]["other_cores"] <= NOISY:
+        if _disturbed(best) <= 1:
             break
     _say(best)
     return best
+
+
+def _disturbed(row: Row) -> float:
+    """How much others were heard in it; above 1: too much."""
+    window = row["window"]
+    return max(window["other_cores"] / NOISY, (1 - window["pace"]) / (1 - STEADY))
 
 
 def _say(row: Row) -> None:
@@ -135,8 +148,9 @@ def _say(row: Row) -> None:
     each = {name: round(value / done * 1e6, 1) for name, value in window["cpu_seconds"].items() if value}
     rate = seen.get("per_second") or round(done / seen["wall_us"] * 1e6)
     first = f"ttft p50 {seen['ttft_us'].get('p50')} p99 {seen['ttft_us'].get('p99')} us" if "ttft_us" in seen else ""
+    calm = f"others {window['other_cores']} pace {window['pace']}"
     print(
-        f"{row['suite']:<8} {row['server']:<15} {rate:>9}/s  us each {each} {first} others {window['other_cores']}",
+        f"{row['suite']:<8} {row['server']:<15} {rate:>9}/s  us each {each} {first} {calm}",
         file=sys.stderr,
         flush=True,
     )

@@ -84,12 +84,13 @@ def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, s
             _show(median(found, _path("p50_us", scale=1e-3)), 2),
             _show(median(found, _path("p99_us", scale=1e-3)), 2),
             _show(median(found, lambda row: row["window"]["other_cores"]), 2),
+            _show(median(found, lambda row: row["window"].get("pace")), 2),
             str(sum(row["load"]["not_200"] + row["load"]["socket_errors"] for row in found)),
         ]
         for name, found in servers.items()
     ]
     head = ["", "requests/s", "of nginx", "of vllm-router", "of LiteLLM", "CPU us/request", "worker", "sequencer"]
-    text = _table([*head, "p50 ms", "p99 ms", "others' cores", "errors"], lines)
+    text = _table([*head, "p50 ms", "p99 ms", "others' cores", "pace", "errors"], lines)
     targets = []
     for name in filter(lambda name: name.startswith(_OURS), servers):
         bare = "nginx-tcp" if "-tcp" in name else "nginx"
@@ -130,6 +131,7 @@ def _latency(rows: Sequence[Row], suite: str) -> tuple[str, list[tuple[str, str,
                 _show(worker),
                 _show(median(found, _path("gap_us", "p99", scale=1e-3)), 2) if suite == "streams" else "",
                 _show(median(found, lambda row: row["window"]["other_cores"]), 2),
+                _show(median(found, lambda row: row["window"].get("pace")), 2),
                 str(sum(row["load"]["errors"] + row["load"]["unfinished"] + row["load"]["not_sent"] for row in found)),
             ]
         )
@@ -149,7 +151,9 @@ def _latency(rows: Sequence[Row], suite: str) -> tuple[str, list[tuple[str, str,
             targets.append((f"{name}: added p99, at most 3 ms", f"{added['p99']:.2f} ms", added["p99"] <= 3))
     what = ("chunks/s", "TTFT") if suite == "streams" else ("requests/s", "latency")
     head = ["", what[0], f"{what[1]} p50 ms", "p99 ms", "added p50", "added p99", f"CPU us/{what[0][:-3]}", "worker"]
-    return _table([*head, "p99 gap ms" if suite == "streams" else "", "others' cores", "errors"], lines), targets
+    return _table(
+        [*head, "p99 gap ms" if suite == "streams" else "", "others' cores", "pace", "errors"], lines
+    ), targets
 
 
 def _memory(rows: Sequence[Row]) -> tuple[str, list[tuple[str, str, bool]]]:
@@ -176,10 +180,15 @@ def _scaling(rows: Sequence[Row]) -> tuple[str, list[tuple[str, str, bool]]]:
             _show(median(found, _cpu("requests"))),
             _show(median(found, _cpu("requests", "worker"))),
             _show(median(found, lambda row: row["window"]["other_cores"]), 2),
+            _show(median(found, lambda row: row["window"].get("pace")), 2),
         ]
         for name, found in servers.items()
     ]
-    return (_table(["", "requests/s", "CPU us/request", "workers", "others' cores"], lines), []) if lines else ("", [])
+    return (
+        (_table(["", "requests/s", "CPU us/request", "workers", "others' cores", "pace"], lines), [])
+        if lines
+        else ("", [])
+    )
 
 
 def engine_results(path: Path) -> tuple[str, list[tuple[str, str, bool]]]:
