@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-import msgspec
 
 from daulat.core import entries
 from daulat.core.clock import Clock
@@ -42,11 +40,12 @@ class Cursor:
     group: int = 0
 
 
-class Open(msgspec.Struct):
-    """An admission whose completion has not been seen. A Struct, because one is made for every entry."""
+@dataclass(slots=True)
+class Open:
+    """An admission whose completion has not been seen."""
 
     admission: bytes
-    attempts: list[dict[str, Any]] = []  # a list of its own for each
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Intake:
@@ -118,20 +117,28 @@ class Intake:
 
     def _group(self, worker: int, group: records.Group, taken: list[bytes], clock: Clock) -> None:
         opened = self.opened
-        for record in group.records:
-            kind, payload, key = record.kind, record.payload, (worker, record.sequence)
+        fresh: dict[int, bytes] = {}  # admitted in this very group: under load, nearly all that are completed in it
+        for kind, sequence, payload in group.records:
+            if kind == records.COMPLETION and sequence in fresh:
+                taken.append(entries.join_inference(fresh.pop(sequence), payload))
+                continue
+            key = (worker, sequence)
             if kind == records.ADMISSION:
-                if key in opened:
-                    raise SealBroken(f"worker {worker} admitted sequence {record.sequence} twice")
-                opened[key] = Open(payload)
-            elif kind == records.REFUSALS:
+                if sequence in fresh or key in opened:
+                    raise SealBroken(f"worker {worker} admitted sequence {sequence} twice")
+                fresh[sequence] = payload
+                continue
+            if sequence in fresh:
+                opened[key] = Open(fresh.pop(sequence))
+            if kind == records.REFUSALS:
                 taken.append(_refusals(worker, payload, clock))
             elif key not in opened:
-                raise SealBroken(f"worker {worker}: sequence {record.sequence} was not admitted, or completed twice")
+                raise SealBroken(f"worker {worker}: sequence {sequence} was not admitted, or completed twice")
             elif kind == records.ATTEMPT:
                 opened[key].attempts.append(json.loads(payload))
             else:
                 taken.append(entries.join_inference(opened.pop(key).admission, payload))
+        opened.update({(worker, sequence): Open(admission) for sequence, admission in fresh.items()})
 
     def _interrupt(self, worker: int, clock: Clock) -> Iterator[bytes]:
         """Entries for what a dead worker left open."""

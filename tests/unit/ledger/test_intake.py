@@ -103,6 +103,16 @@ def test_a_dead_workers_open_requests_are_interrupted_with_their_attempts(journa
     assert take(journals, intake) == []
 
 
+def test_a_request_and_its_further_attempt_may_stand_in_one_group(journals: MemoryJournals) -> None:
+    attempt = (records.ATTEMPT, 1, b'{"replica":8,"lease":6}')
+    begun, ended = answered(1, 1)
+    journals.write(4, begun, attempt, ended, (records.ADMISSION, 2, admission(2)), (records.ATTEMPT, 2, attempt[2]))
+    intake = Intake({}, {})
+    (entry,) = take(journals, intake)
+    assert entry["completion"]["outcome"] == "ok"
+    assert intake.opened == {(4, 2): Open(admission(2), [{"replica": 8, "lease": 6}])}
+
+
 def test_an_interrupted_request_never_ended_before_it_began(journals: MemoryJournals) -> None:
     journals.write(4, (records.ADMISSION, 1, admission(1, time=NOW + 5000)))
     journals.end(4)
@@ -149,6 +159,9 @@ def test_only_about_so_many_are_taken_at_once_and_the_rest_the_next_time(journal
     ("groups", "words"),
     [
         ([[(records.ADMISSION, 1, admission(1))], [(records.ADMISSION, 1, admission(2))]], "admitted sequence 1 twice"),
+        ([[(records.ADMISSION, 1, admission(1)), (records.ADMISSION, 1, admission(2))]], "admitted sequence 1 twice"),
+        ([[*answered(1, 1), (records.COMPLETION, 1, completion(1))]], "completed twice"),
+        ([[*answered(1, 1), (records.ATTEMPT, 1, b"{}")]], "not admitted"),
         ([[(records.COMPLETION, 1, completion(1))]], "not admitted"),
         ([[*answered(1, 1)], [(records.COMPLETION, 1, completion(1))]], "completed twice"),
         ([[(records.ATTEMPT, 1, b"{}")]], "not admitted"),
