@@ -65,6 +65,14 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
+def _calm(found: Sequence[Row]) -> tuple[str, str]:
+    """How much others were heard: the cores that they used, and the pace of ours."""
+    return (
+        _show(median(found, lambda row: row["window"]["other_cores"]), 2),
+        _show(median(found, lambda row: row["window"].get("pace")), 2),
+    )
+
+
 def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, str, bool]]]:
     servers = _by_server(rows, f"json-{connections}")
     if not servers:
@@ -83,8 +91,7 @@ def _json(rows: Sequence[Row], connections: int) -> tuple[str, list[tuple[str, s
             _show(median(found, _cpu("requests", "sequencer"))) if name.startswith(_OURS) else "",
             _show(median(found, _path("p50_us", scale=1e-3)), 2),
             _show(median(found, _path("p99_us", scale=1e-3)), 2),
-            _show(median(found, lambda row: row["window"]["other_cores"]), 2),
-            _show(median(found, lambda row: row["window"].get("pace")), 2),
+            *_calm(found),
             str(sum(row["load"]["not_200"] + row["load"]["socket_errors"] for row in found)),
         ]
         for name, found in servers.items()
@@ -130,8 +137,7 @@ def _latency(rows: Sequence[Row], suite: str) -> tuple[str, list[tuple[str, str,
                 "" if name == "direct" else _show(median(found, _cpu(unit))),
                 _show(worker),
                 _show(median(found, _path("gap_us", "p99", scale=1e-3)), 2) if suite == "streams" else "",
-                _show(median(found, lambda row: row["window"]["other_cores"]), 2),
-                _show(median(found, lambda row: row["window"].get("pace")), 2),
+                *_calm(found),
                 str(sum(row["load"]["errors"] + row["load"]["unfinished"] + row["load"]["not_sent"] for row in found)),
             ]
         )
@@ -179,8 +185,7 @@ def _scaling(rows: Sequence[Row]) -> tuple[str, list[tuple[str, str, bool]]]:
             _show(median(found, _path("per_second")), 0),
             _show(median(found, _cpu("requests"))),
             _show(median(found, _cpu("requests", "worker"))),
-            _show(median(found, lambda row: row["window"]["other_cores"]), 2),
-            _show(median(found, lambda row: row["window"].get("pace")), 2),
+            *_calm(found),
         ]
         for name, found in servers.items()
     ]

@@ -9,7 +9,7 @@ from typing import Final
 _DIGITS: Final = 20
 _AT_ONCE: Final = 64
 REQUEST_ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
-REQUEST_ID_LENGTH: Final = 36
+REQUEST_ID_LENGTH: Final = len("req_") + 32
 
 
 class RequestIds:

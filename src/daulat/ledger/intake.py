@@ -117,7 +117,7 @@ class Intake:
 
     def _group(self, worker: int, group: records.Group, taken: list[bytes], clock: Clock) -> None:
         opened = self.opened
-        fresh: dict[int, bytes] = {}  # admitted in this very group: under load, nearly all that are completed in it
+        fresh: dict[int, bytes] = {}  # admitted in this very group; who is completed in it, too, needs no `Open`
         for kind, sequence, payload in group.records:
             if kind == records.COMPLETION and sequence in fresh:
                 taken.append(entries.join_inference(fresh.pop(sequence), payload))

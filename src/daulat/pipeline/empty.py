@@ -117,7 +117,7 @@ def _says_at_once(action: str, answer: bytes) -> bool:
     if action not in _SAID:
         return False
     name, goes_on = _SAID[action]
-    at = answer.find(name)  # many times as quick as a pattern that begins with it
+    at = answer.find(name)  # quicker than a pattern that begins with it
     return at >= 0 and goes_on.match(answer, at + len(name)) is not None
 
 

@@ -24,20 +24,14 @@ def came_of(body: bytes, content_type: bytes, data: bytes, *, at_once: bool, dur
         first.answer(data, content_type=content_type)
     path.journal.commit()
     if path.call is not first:
-        path.call.answer(
-            chunk("other") + DONE if b"stream" in body else answered("other"), content_type=first_type(body)
-        )
+        other = (chunk("other") + DONE, STREAM) if b"stream" in body else (answered("other"), JSON)
+        path.call.answer(other[0], content_type=other[1])
         path.journal.commit()
-    path.journal.commit()
     assert path.at_rest()
     completion = path.journal.one("completion")
     ends = [(each["replica"], each["outcome"]) for each in completion["attempts"]]
     kept = [each[2] for each in path.vault.kept]
     return client.status, client.body, completion["outcome"], completion["usage"], ends, first.aborted, kept
-
-
-def first_type(body: bytes) -> bytes:
-    return STREAM if b"stream" in body else JSON
 
 
 ONE, SEVERAL = chat(), chat(stream=True)
