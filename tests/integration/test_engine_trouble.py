@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -226,28 +227,25 @@ def test_an_optimised_model_is_a_derived_one_with_its_own_digest_and_reads_faste
     assert made["digest"] != original["digest"]
     assert made["derived_from"]["digest"] == original["digest"]
     assert (original["quantisation"], made["quantisation"]) == ("Q4_1", "Q8_0")
-    costs, service = {}, Service(home)
-    for name in (MODEL, made["name"]):
-        service.start("--model", name, "--slots", "1")
-        with service.closing():
-            costs[name] = reading_cost(service, name)
-            admitted = service.entries("model.admitted/v1")[-1]
-            service.stop()
+    derived, plain = Service(home), Service(tmp_path / "plain", environment={"DAULAT_MODEL": str(starter)})
+    with derived.closing(), plain.closing():
+        derived.start("--model", made["name"], "--slots", "1")
+        plain.start("--slots", "1")
+        pairs = [(reading_cost(plain, MODEL, turn), reading_cost(derived, made["name"], turn)) for turn in range(7)]
+        admitted = derived.entries("model.admitted/v1")[-1]
     assert admitted["digest"] == made["digest"]
     assert admitted["derived_from"] == made["derived_from"]
-    assert costs[made["name"]] * 1.3 < costs[MODEL], costs
+    # In turn, as a core that others share is half as fast for seconds: the middle of the ratios does not see it.
+    assert statistics.median(before / after for before, after in pairs) > 1.3, pairs
 
 
-def reading_cost(service: Service, model: str) -> float:
-    """Processor milliseconds a prompt token, the least of four: other load can only add to it."""
-    with service.client(120) as client:
-        seen = []
-        for number in range(4):
-            before = sum(engine(service).cpu_times()[:2])
-            prompt = f"{number} " + "the officer keeps every record in order and answers with care . " * 30
-            got = client.post("completions", json={"model": model, "prompt": prompt, "max_tokens": 1})
-            seen.append((sum(engine(service).cpu_times()[:2]) - before) / got.json()["timings"]["prompt_n"] * 1000)
-    return min(seen)
+def reading_cost(service: Service, model: str, turn: int) -> float:
+    """Processor milliseconds a prompt token; `turn` makes it a prompt that is in no cache."""
+    prompt = f"{turn} " + "the officer keeps every record in order and answers with care . " * 30
+    before = sum(engine(service).cpu_times()[:2])
+    with service.client() as client:
+        got = client.post("completions", json={"model": model, "prompt": prompt, "max_tokens": 1})
+    return (sum(engine(service).cpu_times()[:2]) - before) / got.json()["timings"]["prompt_n"] * 1000
 
 
 def ordinary_python() -> str | None:
