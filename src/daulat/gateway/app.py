@@ -211,10 +211,8 @@ class App:
         headers = exchange.headers
         if b"x-api-key" in headers:
             raise Unauthenticated("Here a credential goes into 'Authorization: Bearer ...' alone.")
-        if exchange.body and not headers.get(b"content-type", b"").lower().startswith(_JSON):
-            raise InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
-        if b"content-encoding" in headers:
-            raise InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
+        if (unfit := _unfit(headers, body=bool(exchange.body))) is not None:
+            raise unfit
         if len(exchange.body) > MOST_BYTES:
             raise framing.too_large(MOST_BYTES)
         self._forwarder.forward(exchange)
@@ -295,9 +293,9 @@ class App:
             raise InvalidRequest("This endpoint takes GET.", code="method_not_allowed")
 
 
-def _unfit(headers: Mapping[bytes, bytes]) -> InvalidRequest | None:
-    """Why what comes with these headers is no question that is understood here."""
-    if not headers.get(b"content-type", b"").lower().startswith(_JSON):
+def _unfit(headers: Mapping[bytes, bytes], *, body: bool = True) -> InvalidRequest | None:
+    """Why what comes with these headers is not understood here. Without a `body` nothing need be said of its kind."""
+    if body and not headers.get(b"content-type", b"").lower().startswith(_JSON):
         return InvalidRequest("Content-Type must be application/json.", code="unsupported_media_type")
     if b"content-encoding" in headers:
         return InvalidRequest("A Content-Encoding is not understood here.", code="unsupported_media_type")
