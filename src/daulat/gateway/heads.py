@@ -34,7 +34,9 @@ _NONE: Final[tuple[int, int, Headers]] = (0, 0, {})
 class Repeated:
     """A head that was good, and is likely to come again. It holds an API key, and is gone with its connection."""
 
-    __slots__ = ("_before", "_behind", "_between", "_first", "_headers", "_key", "_key_first", "_last", "target")
+    __slots__ = (
+        "_before", "_behind", "_between", "_first", "_headers", "_key", "_key_first", "_last", "_most", "target",
+    )  # fmt: skip
 
     def __init__(
         self, head: bytes, length: Span, key: tuple[Span, bytes, bytes] | None, target: bytes, headers: Headers
@@ -48,6 +50,7 @@ class Repeated:
         first, last = sorted((length, length if key is None else key[0]))
         self._key_first = last == length
         self._first, self._between, self._last = head[: first[0]], head[first[1] : last[0]], head[last[1] :]
+        self._most = _MOST_TOKEN + len(self._between) + MAX_DIGITS + len(self._last)
 
     @classmethod
     def of(cls, head: bytes, target: bytes, headers: Headers) -> Self | None:
@@ -78,18 +81,15 @@ class Repeated:
         if not data.startswith(self._first):
             return _NONE
         start = len(self._first)
-        end = data.find(b"\r", start, start + _MOST_TOKEN + 1)
-        value = data[start:end]
-        if end < 0 or not data.startswith(self._between, end):
+        value, between, rest = data[start : start + self._most].partition(self._between)
+        other, last, _ = rest.partition(self._last)
+        key, digits = (value, other) if self._key_first else (other, value)
+        if not last or not key or len(key) > _MOST_TOKEN or key.translate(None, _TOKEN):
             return _NONE
-        start = end + len(self._between)
-        end = data.find(b"\r", start, start + _MOST_TOKEN + 1)
-        key, digits = (value, data[start:end]) if self._key_first else (data[start:end], value)
-        if end < 0 or not key or key.translate(None, _TOKEN) or not digits.isdigit() or len(digits) > MAX_DIGITS:
+        end = start + len(value) + len(between) + len(other) + len(last)
+        if not digits.isdigit() or len(digits) > MAX_DIGITS or end > most:
             return _NONE
-        if not data.startswith(self._last, end) or end + len(self._last) > most:
-            return _NONE
-        return end + len(self._last), int(digits), {**self._headers, name: prefix + key}
+        return end, int(digits), {**self._headers, name: prefix + key}
 
 
 VARIED: Final = Repeated(b"\n\n", (1, 1), None, b"", {})

@@ -6,12 +6,15 @@ import base64
 import hashlib
 import hmac
 from ipaddress import ip_network
+from typing import Final
 
 from daulat.core.commitments import EPOCH_KEY_BYTES, Salter, personal
 from daulat.core.principal import Principal
 from daulat.core.quota import Limit, Prices
 from daulat.core.snapshot import AuditorRow, KeyRow, PersonRow, Roll, TenantRow
 from daulat.errors import Unauthenticated
+
+_EVERY: Final[frozenset[str]] = frozenset()  # one for all keys: each of their own would be memory to be found
 
 
 class Directory:
@@ -114,7 +117,7 @@ def _principal(key: KeyRow, person: PersonRow, tenant: TenantRow) -> Principal:
         epoch_key=own,
         salter=Salter(own),
         expires=min(ends, until),
-        models=frozenset(key.models),
+        models=frozenset(key.models) if key.models else _EVERY,
         version=int.from_bytes(version[:8], "big"),
         networks=tuple(map(ip_network, key.networks)),
         lapses=until < ends,

@@ -41,15 +41,15 @@ class Limited:
 class Purse(Remaining):
     """Some requests and tokens, until `ends`; and what was left beside it when it was filled."""
 
-    __slots__ = ("_numbers", "ends", "flying", "found", "limited", "open", "requests")
+    __slots__ = ("ends", "flying", "found", "limited", "open", "requests")
 
     def __init__(self, limited: Limited, found: Found, requests: int, tokens: int, now_ms: int) -> None:
         """`found`: whose slices it was taken from, just now."""
         super().__init__(found)
         self.limited, self.found, self.requests = limited, found, requests
-        # In one place: new numbers with every request would in time lie all over the memory of ten thousand keys. They
-        # fit into 64 bits: a part of `slices.ENDLESS` at most, and usage (`pipeline.usage`) is below 2**55.
-        self._numbers = array("q", (tokens, now_ms))
+        # Beside the two of `Remaining`: new objects with every request would in time lie all over the memory of ten
+        # thousand keys. Usage (`pipeline.usage`) is below 2**55.
+        self._numbers = array("q", (*self._numbers, tokens, now_ms))
         self.ends = min([slices.ends for slices, _ in found])  # Unix milliseconds
         self.flying = 0  # requests of it that are under way
         self.open = True
@@ -57,23 +57,24 @@ class Purse(Remaining):
     @property
     def tokens(self) -> int:
         """Tokens that are left in it."""
-        return self._numbers[0]
+        return self._numbers[2]
 
     @property
     def used(self) -> int:
         """When any of it was last taken, Unix milliseconds."""
-        return self._numbers[1]
+        return self._numbers[3]
 
-    def take(self, tokens: int, now_ms: int) -> bool:
-        """Take a request that is expected to use so many tokens; whether there was one."""
-        numbers = self._numbers
-        left = numbers[0] - tokens
-        if not self.requests or left < 0 or now_ms >= self.ends:
-            return False
-        numbers[0], numbers[1] = left, now_ms
-        self.requests -= 1
+    def take(self, tokens: int, now_ms: int) -> str:
+        """Take a request that is expected to use so many tokens: `x-ratelimit-*`, with what is left then. "": there is
+        not so much."""
+        numbers, requests = self._numbers, self.requests
+        left = numbers[2] - tokens
+        if not requests or left < 0 or now_ms >= self.ends:
+            return ""
+        numbers[2], numbers[3] = left, now_ms
+        self.requests = requests = requests - 1
         self.flying += 1
-        return True
+        return self.render(now_ms, requests, left)
 
     def settle(self, taken: int, tokens: int) -> bool:
         """One of its requests has ended, for which `taken` were taken and that used `tokens`; whether that is all to be
@@ -82,12 +83,12 @@ class Purse(Remaining):
             return False
         self.flying -= 1
         numbers = self._numbers
-        numbers[0] = left = numbers[0] + taken - tokens
+        numbers[2] = left = numbers[2] + taken - tokens
         return left >= 0
 
     def lines(self, now_ms: int) -> str:
         """`x-ratelimit-*`: what is left in it, and was beside it when it was filled."""
-        return self.render(now_ms, self.requests, self._numbers[0])
+        return self.render(now_ms, self.requests, self._numbers[2])
 
 
 def fitting(found: Found, tokens: int) -> int:

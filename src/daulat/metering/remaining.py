@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from array import array
 from typing import Final
 
 from daulat.metering.slices import ENDLESS, Account, Found
@@ -17,7 +18,7 @@ _NO_LINES: Final = "%.0s%.0s"  # takes the same two, and says nothing
 class Remaining:
     """Of requests and of tokens, the tightest limit that there is, and what was left of it."""
 
-    __slots__ = ("_form", "_requests_end", "_requests_left", "_tokens_end", "_tokens_left")
+    __slots__ = ("_form", "_numbers", "_requests_end", "_tokens_end")
 
     def __init__(self, found: Found) -> None:
         """`found`: slices, as they are now."""
@@ -29,7 +30,9 @@ class Remaining:
                 requests, requests_left = slices.tightest_requests, left
             if (left := slices.tokens + slices.beyond_tokens) < tokens_left:
                 tokens, tokens_left = slices.tightest_tokens, left
-        self._requests_left, self._tokens_left = max(0, requests_left), max(0, tokens_left)
+        # Requests and tokens, in one place: of ten thousand keys each number of its own would be memory to be found.
+        # They fit into 64 bits: a part of `slices.ENDLESS` at most.
+        self._numbers = array("q", (max(0, requests_left), max(0, tokens_left)))
         self._requests_end = 0 if requests is None else requests.ends
         self._tokens_end = 0 if tokens is None else tokens.ends
         self._form = _form(requests and requests.limit, tokens and tokens.limit)
@@ -39,7 +42,8 @@ class Remaining:
         first = second = duration(self._requests_end - now_ms)
         if self._tokens_end != self._requests_end:
             second = duration(self._tokens_end - now_ms)
-        return self._form % (self._requests_left + requests, first, self._tokens_left + tokens, second)
+        numbers = self._numbers
+        return self._form % (numbers[0] + requests, first, numbers[1] + tokens, second)
 
 
 @functools.lru_cache(maxsize=1024)  # one text for all keys of the same limits

@@ -91,7 +91,7 @@ class Inference(Streamed):
             return
         self._service.active.add(self)
         crowded = self._service.load.get(route.replica.id, 0) >= route.room
-        if grant.limited.limits or crowded:
+        if grant.bounded or crowded:
             self._begin_turn(grant, route, crowded=crowded)
         else:
             self._admit()
@@ -126,8 +126,8 @@ class Inference(Streamed):
         generates, now = self._action not in UNSTREAMED, self._time
         prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
         purse = grant.limited.purse
-        if purse is not None and not crowded and purse.take(prompt + completion, now):
-            self._purse, self._taken, self._lines = purse, prompt + completion, purse.lines(now)
+        if purse is not None and not crowded and (lines := purse.take(prompt + completion, now)):
+            self._purse, self._taken, self._lines = purse, prompt + completion, lines
             self._admit()
             return
         tenant, model, needs_place = self._principal.tenant, route.model.name, self._action not in COUNTING

@@ -40,7 +40,8 @@ class Grant:
     who: str  # from "action" to "key"
     under: str  # from "attributes" to "worker", for this route; one text for all of whom the same is said
     allowed: bool
-    limited: Limited  # what it counts against
+    limited: Limited  # what it counts against,
+    bounded: bool  # and whether that is anything
     weight: int = 1  # of its tenant, where the engines are full
     priority: int = 0
 
@@ -156,12 +157,14 @@ class World:
         who, under = self.describe(principal, action, decision, (model.index, route.replica.index, route.lease.index))
         scopes = (("key", principal.key), ("tenant", principal.tenant), ("model", model.name))
         found = [self.directory.limit(scope, subject) for scope, subject in scopes]
+        limited = Limited(limit for limit in found if limit is not None and limit.bounds)
         return Grant(
             decision,
             who,
             under,
             decision.allowed,
-            Limited(limit for limit in found if limit is not None and limit.bounds),
+            limited,
+            bounded=bool(limited.limits),
             weight=1 if found[1] is None else found[1].weight,
             priority=next((limit.priority for limit in found[:2] if limit is not None and limit.priority), 0),
         )
