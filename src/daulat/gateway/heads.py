@@ -35,7 +35,7 @@ class Repeated:
     """A head that was good, and is likely to come again. It holds an API key, and is gone with its connection."""
 
     __slots__ = (
-        "_before", "_behind", "_between", "_first", "_headers", "_key", "_key_first", "_last", "_most", "target",
+        "_before", "_behind", "_between", "_first", "_headers", "_key", "_key_first", "_last", "_longest", "target",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +50,7 @@ class Repeated:
         first, last = sorted((length, length if key is None else key[0]))
         self._key_first = last == length
         self._first, self._between, self._last = head[: first[0]], head[first[1] : last[0]], head[last[1] :]
-        self._most = _MOST_TOKEN + len(self._between) + MAX_DIGITS + len(self._last)
+        self._longest = _MOST_TOKEN + len(self._between) + MAX_DIGITS + len(self._last)
 
     @classmethod
     def of(cls, head: bytes, target: bytes, headers: Headers) -> Self | None:
@@ -81,7 +81,7 @@ class Repeated:
         if not data.startswith(self._first):
             return _NONE
         start = len(self._first)
-        value, between, rest = data[start : start + self._most].partition(self._between)
+        value, between, rest = data[start : start + self._longest].partition(self._between)
         other, last, _ = rest.partition(self._last)
         key, digits = (value, other) if self._key_first else (other, value)
         if not last or not key or len(key) > _MOST_TOKEN or key.translate(None, _TOKEN):

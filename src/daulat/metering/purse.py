@@ -48,7 +48,7 @@ class Purse(Remaining):
         super().__init__(found)
         self.limited, self.found, self.requests = limited, found, requests
         # Beside the two of `Remaining`: new objects with every request would in time lie all over the memory of ten
-        # thousand keys. Usage (`pipeline.usage`) is below 2**55.
+        # thousand keys. They fit into 64 bits, too: usage (`pipeline.usage`) is below 2**55.
         self._numbers = array("q", (*self._numbers, tokens, now_ms))
         self.ends = min([slices.ends for slices, _ in found])  # Unix milliseconds
         self.flying = 0  # requests of it that are under way
@@ -64,13 +64,13 @@ class Purse(Remaining):
         """When any of it was last taken, Unix milliseconds."""
         return self._numbers[3]
 
-    def take(self, tokens: int, now_ms: int) -> str:
-        """Take a request that is expected to use so many tokens: `x-ratelimit-*`, with what is left then. "": there is
-        not so much."""
+    def take(self, tokens: int, now_ms: int) -> str | None:
+        """Take a request that is expected to use so many tokens: `x-ratelimit-*`, with what is left then. None:
+        there is not so much."""
         numbers, requests = self._numbers, self.requests
         left = numbers[2] - tokens
         if not requests or left < 0 or now_ms >= self.ends:
-            return ""
+            return None
         numbers[2], numbers[3] = left, now_ms
         self.requests = requests = requests - 1
         self.flying += 1

@@ -31,7 +31,7 @@ class Remaining:
             if (left := slices.tokens + slices.beyond_tokens) < tokens_left:
                 tokens, tokens_left = slices.tightest_tokens, left
         # Requests and tokens, in one place: of ten thousand keys each number of its own would be memory to be found.
-        # They fit into 64 bits: a part of `slices.ENDLESS` at most.
+        # `slices.ENDLESS`, the most there is, fits into 64 bits.
         self._numbers = array("q", (max(0, requests_left), max(0, tokens_left)))
         self._requests_end = 0 if requests is None else requests.ends
         self._tokens_end = 0 if tokens is None else tokens.ends

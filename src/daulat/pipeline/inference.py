@@ -126,7 +126,7 @@ class Inference(Streamed):
         generates, now = self._action not in UNSTREAMED, self._time
         prompt, completion = bodies.expected(peek, len(self._body), generates=generates) if peek is not None else (0, 0)
         purse = grant.limited.purse
-        if purse is not None and not crowded and (lines := purse.take(prompt + completion, now)):
+        if purse is not None and not crowded and (lines := purse.take(prompt + completion, now)) is not None:
             self._purse, self._taken, self._lines = purse, prompt + completion, lines
             self._admit()
             return

@@ -39,9 +39,9 @@ class Grant:
     decision: Decision
     who: str  # from "action" to "key"
     under: str  # from "attributes" to "worker", for this route; one text for all of whom the same is said
-    allowed: bool
+    allowed: bool  # as `decision` says,
     limited: Limited  # what it counts against,
-    bounded: bool  # and whether that is anything
+    bounded: bool  # and whether that is anything: of ten thousand keys each step further is memory to be found
     weight: int = 1  # of its tenant, where the engines are full
     priority: int = 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import pytest
-from benchmarks.steps import CONNECTIONS, KINDS, Counted, measured
+from benchmarks.steps import CONNECTIONS, KINDS, Counted, Path, measured
 
 KEYS, REQUESTS = 2 * CONNECTIONS, 4 * CONNECTIONS
 
@@ -29,3 +31,11 @@ def test_limits_and_another_key_each_time_cost_a_quarter_more_at_most(found: dic
     one, kept, turns = (counted.codes.total() for counted in found.values())
     assert one < kept < turns < 1.25 * one
     assert kept < 1.15 * one
+
+
+def test_what_is_no_good_answer_is_not_counted_as_one() -> None:
+    path = Path(1, limited=False)
+    with path.running():
+        path.connect()
+        with pytest.raises(RuntimeError, match=f"0 good answers of {CONNECTIONS}"):
+            path.run(CONNECTIONS, repeat(1), lambda run: run())  # nobody's key
