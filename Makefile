@@ -25,7 +25,7 @@ test: $(VENV)/dev.stamp ## the fast tests: deterministic, under 15 minutes
 
 test-slow: $(VENV)/dev.stamp $(VENV)/clients.stamp $(VENV)/open-webui.stamp $(VENV)/oidc.stamp $(VENV)/vault-servers.stamp ## the real engine, real processes, other people's clients
 	@tools/bubblewrap >&2
-	@tools/debian-packages curl golang-go golang-golang-x-mod-dev postgresql softhsm2 >&2
+	@tools/debian-packages curl gcc golang-go golang-golang-x-mod-dev libc6-dev postgresql softhsm2 wrk >&2
 	$(BIN)/python -m pytest $(EVERY_CORE) -m slow --timeout 900 tests/fuzz $(ARGS) $(SOME)
 	PATH="$$PATH:$(abspath $(VENV)/vault-servers/bin)" \
 	    $(BIN)/python -m pytest $(EVERY_CORE) --dist loadfile -m "slow and not alone" --timeout 900 $(REST) $(ARGS) $(SOME)

@@ -20,27 +20,11 @@ wrk.method = "POST"
 wrk.body = [==[{body}]==]
 wrk.headers["Content-Type"] = "application/json"
 {authorization}
-{keys}
 done = function(summary, latency)
   local bad = summary.errors
   io.write(string.format('\\nRESULT {{"requests":%d,"duration_us":%d,"not_200":%d,"socket_errors":%d,' ..
     '"p50_us":%d,"p99_us":%d}}\\n', summary.requests, summary.duration, bad.status,
     bad.connect + bad.read + bad.write + bad.timeout, latency:percentile(50), latency:percentile(99)))
-end
-"""
-
-
-_KEYS: Final = """
-local requests, turn = {{}}, 0
-init = function()
-  for key in io.lines("{file}") do
-    wrk.headers["Authorization"] = "Bearer " .. key
-    requests[#requests + 1] = wrk.format()
-  end
-end
-request = function()
-  turn = turn % #requests + 1
-  return requests[turn]
 end
 """
 
@@ -71,13 +55,11 @@ def wrk(
     connections: int = CONNECTIONS,
     cores: Sequence[int] = (LOAD_CORE,),
     threads: int = 1,
-    keys: Path | None = None,
 ) -> dict[str, Any]:
-    """Closed loop, the same request again and again on each connection; with each of the API keys in `keys` in turn."""
+    """Closed loop, the same request again and again on each connection."""
     script = WORK / f"{server.name}.lua"
     authorization = f'wrk.headers["Authorization"] = "Bearer {server.key}"' if server.key else ""
-    turns = _KEYS.format(file=keys) if keys else ""
-    script.write_text(_SCRIPT.format(body=chat(stream=False).decode(), authorization=authorization, keys=turns))
+    script.write_text(_SCRIPT.format(body=chat(stream=False).decode(), authorization=authorization))
     command = ["taskset", "-c", ",".join(map(str, cores)), "wrk", f"-t{threads}", f"-c{connections}"]
     command += [f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script)]
     command += [f"http://127.0.0.1:{server.port}/v1/chat/completions"]
@@ -96,10 +78,28 @@ def request_file(name: str, body: bytes, key: str) -> Path:
     return path
 
 
-def streams(to: str | int, requests: Sequence[Path], *, core: int | None = LOAD_CORE, **options: int) -> dict[str, Any]:
+def streams(
+    to: str | int, requests: Sequence[Path], *, core: int | None = LOAD_CORE, **options: int | Path
+) -> dict[str, Any]:
     """Our load generator; its options and its answer are described in native/streams.c."""
     command = [] if core is None else ["taskset", "-c", str(core)]
     command += [str(program("streams")), f"to={to}", f"request={','.join(map(str, requests))}"]
     command += [f"{name}={value}" for name, value in options.items()]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
+
+
+def keyed(server: Server, seconds: float, keys: Path, *, turn: bool, connections: int = CONNECTIONS) -> dict[str, Any]:
+    """What `wrk` does, with the API keys of a file: one for each connection, or for each request the next."""
+    request = request_file(f"keyed-{server.name}", chat(stream=False), server.key)
+    options = {"keys": keys, "turn": int(turn), "connections": connections, "seconds": max(1, round(seconds))}
+    seen = streams(server.port, [request], **options)
+    return {
+        "requests": seen["completed"],
+        "duration_us": seen["wall_us"],
+        "not_200": seen["errors"],
+        "socket_errors": seen["unfinished"],
+        "p50_us": seen["whole_us"].get("p50", 0),
+        "p99_us": seen["whole_us"].get("p99", 0),
+        "per_second": round(seen["completed"] / seen["wall_us"] * 1e6, 1),
+    }

@@ -27,8 +27,6 @@ _SLOW: Final = {"litellm": 20.0}
 after they came: in three seconds it had answered one batch of 256 or two, and that decided what it was said to do."""
 _SETTLED: Final = 0.03  # cores
 _PATIENCE: Final = 20.0  # seconds that are waited at most, for calm before a measurement, and for rest behind it
-_CALM_SECONDS: Final = 600.0  # that a whole run spends on calm, and on measuring once more; then it takes what comes
-_MOST_FILES: Final = 64
 TENANTS: Final = 10_000
 _PACE: Final = host.Pace(PROXY_CORE)
 
@@ -36,8 +34,7 @@ _PACE: Final = host.Pace(PROXY_CORE)
 class _Budget:
     """Seconds that may be spent yet."""
 
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
+    left = 600.0
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -47,7 +44,8 @@ class _Budget:
         self.left -= time.monotonic() - began
 
 
-_CALM: Final = _Budget(_CALM_SECONDS)
+CALM: Final = _Budget()
+"""What a whole run spends on calm, and on measuring once more; then it takes what comes."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,21 @@ class Contestant:
     name: str
     server: Server
     cores: dict[str, Sequence[int]]
-    keys: Path | None = None  # API keys that are used in turn, where it is more than the server's own
+    keys: Path | None = None  # API keys that are used, where it is more than the server's own
+    turn: bool = False  # each request has the next of them; else each connection one of its own
     json_only: bool = False
 
-    def requests(self, name: str, body: bytes) -> list[Path]:
-        """One whole HTTP request in a file, or of many keys as many as our load generator takes."""
-        keys = [self.server.key] if self.keys is None else self.keys.read_text().split()[:_MOST_FILES]
-        return [load.request_file(f"{name}-{self.name}-{n}", body, key) for n, key in enumerate(keys)]
+    def json(self, seconds: float, connections: int) -> Row:
+        """A closed loop of JSON requests."""
+        if self.keys is None:
+            return load.wrk(self.server, seconds, connections=connections)
+        return load.keyed(self.server, seconds, self.keys, turn=self.turn, connections=connections)
+
+    def asked(self, port: int, body: bytes, **options: int) -> Row:
+        """A port of its server asked by our load generator, as `options` say."""
+        request = load.request_file(self.name, body, self.server.key)
+        keyed = {} if self.keys is None else {"keys": self.keys, "turn": int(self.turn)}
+        return load.streams(port, [request], **keyed, **options)
 
 
 PEERS: Final = ("nginx", "nginx-tcp", "vllm-router", "vllm-router-rr", "litellm")
@@ -99,17 +105,18 @@ def contestants(stack: ExitStack, peers: Sequence[str], tenants: int) -> list[Co
         print(f"Starting daulat with {tenants} tenants ...", file=sys.stderr, flush=True)
         many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
         keys, name = servers.home_of(tenants=tenants) / "keys.txt", f"daulat-{tenants}"
-        found += [Contestant(name, many, {}, keys), Contestant(f"{name}-split", many, _SPLIT, keys)]
-        use_each(found[-1])
+        for kind, turn in (("", True), ("-kept", False)):
+            for placed, cores in (("", {}), ("-split", _SPLIT)):
+                found.append(Contestant(f"{name}{kind}{placed}", many, cores, keys, turn, json_only=not turn))
+        use_each(many, keys)
     return found
 
 
-def use_each(one: Contestant) -> None:
+def use_each(server: Server, keys: Path) -> None:
     """Use all keys, each run from the first on. A key's decision and principal are made at its first use, and what it
     may use in a minute is lent at its first use in that."""
-    every = len(one.keys.read_text().split()) if one.keys is not None else 1
-    seconds = 2.0
-    while load.wrk(one.server, seconds, connections=64, keys=one.keys)["requests"] < every:
+    every, seconds = len(keys.read_text().split()), 2.0
+    while load.keyed(server, seconds, keys, turn=True, connections=64)["requests"] < every:
         seconds *= 2
 
 
@@ -139,11 +146,11 @@ def measured(
     """One measurement, begun in calm and repeated while others disturb it; the least disturbed counts."""
     best: Row = {}
     for attempt in range(1, attempts + 1):
-        with _CALM.spending():
-            _PACE.wait(STEADY, min(_PATIENCE, _CALM.left))
+        with CALM.spending():
+            _PACE.wait(STEADY, min(_PATIENCE, CALM.left))
         with ExitStack() as stack:
             if attempt > 1:
-                stack.enter_context(_CALM.spending())
+                stack.enter_context(CALM.spending())
             window, pace = stack.enter_context(_window(contestant, engine)), stack.enter_context(_PACE.watched())
             seen = run()
         row = {"suite": suite, "server": contestant.name, "round": round_, "attempt": attempt}
@@ -152,7 +159,7 @@ def measured(
             raise RuntimeError(f"{contestant.name} answered nothing: {seen}")
         if not best or _disturbed(row) < _disturbed(best):
             best = row
-        if _disturbed(best) <= 1 or _CALM.left <= 0:
+        if _disturbed(best) <= 1 or CALM.left <= 0:
             break
     _say(best)
     return best
@@ -190,14 +197,13 @@ def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float
     """Closed loop of 2.3 KB JSON requests with 1.1 KB answers: requests a second, CPU a request."""
     engine, rows = all_of_them[0].server, []
     for contestant in all_of_them:
-        load.wrk(contestant.server, 1, connections=connections, keys=contestant.keys)
+        contestant.json(1, connections)
     for number, one in _rounds(rounds, all_of_them):
         if one.keys is not None:
-            use_each(one)
+            use_each(one.server, one.keys)
 
         def run(one: Contestant = one) -> Row:
-            length = max(seconds, _SLOW.get(one.name, 0.0))
-            return load.wrk(one.server, length, connections=connections, keys=one.keys)
+            return one.json(max(seconds, _SLOW.get(one.name, 0.0)), connections)
 
         rows.append(measured(f"json-{connections}", one, engine, number, run))
     return rows
@@ -212,10 +218,9 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
         "seconds": max(1, round(seconds)),
     }
     for number, one in _rounds(rounds, [each for each in all_of_them if not each.json_only]):
-        requests = one.requests("stream", load.chat(stream=True))
 
-        def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:
-            return load.streams(one.server.stream_port, requests, **options)
+        def run(one: Contestant = one) -> Row:
+            return one.asked(one.server.stream_port, load.chat(stream=True), **options)
 
         rows.append(measured("streams", one, engine, number, run))
     return rows
@@ -224,11 +229,11 @@ def paced_streams(all_of_them: Sequence[Contestant], rounds: int, seconds: float
 def open_loop(all_of_them: Sequence[Contestant], rounds: int, seconds: float, rate: int = 1000) -> list[Row]:
     """Random arrivals, 1,000 requests a second, against an instant engine: added latency."""
     engine, rows = all_of_them[0].server, []
+    options = {"connections": 32, "rate": rate, "seconds": max(1, round(seconds))}
     for number, one in _rounds(rounds, [each for each in all_of_them if not each.json_only]):
-        requests = one.requests("open", load.chat(stream=False))
 
-        def run(one: Contestant = one, requests: Sequence[Path] = requests) -> Row:
-            return load.streams(one.server.port, requests, connections=32, rate=rate, seconds=max(1, round(seconds)))
+        def run(one: Contestant = one) -> Row:
+            return one.asked(one.server.port, load.chat(stream=False), **options)
 
         rows.append(measured("open", one, engine, number, run))
     return rows
@@ -262,12 +267,12 @@ def scaling(rounds: int, seconds: float) -> list[Row]:
         for each in (engine, *(one.server for one in every)):
             each.place({}, both)
         for number, one in _rounds(rounds, every):
-            with host.Window({**one.server.roles, "engine": engine.processes}) as window:
+            groups = {**one.server.roles, "engine": engine.processes}
+            with host.Window(groups) as window, _PACE.watched() as pace:
                 seen = load.wrk(one.server, seconds, cores=both, threads=2)
                 settle(one.server)
-            rows.append(
-                {"suite": "scaling", "server": one.name, "round": number, "load": seen, "window": window.result}
-            )
+            row = {"suite": "scaling", "server": one.name, "round": number, "load": seen}
+            rows.append({**row, "window": {**window.result, "pace": round(pace(), 3)}})
             _say(rows[-1])
     return rows
 

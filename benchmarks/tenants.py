@@ -1,8 +1,8 @@
 """The hot path with one tenant and no limit, and with everything that is asked of it in force, in one run.
 
-*Everything* is: ten thousand tenants, of which each request is another's; limits of its key, its tenant and the model,
-in requests and tokens a minute and a day, reserved and settled; and people whom an OpenID provider has proven
-(`serve.py`).
+*Everything* is: ten thousand tenants, of which each connection is another's, or each request (harder than any real
+day: nothing that was just used is used again); limits of its key, its tenant and the model, in requests and tokens a
+minute and a day, reserved and settled; and people whom an OpenID provider has proven (`serve.py`).
 
     python -m benchmarks.tenants [--tenants 10000] [--rounds 5] [--seconds 60]
 
@@ -22,11 +22,12 @@ import statistics
 from contextlib import ExitStack
 from typing import Any, Final
 
-from benchmarks import host, load, measure, report, servers
+from benchmarks import host, measure, report, servers
 from benchmarks.environments import RESULTS, WORK
 from benchmarks.measure import Contestant, Row
 
 CONNECTIONS: Final = 64
+ONE: Final = "daulat-1"
 _FIRST_SECONDS: Final = 5.0
 
 
@@ -41,35 +42,43 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def names(tenants: int) -> tuple[str, str, str]:
+    """One tenant; many, each connection with the key of one; many, each request with the next one's."""
+    return ONE, f"daulat-{tenants}-kept", f"daulat-{tenants}"
+
+
 def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
     """Rows of "first", the first answers after a start, and of "json", when every key has been used."""
     with ExitStack() as stack:
         engine = stack.enter_context(servers.stub())
-        every: list[Contestant] = []
-        for count, port in ((0, 18600), (tenants, 18700)):
-            server = stack.enter_context(servers.daulat(port=port, tenants=count))
-            server.name = f"daulat-{count or 1}"
-            every.append(Contestant(server.name, server, {}, servers.home_of(tenants=count) / "keys.txt"))
+        few = stack.enter_context(servers.daulat())
+        many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
+        theirs = servers.home_of(tenants=tenants) / "keys.txt"
+        each, kept, turn = names(tenants)
+        every = (
+            Contestant(each, few, {}, servers.home_of() / "keys.txt"),
+            Contestant(kept, many, {}, theirs),
+            Contestant(turn, many, {}, theirs, turn=True),
+        )
 
-        def row(suite: str, number: int, one: Contestant, length: float = seconds) -> Row:
+        def row(suite: str, number: int, contestant: Contestant, length: float = seconds) -> Row:
             attempts = 1 if suite == "first" else measure.ATTEMPTS  # a second time it would not be the first
 
             def run() -> Row:
-                return load.wrk(one.server, length, connections=CONNECTIONS, keys=one.keys)
+                return contestant.json(length, CONNECTIONS)
 
-            made = measure.measured(suite, one, engine, number, run, attempts=attempts)
-            return {**made, "worker_mib": round(sum(map(host.rss_mib, one.server.roles["worker"])), 1)}
+            made = measure.measured(suite, contestant, engine, number, run, attempts=attempts)
+            return {**made, "worker_mib": round(sum(map(host.rss_mib, contestant.server.roles["worker"])), 1)}
 
-        rows = [row("first", 0, one, _FIRST_SECONDS) for one in every]
-        for one in every:
-            measure.use_each(one)
+        rows = [row("first", 0, contestant, _FIRST_SECONDS) for contestant in (every[0], every[2])]
+        measure.use_each(many, theirs)
         for number in range(rounds):
-            rows += [row("json", number, one) for one in (every if number % 2 else every[::-1])]
+            rows += [row("json", number, contestant) for contestant in (every if number % 2 else every[::-1])]
     return rows
 
 
 def summary(rows: list[Row], tenants: int) -> dict[str, Any]:
-    """Medians of "json", and how the second stands to the first in each round."""
+    """Medians of "json", and how each with many tenants stands to the one without in each round."""
 
     def rate(row: Row) -> float:
         return float(row["load"]["per_second"])
@@ -77,20 +86,19 @@ def summary(rows: list[Row], tenants: int) -> dict[str, Any]:
     def cpu(row: Row) -> float:
         return float(row["window"]["cpu_seconds"]["worker"]) / row["load"]["requests"] * 1e6
 
-    names = ("daulat-1", f"daulat-{tenants}")
-    first = {row["server"]: round(cpu(row), 1) for row in rows if row["suite"] == "first"}
-    one, many = ([row for row in rows if row["suite"] == "json" and row["server"] == name] for name in names)
-    found: dict[str, Any] = {"first_worker_cpu_us": first}
+    those = {name: [row for row in rows if row["suite"] == "json" and row["server"] == name] for name in names(tenants)}
+    found: dict[str, Any] = {
+        "first_worker_cpu_us": {row["server"]: round(cpu(row), 1) for row in rows if row["suite"] == "first"},
+        "worker_mib": {name: each[-1]["worker_mib"] for name, each in those.items()},
+        "errors": sum(row["load"]["not_200"] + row["load"]["socket_errors"] for row in rows),
+    }
     for what, value in (("requests_per_second", rate), ("worker_cpu_us", cpu)):
-        ratios = [value(there) / value(here) for here, there in zip(one, many, strict=True)]
-        found[what] = {
-            names[0]: round(statistics.median(map(value, one)), 1),
-            names[1]: round(statistics.median(map(value, many)), 1),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratios": [round(ratio, 3) for ratio in ratios],
+        found[what] = {name: round(statistics.median(map(value, each)), 1) for name, each in those.items()}
+        found[f"{what}_ratios"] = {
+            name: [round(value(there) / value(here), 3) for here, there in zip(those[ONE], each, strict=True)]
+            for name, each in those.items()
+            if name != ONE
         }
-    found["worker_mib"] = {name: each[-1]["worker_mib"] for name, each in zip(names, (one, many), strict=True)}
-    found["errors"] = sum(row["load"]["not_200"] + row["load"]["socket_errors"] for row in rows)
     return found
 
 
@@ -104,7 +112,6 @@ def main() -> None:
         "note": arguments.note,
         "machine": host.describe(WORK),
         "tenants": arguments.tenants,
-        "limited": True,  # results of before this had tenants alone
         "connections": CONNECTIONS,
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,

@@ -1,12 +1,16 @@
 /* A load generator for what `wrk` does not measure: time to first token, paced event streams, open-loop arrivals.
  *
- *   streams to=PORT|/unix/path request=FILE[,FILE...] [connections=256] [seconds=10] [total=0] [stagger_us=0] [rate=0]
+ *   streams to=PORT|/unix/path request=FILE[,FILE...] [keys=FILE] [turn=0]
+ *           [connections=256] [seconds=10] [total=0] [stagger_us=0] [rate=0]
  *
  * Closed loop (rate=0): every connection sends its request, reads the answer to its end and sends again, until the
  * time is up or `total` answers have begun; connection i starts i*stagger_us late, so that a thousand streams do not
  * march in step. Open loop (rate=R): requests arrive at random (exponential gaps, fixed seed) R times a second whatever
  * the server does; latency counts from the moment a request was due, so waiting for a late server is not forgotten.
- * A request file holds one whole HTTP/1.1 request; connection i sends file i modulo their number.
+ * A request file holds one whole HTTP/1.1 request; connection i sends file i modulo their number. With keys, a file of
+ * one a line, connection i sends key i modulo their number in place of the bearer token that is in the request; with
+ * turn=1 each request takes the next key. Keys are written into the request as it is sent: ten thousand of them are half
+ * a megabyte here. As many whole requests would be 24, and drive the server's memory out of a cache shared with it.
  * Prints one JSON object. An "event" is one SSE event; times are microseconds. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,22 +29,22 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FILES = 64, MAX_CONNECTIONS = 4096, HEAD = 16384, READ = 262144 };
+enum { MAX_FILES = 64, MAX_CONNECTIONS = 4096, HEAD = 16384, READ = 262144, LARGEST = 1 << 20 };
 enum { IDLE, IN_HEAD, IN_LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
 
 typedef struct { long long *at; size_t used, room; } samples;
 
 typedef struct {
-    int fd, state, status, newline, first_seen, file, line, used;
+    int fd, state, status, newline, first_seen, file, key, line, used;
     long long due, begun, last, left;
     int head_used;
     char head[HEAD];
 } conn;
 
-typedef struct { char *data; size_t size; } text;
+typedef struct { char *data, *token; size_t size; } text;
 
-static text files[MAX_FILES];
-static int file_count, connections = 256, rate, epoll_fd;
+static text files[MAX_FILES], keys; /* of keys: size is one key's, and each ends with a newline */
+static int file_count, key_count, turn, connections = 256, rate, epoll_fd;
 static long long seconds = 10, total, stagger_us, stop_at, started_at, first_at, last_at;
 static const char *target;
 static conn conns[MAX_CONNECTIONS];
@@ -106,8 +110,16 @@ static void attach(conn *c) {
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &e)) die("epoll_ctl");
 }
 
+static void open_another(void) {
+    conn *c = &conns[opened];
+    c->file = opened % file_count, c->key = key_count ? opened % key_count : 0;
+    attach(c);
+    opened++;
+}
+
 static void ask(conn *c) {
     text *request = &files[c->file];
+    if (key_count) memcpy(request->token, keys.data + c->key * (keys.size + 1), keys.size);
     /* A request is smaller than an empty socket buffer; anything else is not the case this program is for. */
     ssize_t sent = send(c->fd, request->data, request->size, MSG_NOSIGNAL);
     if (sent != (ssize_t)request->size && errno != EPIPE && errno != ECONNRESET) die("send");
@@ -116,6 +128,7 @@ static void ask(conn *c) {
 static void begin(conn *c, long long due) {
     c->state = IN_HEAD, c->head_used = 0, c->first_seen = 0, c->newline = 0, c->last = 0;
     c->due = due, c->begun = now_us();
+    if (turn) c->key = (int)(begun % key_count);
     begun++;
     ask(c);
 }
@@ -228,24 +241,47 @@ static void readable(conn *c) {
     }
 }
 
+static text contents(const char *name) {
+    FILE *f = fopen(name, "rb");
+    text found = {.data = calloc(1, LARGEST + 1)};
+    if (!f || !found.data) die(name);
+    found.size = fread(found.data, 1, LARGEST, f);
+    fclose(f);
+    return found;
+}
+
 static void load(char *list) {
-    for (char *name = strtok(list, ","); name && file_count < MAX_FILES; name = strtok(NULL, ",")) {
-        FILE *f = fopen(name, "rb");
-        if (!f) die(name);
-        text *t = &files[file_count++];
-        t->data = malloc(1 << 20);
-        t->size = fread(t->data, 1, 1 << 20, f);
-        fclose(f);
+    for (char *name = strtok(list, ","); name && file_count < MAX_FILES; name = strtok(NULL, ","))
+        files[file_count++] = contents(name);
+}
+
+/* Keys of one length, that of the bearer token in each request. */
+static void load_keys(const char *name) {
+    keys = contents(name);
+    size_t all = keys.size;
+    keys.size = strcspn(keys.data, "\n");
+    key_count = (int)(all / (keys.size + 1));
+    for (int i = 0; i < file_count; i++) {
+        static const char field[] = "\r\nAuthorization: Bearer ";
+        char *at = strstr(files[i].data, field);
+        if (at) files[i].token = at + sizeof field - 1;
+        if (!at || !key_count || strcspn(files[i].token, "\r") != keys.size || all % (keys.size + 1)) {
+            fprintf(stderr, "%s: keys must be as long as each other and as the request's bearer token\n", name);
+            exit(2);
+        }
     }
 }
 
 static void options(int argc, char **argv) {
+    const char *key_file = NULL;
     for (int i = 1; i < argc; i++) {
         char *value = strchr(argv[i], '=');
         if (!value) continue;
         *value++ = 0;
         if (!strcmp(argv[i], "to")) target = value;
         else if (!strcmp(argv[i], "request")) load(value);
+        else if (!strcmp(argv[i], "keys")) key_file = value;
+        else if (!strcmp(argv[i], "turn")) turn = atoi(value);
         else if (!strcmp(argv[i], "connections")) connections = atoi(value);
         else if (!strcmp(argv[i], "seconds")) seconds = atoll(value);
         else if (!strcmp(argv[i], "total")) total = atoll(value);
@@ -253,9 +289,12 @@ static void options(int argc, char **argv) {
         else if (!strcmp(argv[i], "rate")) rate = atoi(value);
     }
     if (!target || !file_count || connections < 1 || connections > MAX_CONNECTIONS) {
-        fprintf(stderr, "usage: streams to=PORT|/path request=FILE[,FILE] [connections= seconds= total= stagger_us= rate=]\n");
+        fprintf(stderr, "usage: streams to=PORT|/path request=FILE[,FILE] [keys=FILE turn= connections= seconds= total= "
+                        "stagger_us= rate=]\n");
         exit(2);
     }
+    if (key_file) load_keys(key_file);
+    turn = turn && key_count;
 }
 
 static void wake_at(int timer, long long when) {
@@ -284,11 +323,7 @@ static long long arrivals(void) {
     if (next == 0) next = (double)started_at;
     while (next <= (double)now_us()) {
         if (next >= (double)stop_at) return 0;
-        if (!idle_count && opened < MAX_CONNECTIONS) {
-            conns[opened].file = opened % file_count;
-            attach(&conns[opened]);
-            idle[idle_count++] = opened++;
-        }
+        if (!idle_count && opened < MAX_CONNECTIONS) open_another(), idle[idle_count++] = opened - 1;
         if (idle_count) begin(&conns[idle[--idle_count]], (long long)next);
         else late++;
         next += gap_us();
@@ -306,10 +341,9 @@ int main(int argc, char **argv) {
     options(argc, argv);
     prctl(PR_SET_TIMERSLACK, 1);
     epoll_fd = epoll_create1(0);
-    for (; opened < connections; opened++) {
-        conns[opened].file = opened % file_count;
-        attach(&conns[opened]);
-        if (rate) idle[idle_count++] = opened;
+    while (opened < connections) {
+        open_another();
+        if (rate) idle[idle_count++] = opened - 1;
     }
     int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
