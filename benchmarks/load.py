@@ -89,11 +89,12 @@ def streams(
     return found
 
 
-def keyed(server: Server, seconds: float, keys: Path, *, turn: bool, connections: int = CONNECTIONS) -> dict[str, Any]:
-    """What `wrk` does, with the API keys of a file: one for each connection, or for each request the next."""
-    request = request_file(f"keyed-{server.name}", chat(stream=False), server.key)
-    options = {"keys": keys, "turn": int(turn), "connections": connections, "seconds": max(1, round(seconds))}
-    seen = streams(server.port, [request], **options)
+def to_the_last(
+    server: Server, seconds: float, *, connections: int = CONNECTIONS, **options: int | Path
+) -> dict[str, Any]:
+    """What `wrk` does, with our own generator: time is counted until all that was asked is answered."""
+    request = request_file(f"json-{server.name}", chat(stream=False), server.key)
+    seen = streams(server.port, [request], connections=connections, seconds=max(1, round(seconds)), **options)
     return {
         "requests": seen["completed"],
         "duration_us": seen["wall_us"],
@@ -103,3 +104,8 @@ def keyed(server: Server, seconds: float, keys: Path, *, turn: bool, connections
         "p99_us": seen["whole_us"].get("p99", 0),
         "per_second": round(seen["completed"] / seen["wall_us"] * 1e6, 1),
     }
+
+
+def keyed(server: Server, seconds: float, keys: Path, *, turn: bool, connections: int = CONNECTIONS) -> dict[str, Any]:
+    """The same with the API keys of a file: one for each connection, or for each request the next."""
+    return to_the_last(server, seconds, connections=connections, keys=keys, turn=int(turn))

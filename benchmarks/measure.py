@@ -23,8 +23,8 @@ CONCURRENT: Final = (256, 64)  # closed loops of JSON requests
 STREAMS: Final = 256
 CHUNKS, PERIOD_MS = 100, 5
 _SLOW: Final = {"litellm": 20.0}
-"""Seconds that a closed loop of these takes at least. LiteLLM answers all open requests in one go, more than a second
-after they came: in three seconds it had answered one batch of 256 or two, and that decided what it was said to do."""
+"""Seconds that a closed loop of these takes at least, and then until everything is answered. LiteLLM answers all open
+requests in one go, more than a second after they came: of 20 s an unfinished batch of 256 would be a seventh."""
 _SETTLED: Final = 0.03  # cores
 _PATIENCE: Final = 20.0  # seconds that are waited at most, for calm before a measurement, and for rest behind it
 TENANTS: Final = 10_000
@@ -61,9 +61,11 @@ class Contestant:
 
     def json(self, seconds: float, connections: int) -> Row:
         """A closed loop of JSON requests."""
-        if self.keys is None:
-            return load.wrk(self.server, seconds, connections=connections)
-        return load.keyed(self.server, seconds, self.keys, turn=self.turn, connections=connections)
+        if self.keys is not None:
+            return load.keyed(self.server, seconds, self.keys, turn=self.turn, connections=connections)
+        if slow := _SLOW.get(self.name):
+            return load.to_the_last(self.server, max(seconds, slow), connections=connections)
+        return load.wrk(self.server, seconds, connections=connections)
 
     def asked(self, port: int, body: bytes, **options: int) -> Row:
         """A port of its server asked by our load generator, as `options` say."""
@@ -203,7 +205,7 @@ def json_requests(all_of_them: Sequence[Contestant], rounds: int, seconds: float
             use_each(one.server, one.keys)
 
         def run(one: Contestant = one) -> Row:
-            return one.json(max(seconds, _SLOW.get(one.name, 0.0)), connections)
+            return one.json(seconds, connections)
 
         rows.append(measured(f"json-{connections}", one, engine, number, run))
     return rows
