@@ -144,10 +144,10 @@ def publish(folder: Path, count: int) -> None:
         if len(waiting) == _BATCH:
             write()
     write()
-    head = Checkpoint(SIGNER.name, edge.size, edge.frontier.root())
+    head = Checkpoint(SIGNER.name, edge.size, edge.root())
     (root / "checkpoint").write_bytes(checkpoints.sign(head, [SIGNER]))
     (folder / "vkey").write_text(SIGNER.vkey)
-    (folder / "token").write_text("of no meaning here")
+    (folder / "token").write_text("of-no-meaning-here")
 
 
 class _Files(SimpleHTTPRequestHandler):
@@ -168,9 +168,9 @@ def measure(folder: Path, *, full: bool) -> dict[str, Any]:
     """One audit in a process of its own: user CPU seconds, the wall clock's, and the most memory it had."""
     with served(folder) as url, (folder / "report.json").open("wb") as output:
         code = _FULL_INSTALL if full else _BASE_INSTALL
-        command = [sys.executable, "-c", code, "audit", url, "--json", "--vkey", folder / "vkey"]
+        command = [sys.executable, "-c", code, "audit", url, "--json", "--vkey", str(folder / "vkey")]
         began = time.monotonic()
-        process = subprocess.Popen([*command, "--token-file", folder / "token"], stdout=output)
+        process = subprocess.Popen([*command, "--token-file", str(folder / "token")], stdout=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
@@ -224,10 +224,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder that they are written to")
     given = parser.parse_args()
     result = run(given.entries, given.rounds)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "audit.json").write_text(json.dumps(result, indent=1) + "\n")
+    given.results.mkdir(exist_ok=True)
+    (given.results / "audit.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({name: value for name, value in result.items() if name != "rows"}, indent=1))
 
 

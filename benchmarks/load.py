@@ -79,22 +79,32 @@ def request_file(name: str, body: bytes, key: str) -> Path:
 
 
 def streams(
-    to: str | int, requests: Sequence[Path], *, core: int | None = LOAD_CORE, **options: int | Path
+    to: str | int,
+    requests: Sequence[Path],
+    *,
+    core: int | None = LOAD_CORE,
+    keys: Path | None = None,
+    **options: int,
 ) -> dict[str, Any]:
     """Our load generator; its options and its answer are described in native/streams.c."""
     command = [] if core is None else ["taskset", "-c", str(core)]
     command += [str(program("streams")), f"to={to}", f"request={','.join(map(str, requests))}"]
+    command += [f"keys={keys}"] if keys is not None else []
     command += [f"{name}={value}" for name, value in options.items()]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
 def to_the_last(
-    server: Server, seconds: float, *, connections: int = CONNECTIONS, **options: int | Path
+    server: Server, seconds: float, *, connections: int = CONNECTIONS, keys: Path | None = None, turn: bool = False
 ) -> dict[str, Any]:
-    """What `wrk` does, with our own generator: time is counted until all that was asked is answered."""
+    """What `wrk` does, with our own generator: time is counted until all that was asked is answered.
+
+    `keys`: a file of API keys: one for each connection, or (`turn`) for each request the next.
+    """
     request = request_file(f"json-{server.name}", chat(stream=False), server.key)
-    seen = streams(server.port, [request], connections=connections, seconds=max(1, round(seconds)), **options)
+    whole = max(1, round(seconds))
+    seen = streams(server.port, [request], keys=keys, turn=int(turn), connections=connections, seconds=whole)
     return {
         "requests": seen["completed"],
         "duration_us": seen["wall_us"],
@@ -104,8 +114,3 @@ def to_the_last(
         "p99_us": seen["whole_us"].get("p99", 0),
         "per_second": round(seen["completed"] / seen["wall_us"] * 1e6, 1),
     }
-
-
-def keyed(server: Server, seconds: float, keys: Path, *, turn: bool, connections: int = CONNECTIONS) -> dict[str, Any]:
-    """The same with the API keys of a file: one for each connection, or for each request the next."""
-    return to_the_last(server, seconds, connections=connections, keys=keys, turn=int(turn))

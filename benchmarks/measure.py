@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,24 +54,23 @@ class Contestant:
 
     name: str
     server: Server
-    cores: dict[str, Sequence[int]]
+    cores: Mapping[str, Sequence[int]]
     keys: Path | None = None  # API keys that are used, where it is more than the server's own
     turn: bool = False  # each request has the next of them; else each connection one of its own
     json_only: bool = False
 
     def json(self, seconds: float, connections: int) -> Row:
         """A closed loop of JSON requests."""
-        if self.keys is not None:
-            return load.keyed(self.server, seconds, self.keys, turn=self.turn, connections=connections)
-        if slow := _SLOW.get(self.name):
-            return load.to_the_last(self.server, max(seconds, slow), connections=connections)
-        return load.wrk(self.server, seconds, connections=connections)
+        slow = _SLOW.get(self.name, 0.0)
+        if self.keys is None and not slow:
+            return load.wrk(self.server, seconds, connections=connections)
+        seconds = max(seconds, slow)
+        return load.to_the_last(self.server, seconds, connections=connections, keys=self.keys, turn=self.turn)
 
     def asked(self, port: int, body: bytes, **options: int) -> Row:
         """A port of its server asked by our load generator, as `options` say."""
         request = load.request_file(self.name, body, self.server.key)
-        keyed = {} if self.keys is None else {"keys": self.keys, "turn": int(self.turn)}
-        return load.streams(port, [request], **keyed, **options)
+        return load.streams(port, [request], keys=self.keys, turn=int(self.turn), **options)
 
 
 PEERS: Final = ("nginx", "nginx-tcp", "vllm-router", "vllm-router-rr", "litellm")
@@ -108,8 +107,8 @@ def contestants(stack: ExitStack, peers: Sequence[str], tenants: int) -> list[Co
         many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
         keys, name = servers.home_of(tenants=tenants) / "keys.txt", f"daulat-{tenants}"
         for kind, turn in (("", True), ("-kept", False)):
-            for placed, cores in (("", {}), ("-split", _SPLIT)):
-                found.append(Contestant(f"{name}{kind}{placed}", many, cores, keys, turn, json_only=not turn))
+            found.append(Contestant(name + kind, many, {}, keys, turn, json_only=not turn))
+            found.append(Contestant(f"{name}{kind}-split", many, _SPLIT, keys, turn, json_only=not turn))
         use_each(many, keys)
     return found
 
@@ -118,7 +117,7 @@ def use_each(server: Server, keys: Path) -> None:
     """Use all keys, each run from the first on. A key's decision and principal are made at its first use, and what it
     may use in a minute is lent at its first use in that."""
     every, seconds = len(keys.read_text().split()), 2.0
-    while load.keyed(server, seconds, keys, turn=True, connections=64)["requests"] < every:
+    while load.to_the_last(server, seconds, connections=64, keys=keys, turn=True)["requests"] < every:
         seconds *= 2
 
 
@@ -170,7 +169,7 @@ def measured(
 def _disturbed(row: Row) -> float:
     """How much others were heard in it; above 1: too much."""
     window = row["window"]
-    return max(window["other_cores"] / NOISY, (1 - window["pace"]) / (1 - STEADY))
+    return float(max(window["other_cores"] / NOISY, (1 - window["pace"]) / (1 - STEADY)))
 
 
 def _say(row: Row) -> None:

@@ -42,7 +42,7 @@ def _bars(axes: Any, title: str, values: dict[str, float], *, log: bool = False)
 def _cpu(unit: str) -> Callable[[dict[str, Any]], float]:
     def value(row: dict[str, Any]) -> float:
         used = sum(seconds for role, seconds in row["window"]["cpu_seconds"].items() if role != "engine")
-        return used / row["load"][unit] * 1e6
+        return float(used / row["load"][unit] * 1e6)
 
     return value
 

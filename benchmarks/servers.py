@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Server:
     def processes(self) -> list[int]:
         return [pid for pids in self.roles.values() for pid in pids]
 
-    def place(self, cores: dict[str, Sequence[int]], default: Sequence[int]) -> None:
+    def place(self, cores: Mapping[str, Sequence[int]], default: Sequence[int]) -> None:
         """Pin each role where `cores` says, all others to `default`."""
         for role, pids in self.roles.items():
             for pid in pids:
@@ -104,7 +104,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, path: str, key: str = "")
 @contextmanager
 def stub(chunks: int = 100, period_ms: int = 5, port: int = STUB_PORT) -> Iterator[Server]:
     """The engine that computes nothing, on the load's core; on TCP and on a Unix socket."""
-    command = [program("stub"), f"{port},{STUB_SOCKET}", str(chunks), str(period_ms)]
+    command: list[str | Path] = [program("stub"), f"{port},{STUB_SOCKET}", str(chunks), str(period_ms)]
     try:
         with _process("stub", port, command, host.LOAD_CORE) as process:
             _wait(process, port, "/v1/models")
@@ -143,7 +143,7 @@ http {{
     }}
   }}
 }}""")
-    command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+    command: list[str | Path] = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with _process(name, port, command, host.PROXY_CORE) as process:
         _wait(process, port, "/v1/models")
         yield Server(
@@ -175,8 +175,8 @@ def litellm(port: int = 18500) -> Iterator[Server]:
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     environ = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": MASTER_KEY, "LITELLM_LOG": "ERROR"}
-    command = [environment("litellm") / "litellm", "--config", folder / "config.yaml", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    command: list[str | Path] = [environment("litellm") / "litellm", "--config", folder / "config.yaml"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     with _process("litellm", port, command, host.PROXY_CORE, environ) as process:
         _wait(process, port, "/health/liveliness", MASTER_KEY)
         yield Server("litellm", port, MASTER_KEY, {"proxy": [process.pid, *host.descendants(process.pid)]})
@@ -188,7 +188,7 @@ def daulat(workers: int = 1, port: int = 18600, tenants: int = 0, *, tcp: bool =
     home = home_of(workers, tenants, tcp=tcp)
     shutil.rmtree(home, ignore_errors=True)
     engine = f"tcp:127.0.0.1:{STUB_PORT}" if tcp else f"unix:{STUB_SOCKET}"
-    command = [sys.executable, "-m", "benchmarks.serve", home, engine, str(port), str(workers), str(tenants)]
+    command = [sys.executable, "-m", "benchmarks.serve", str(home), engine, str(port), str(workers), str(tenants)]
     name = home.name.replace("home", "daulat")
     with _process(name, port, command, host.PROXY_CORE) as process:
         line = process.stdout.readline() if process.stdout else b""

@@ -20,6 +20,7 @@ import datetime as dt
 import json
 import statistics
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import host, measure, report, servers
@@ -38,6 +39,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of one measurement")
+    parser.add_argument("--calm", type=float, default=measure.CALM.left, help="seconds to wait for it, in all")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder that they are written to")
     parser.add_argument("--note", default="", help="what a reader should know of this run")
     return parser.parse_args()
 
@@ -84,7 +87,7 @@ def summary(rows: list[Row], tenants: int) -> dict[str, Any]:
         return float(row["load"]["per_second"])
 
     def cpu(row: Row) -> float:
-        return float(row["window"]["cpu_seconds"]["worker"]) / row["load"]["requests"] * 1e6
+        return float(row["window"]["cpu_seconds"]["worker"] / row["load"]["requests"] * 1e6)
 
     those = {name: [row for row in rows if row["suite"] == "json" and row["server"] == name] for name in names(tenants)}
     found: dict[str, Any] = {
@@ -106,6 +109,7 @@ def main() -> None:
     """See the module."""
     arguments = _arguments()
     WORK.mkdir(parents=True, exist_ok=True)
+    measure.CALM.left = arguments.calm
     rows = measured(arguments.tenants, arguments.rounds, arguments.seconds)
     result = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -118,8 +122,8 @@ def main() -> None:
         "summary": summary(rows, arguments.tenants),
         "rows": rows,
     }
-    (RESULTS / "tenants.json").write_text(json.dumps(result, indent=1) + "\n")
-    report.tables(RESULTS)
+    (arguments.results / "tenants.json").write_text(json.dumps(result, indent=1) + "\n")
+    report.tables(arguments.results)
     print(json.dumps(result["summary"], indent=1))
 
 

@@ -1,4 +1,4 @@
-"""The benchmark runs to its end and writes its table: every suite once, briefly, without the peers. Not how fast."""
+"""The benchmarks run to their end and write their table: each once, briefly, without the peers. Not how fast."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ OURS = {"direct", "daulat", "daulat-split", f"daulat-{TENANTS}", f"daulat-{TENAN
 JSON_ONLY = {"daulat-tcp-split", f"daulat-{TENANTS}-kept", f"daulat-{TENANTS}-kept-split"}
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="load and proxy have a core each")
-def test_every_suite_is_measured_and_written(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.run", "--peers", "", "--tenants", str(TENANTS), "--rounds", "1"]
-    command += ["--seconds", "1", "--calm", "0", "--results", str(tmp_path)]
+def run(name: str, results: Path, *more: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--results", str(results), "--rounds", "1", *more]
     ended = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
-    rows = json.loads((tmp_path / "stub.json").read_text())["rows"]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="load and proxy have a core each")
+def test_everything_is_measured_and_written(tmp_path: Path) -> None:
+    run("run", tmp_path, "--peers", "", "--tenants", str(TENANTS), "--seconds", "1", "--calm", "0")
+    run("audit", tmp_path, "--entries", "20000")
+    run("tenants", tmp_path, "--tenants", str(TENANTS), "--seconds", "1", "--calm", "0")
     seen: dict[str, set[str]] = {}
-    for row in rows:
+    for row in json.loads((tmp_path / "stub.json").read_text())["rows"]:
         seen.setdefault(row["suite"], set()).add(row.get("server", "worker"))
         if row["suite"] != "memory":
             assert 0 < row["window"]["pace"] <= 2
@@ -43,4 +47,6 @@ def test_every_suite_is_measured_and_written(tmp_path: Path) -> None:
     table = (tmp_path / "results.md").read_text()
     for name in OURS | JSON_ONLY:
         assert f"\n| {name} |" in table
+    for title in ("Ten thousand tenants", "Auditing a log", "Memory", "Workers on two cores, nothing pinned"):
+        assert f"\n## {title}\n" in table
     assert (tmp_path / "plot.svg").read_bytes().startswith(b"<?xml")
