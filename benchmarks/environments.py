@@ -24,13 +24,12 @@ def environment(name: str) -> Path:
     if not stamp.exists() or stamp.read_text() != digest:
         print(f"Installing {pins.name} into an environment of its own ...", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+        pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install"]
+        pip += ["--quiet", "--no-deps", "-r", pins]
         WORK.mkdir(parents=True, exist_ok=True)
         log = WORK / f"pip-{name}.log"
         with log.open("wb") as output:
-            if subprocess.run(
-                [*pip, "--quiet", "--no-deps", "-r", str(pins)], check=False, stdout=output, stderr=output
-            ).returncode:
+            if subprocess.run(pip, check=False, stdout=output, stderr=output).returncode:
                 raise RuntimeError(f"pip failed; see {log}")
         stamp.write_text(digest)
     return folder / "bin"

@@ -34,7 +34,8 @@ _PACE: Final = host.Pace(PROXY_CORE)
 class _Budget:
     """Seconds that may be spent yet."""
 
-    left = 600.0
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -44,7 +45,7 @@ class _Budget:
         self.left -= time.monotonic() - began
 
 
-CALM: Final = _Budget()
+CALM: Final = _Budget(600.0)
 """What a whole run spends on calm, and on measuring once more; then it takes what comes."""
 
 

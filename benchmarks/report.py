@@ -239,14 +239,14 @@ def tenants_results(path: Path) -> tuple[str, list[tuple[str, str, bool]]]:
         return "", []
     result = json.loads(path.read_text())
     found, many = result["summary"], f"{result['tenants']:,} tenants{_LIMITED}"
-    of_each = {
-        "daulat-1": "1 tenant, no limit",
-        f"daulat-{result['tenants']}-kept": f"{many}; each connection has one's key",
-        f"daulat-{result['tenants']}": f"{many}; each request has the next one's key",
-    }
+    ways = (
+        "1 tenant, no limit",
+        f"{many}; each connection has one's key",
+        f"{many}; each request has the next one's key",
+    )
     lines, targets = [], []
-    for name, words in of_each.items():
-        line = [words, *(_show(found[what][name]) for what in ("requests_per_second", "worker_cpu_us", "worker_mib"))]
+    for (name, rate), words in zip(found["requests_per_second"].items(), ways, strict=True):
+        line = [words, _show(rate, 0), *(_show(found[what][name]) for what in ("worker_cpu_us", "worker_mib"))]
         if ratios := found["worker_cpu_us_ratios"].get(name):
             ratio = statistics.median(ratios)
             line += [f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"]

@@ -57,9 +57,9 @@ def measured(tenants: int, rounds: int, seconds: float) -> list[Row]:
         few = stack.enter_context(servers.daulat())
         many = stack.enter_context(servers.daulat(port=18700, tenants=tenants))
         theirs = servers.home_of(tenants=tenants) / "keys.txt"
-        each, kept, turn = names(tenants)
+        one, kept, turn = names(tenants)
         every = (
-            Contestant(each, few, {}, servers.home_of() / "keys.txt"),
+            Contestant(one, few, {}, servers.home_of() / "keys.txt"),
             Contestant(kept, many, {}, theirs),
             Contestant(turn, many, {}, theirs, turn=True),
         )

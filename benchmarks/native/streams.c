@@ -10,7 +10,7 @@
  * A request file holds one whole HTTP/1.1 request; connection i sends file i modulo their number. With keys, a file of
  * one a line, connection i sends key i modulo their number in place of the bearer token that is in the request; with
  * turn=1 each request takes the next key. Keys are written into the request as it is sent: ten thousand of them are half
- * a megabyte here. As many whole requests would be 24, and drive the server's memory out of a cache shared with it.
+ * a megabyte here. As many whole requests would be 24, in a cache that the server needs too.
  * Prints one JSON object. An "event" is one SSE event; times are microseconds. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-"""The benchmarks run to their end and write their table: each once, briefly, without the peers. Not how fast."""
+"""The benchmarks before the stub, and the audit's, run to their end, briefly and without the peers. Not how fast."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def test_everything_is_measured_and_written(tmp_path: Path) -> None:
     run("tenants", tmp_path, "--tenants", "20", *briefly)
     run("audit", tmp_path, "--entries", "8000")
     run("run", tmp_path, "--only", "json,streams,open,scaling", "--peers", "", "--tenants", "0", *briefly)
+    assert json.loads((tmp_path / "tenants.json").read_text())["summary"]["errors"] == 0
     seen: dict[str, set[str]] = {}
     for row in json.loads((tmp_path / "stub.json").read_text())["rows"]:
         seen.setdefault(row["suite"], set()).add(row.get("server", "worker"))
